@@ -1,0 +1,96 @@
+"""Command line of resilinet_jax: `python launch.py --sweep failout_rate`; `--sweep=list` shows the sweeps."""
+
+import dataclasses
+import os
+import sys
+from typing import Any
+
+from absl import app, flags
+
+import sweeps
+from resilinet_jax.errors import UserError
+from resilinet_jax.scenarios import scenario_names
+from resilinet_jax.settings import PRESETS, SPLITS, Settings
+
+
+class _Number(flags.ArgumentParser):
+    """Parses a number, and says what it expected in words."""
+
+    def __init__(self, kind: type, expected: str):
+        self._kind, self._expected = kind, expected
+
+    def parse(self, argument: Any) -> Any:
+        try:
+            return self._kind(argument)
+        except ValueError:
+            raise ValueError(f"expected {self._expected}, got {argument!r}") from None
+
+
+def _define(name: str, default: Any, kind: type, expected: str, text: str) -> None:
+    flags.DEFINE(_Number(kind, expected), name, default, text, serializer=flags.ArgumentSerializer())
+
+
+flags.DEFINE_string("sweep", None, "Which ablation to run: a name, all, or list to see them.")
+flags.DEFINE_string("scenario", "health", f"Which network: {', '.join(scenario_names())}.")
+flags.DEFINE_string("dataset", "auto", "auto, synthetic, mhealth, or the path of an .npz with x, y [, subject].")
+flags.DEFINE_string("data_dir", None, "TFDS' folder, or where mHealth's zip or logs lie.")
+flags.DEFINE_string("split", "random", f"What is split 80/10/10, rows or subjects: {', '.join(SPLITS)}.")
+flags.DEFINE_string("preset", "quick", f"Size of everything: {', '.join(PRESETS)}; the flags below change it.")
+_define("runs", None, int, "an integer", "Seeds per cell.")
+_define("epochs", None, int, "an integer", "Passes over the training split.")
+_define("batch_size", None, int, "an integer", "Examples per training step.")
+_define("learning_rate", None, float, "a number", "Adam's step size.")
+_define("failout_rate", None, float, "a number", "Where the sweep does not vary it.")
+_define("hidden_units", None, int, "an integer", "Width of the dense layers.")
+_define("train_examples", None, int, "an integer", "At most so many examples for training.")
+_define("seed", 0, int, "an integer", "Of the split, initialisation, batch order and failout.")
+flags.DEFINE_string("results_dir", "results", "Results go to <results_dir>/<scenario>/<sweep>.")
+flags.DEFINE_bool("overwrite", False, "Replace results that are there.")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    app.define_help_flags()
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(str(error).split("\n")[0]) from None
+
+
+def _launch(argv: list[str]) -> None:
+    extra = _parse(argv)[1:]
+    names = sweeps.sweep_names()
+    values: dict[str, Any] = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Settings)}
+    if extra:
+        raise UserError(f"unexpected argument {extra[0]!r}; flags start with --, as in --sweep={names[0]}")
+    if values["sweep"] is None:
+        raise UserError(f"--sweep is missing; expected one of {', '.join(names)}, all, or list")
+    if values["sweep"] == "list":
+        print("\n".join(f"{name:24}{sweeps.first_line(name)}" for name in names))
+        return
+    settings = Settings(**values)
+    settings.check(names, scenario_names())
+
+    import jax  # after the check: a mistake should cost no more than a blink
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    from rich.console import Console
+
+    from resilinet_jax.experiment import run_experiment
+
+    chosen = {name: sweeps.load_sweep(name) for name in settings.chosen_sweeps(names)}
+    run_experiment(settings, chosen, Console(highlight=False))
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command line; a user's mistake ends in one line on standard error and status 1."""
+    try:
+        _launch(argv)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+if __name__ == "__main__":
+    main(sys.argv)

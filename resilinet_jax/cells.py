@@ -1,0 +1,245 @@
+"""Cells: everything that one setting of an ablation varies, as numbers that stack.
+
+Vanilla, DFG, ResiliNet, a failout rate, a weight scheme, a skip configuration, a skip's activity: each is a
+`Cell`, never a branch, so that one compiled program trains and evaluates them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from resilinet_jax.errors import UserError
+from resilinet_jax.graph import Graph
+
+Numbers = Array | np.ndarray
+
+
+class Cell(NamedTuple):
+    """One setting of an ablation.
+
+    Attributes:
+      failout_rate: probability of failing each fallible node in a training step.
+      weight_low, weight_high: each run draws every hyperconnection's weight uniformly between these and keeps it;
+        where they are equal, that is the weight.
+      present: 1 where a hyperconnection exists, 0 where a skip has been removed.
+      training_activity: probability that a skip is active in a training step although its node is alive.
+      inference_activity: the same at inference: 1 (add) or 0 (select).
+      inference_scale: factor on each hyperconnection's weight at inference (1; survival scaling sets others).
+      learning_rate: Adam's step size.
+    """
+
+    failout_rate: Float[Numbers, "*stack nodes"]
+    weight_low: Float[Numbers, "*stack hyperconnections"]
+    weight_high: Float[Numbers, "*stack hyperconnections"]
+    present: Float[Numbers, "*stack hyperconnections"]
+    training_activity: Float[Numbers, "*stack"]
+    inference_activity: Float[Numbers, "*stack"]
+    inference_scale: Float[Numbers, "*stack hyperconnections"]
+    learning_rate: Float[Numbers, "*stack"]
+
+    def training_key(self) -> bytes:
+        """Equal for two cells exactly if training does the same for both (model selection aside)."""
+        inference_only = ("inference_activity", "inference_scale")
+        return b"".join(
+            np.asarray(value, np.float32).tobytes()
+            for name, value in self._asdict().items()
+            if name not in inference_only
+        )
+
+
+class Wiring(NamedTuple):
+    """What one forward pass sees of a cell's hyperconnections; simple ones ignore `activity`."""
+
+    present: Float[Array, " hyperconnections"]
+    weight: Float[Array, " hyperconnections"]
+    activity: Float[Array, " hyperconnections"]
+
+
+def draw_weight(cell: Cell, key: Key[Array, ""]) -> Float[Array, " hyperconnections"]:
+    """A run's hyperconnection weights: uniform in [weight_low, weight_high], from the run's key."""
+    low, high = jnp.asarray(cell.weight_low), jnp.asarray(cell.weight_high)
+    return low + (high - low) * jax.random.uniform(key, low.shape)
+
+
+def training_wiring(
+    cell: Cell, weight: Float[Array, " hyperconnections"], draws: Float[Array, " hyperconnections"]
+) -> Wiring:
+    """The wiring of one training step; `draws`, uniform in [0, 1), decide which skips are active."""
+    return Wiring(jnp.asarray(cell.present), weight, (draws < cell.training_activity).astype(weight.dtype))
+
+
+def inference_wiring(cell: Cell, weight: Float[Array, " hyperconnections"]) -> Wiring:
+    """The wiring at inference."""
+    activity = jnp.broadcast_to(jnp.asarray(cell.inference_activity), weight.shape)
+    return Wiring(jnp.asarray(cell.present), weight * cell.inference_scale, activity)
+
+
+class Uniform(NamedTuple):
+    """A weight scheme in which each run draws every hyperconnection's weight uniformly and keeps it."""
+
+    low: float
+    high: float
+
+
+Weight = float | Uniform | Mapping[str, float]
+
+# What the project's methods are, in numbers (SPEC of the methods: README, "Methods").
+METHODS: dict[str, dict[str, Any]] = {
+    "vanilla": {"skips": (), "failout_rate": 0.0},
+    "dfg": {"failout_rate": 0.0, "training_activity": 1.0, "inference_activity": 1.0},
+    "resilinet": {"training_activity": 0.8, "inference_activity": 0.0},
+    "resilinet_add": {"training_activity": 1.0, "inference_activity": 1.0},
+    "resilinet_select": {"training_activity": 0.0, "inference_activity": 0.0},
+    "resilinet_literal": {"training_activity": 1.0, "inference_activity": 0.0},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CellBuilder:
+    """Makes cells for one scenario; what a sweep builds on.
+
+    Attributes:
+      graph: the scenario's graph.
+      failure_settings: failure probability by node name, for each setting by name; the first has none.
+      failout_rate: where a sweep does not vary it.
+      learning_rate: where a sweep does not vary it.
+    """
+
+    graph: Graph
+    failure_settings: Mapping[str, Mapping[str, float]]
+    failout_rate: float
+    learning_rate: float
+
+    def __call__(self, method: str, **changes: Any) -> Cell:
+        """A method's cell, with any argument of `make_cell` changed."""
+        defaults = {"failout_rate": self.failout_rate, "learning_rate": self.learning_rate}
+        return make_cell(self.graph, **{**defaults, **METHODS[method], **changes})
+
+    def reliability(self, setting: str) -> dict[str, float]:
+        """r_v = 1 - p_v of every node under a failure setting; 1 for the source and the cloud."""
+        failure = self.failure_settings[setting]
+        return {node: 1.0 - failure.get(node, 0.0) for node in self.graph.order}
+
+
+def make_cell(
+    graph: Graph,
+    *,
+    skips: Collection[str] | None = None,
+    failout_rate: float | Mapping[str, float] = 0.0,
+    weight: Weight = 1.0,
+    training_activity: float = 0.0,
+    inference_activity: float = 0.0,
+    survival_scaling: bool = False,
+    learning_rate: float = 1e-3,
+) -> Cell:
+    """Turns a setting given by names into numbers, in one canonical form.
+
+    Two settings that mean the same become equal cells: a node that no present skip bypasses never fails in
+    training, a removed skip has no weight, and without skips there is no activity.
+
+    Args:
+      graph: of the scenario.
+      skips: labels of the present skips (`Graph.skip_label`); None for all.
+      failout_rate: in [0, 1], of every node or by node name.
+      weight: of every hyperconnection, by hyperconnection name, or drawn by each run.
+      training_activity: in [0, 1].
+      inference_activity: 0 or 1.
+      survival_scaling: whether weights are multiplied at inference by the survival probability that their source
+        node had in training, as dropout would.
+      learning_rate: positive.
+
+    Raises:
+      UserError: for a value out of range or an unknown name.
+    """
+    present_skips = graph.select_skips(skips)
+    bypassed = graph.bypassed_by(present_skips)
+    rates = failout_rate if isinstance(failout_rate, Mapping) else dict.fromkeys(graph.fallible, failout_rate)
+    rates = dict(zip(graph.fallible, graph.node_values(rates, "failout rate")))
+    effective = {node: rate if node in bypassed else 0.0 for node, rate in rates.items()}
+    edges = graph.hyperconnections
+    present = np.array([not edge.is_skip or edge in present_skips for edge in edges], np.float32)
+    low, high = _weight_bounds(graph, weight)
+    if not 0 <= training_activity <= 1:
+        raise UserError(f"the training activity of a skip must be in [0, 1], got {training_activity}")
+    if inference_activity not in (0, 1):
+        raise UserError(f"the inference activity of a skip must be 0 (select) or 1 (add), got {inference_activity}")
+    if not learning_rate > 0:
+        raise UserError(f"the learning rate must be positive, got {learning_rate}")
+    scale = [1.0 - effective.get(edge.source, 0.0) if survival_scaling else 1.0 for edge in edges]
+    return Cell(
+        failout_rate=np.array([effective[node] for node in graph.fallible], np.float32),
+        weight_low=low * present,
+        weight_high=high * present,
+        present=present,
+        training_activity=_scalar(training_activity if present_skips else 0.0),
+        inference_activity=_scalar(inference_activity if present_skips else 0.0),
+        inference_scale=np.array(scale, np.float32),
+        learning_rate=_scalar(learning_rate),
+    )
+
+
+def relative_reliability(graph: Graph, reliability: Mapping[str, float]) -> dict[str, float]:
+    """w_ij = r_i / sum of r_k over all hyperconnections k->j, by hyperconnection name.
+
+    Source: Yousefpour et al. 2020, section 3.4, question 1.
+    """
+    return {
+        edge.name: reliability[edge.source] / sum(reliability[other.source] for _, other in graph.incoming(edge.target))
+        for edge in graph.hyperconnections
+    }
+
+
+def stack_cells(cells: Collection[Cell]) -> Cell:
+    """One `Cell` whose leaves carry a leading axis over the given ones."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *cells)
+
+
+def describe(graph: Graph, cell: Cell) -> dict[str, str]:
+    """A cell's settings as text, a column each, in names instead of array positions."""
+    edges = graph.hyperconnections
+    present = [edge for edge, there in zip(edges, cell.present) if there]
+    weight = {
+        edge.name: f"{low:g}" if low == high else f"U({low:g},{high:g})"
+        for edge, low, high in zip(edges, cell.weight_low, cell.weight_high)
+        if edge in present
+    }
+    return {
+        "failout_rate": _by_name({node: f"{rate:g}" for node, rate in zip(graph.fallible, cell.failout_rate)}),
+        "hyperconnection_weight": _by_name(weight),
+        "skips": "+".join(graph.skip_label(edge) for edge in present if edge.is_skip) or "none",
+        "training_activity": f"{cell.training_activity:g}",
+        "inference_activity": f"{cell.inference_activity:g}",
+        "inference_scale": _by_name(
+            {edge.name: f"{scale:g}" for edge, scale in zip(edges, cell.inference_scale) if edge in present}
+        ),
+        "learning_rate": f"{cell.learning_rate:g}",
+    }
+
+
+def _scalar(value: float) -> np.ndarray:
+    return np.array(value, np.float32)
+
+
+def _by_name(values: Mapping[str, str]) -> str:
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return " ".join(f"{name}:{value}" for name, value in values.items())
+
+
+def _weight_bounds(graph: Graph, weight: Weight) -> tuple[np.ndarray, np.ndarray]:
+    names = [edge.name for edge in graph.hyperconnections]
+    if isinstance(weight, Mapping):
+        unknown = sorted(set(weight) ^ set(names))
+        if unknown:
+            raise UserError(f"weights must name every hyperconnection once; unknown or missing: {', '.join(unknown)}")
+        values = np.array([weight[name] for name in names], np.float32)
+        return values, values
+    bounds = weight if isinstance(weight, Uniform) else Uniform(weight, weight)
+    return np.full(len(names), bounds.low, np.float32), np.full(len(names), bounds.high, np.float32)

@@ -1,0 +1,154 @@
+"""The mHealth recordings as published: finding, fetching, checking and reading the ten logs.
+
+Source: Banos et al. 2015, "mHealthDroid"; UCI Machine Learning Repository, data set 319 (CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import io
+import os
+import pathlib
+import re
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from resilinet_jax.errors import UserError
+
+URL = "https://archive.ics.uci.edu/static/public/319/mhealth+dataset.zip"
+SHA256 = "16ad0ce709f3f00df18f348610d15bce0884b79e2143f57f446493673f02b8e0"
+SUBJECTS = range(1, 11)
+CHANNELS = 23
+# Rows per label 1..12 over all subjects; rows labelled 0 belong to no activity.
+ROWS_PER_LABEL = dict.fromkeys(range(1, 13), 30_720) | {6: 28_315, 7: 29_441, 8: 29_337, 12: 10_342}
+LOG = re.compile(r"(?:^|/)mHealth_subject(\d+)\.log$")
+TIMEOUT = 5.0  # seconds without an answer until a download is given up
+
+
+class Recording(NamedTuple):
+    """One subject's rows that belong to an activity, in the order of time (50 Hz)."""
+
+    readings: Float[np.ndarray, "rows channels"]
+    label: Int[np.ndarray, " rows"]  # 0..11
+
+
+def load_recordings(data_dir: str | os.PathLike[str], source: pathlib.Path | None = None) -> dict[int, Recording]:
+    """The ten checked recordings by subject number.
+
+    Args:
+      data_dir: where a download is kept.
+      source: the published zip, or a folder with it or with the ten logs; None looks in `data_dir`, then downloads.
+
+    Raises:
+      UserError: if a log is missing or damaged, a row count is wrong, or the download fails.
+    """
+    data_dir = pathlib.Path(data_dir)
+    logs = _read_logs(source or data_dir)
+    if not logs and source is not None:
+        raise UserError(f"{source}: no mHealth_subject1.log ... 10.log in it, nor a zip that holds them")
+    if not logs:
+        logs = _read_logs(_download(data_dir / "downloads" / "mhealth"))
+    missing = [f"mHealth_subject{subject}.log" for subject in SUBJECTS if subject not in logs]
+    if missing:
+        raise UserError(f"mHealth is incomplete: {', '.join(missing)} missing; fetch the whole archive from {URL}")
+    check_rows(logs)
+    return {subject: _parse(_name(subject), logs[subject]) for subject in SUBJECTS}
+
+
+def check_rows(logs: Mapping[int, bytes]) -> None:
+    """Checks the logs' shape and the number of rows per label, before anything costly is done with them.
+
+    Raises:
+      UserError: naming the first row with another number of columns, or the first label whose count is off.
+    """
+    counts: collections.Counter[bytes] = collections.Counter()
+    for subject in SUBJECTS:
+        for number, line in enumerate(logs[subject].splitlines(), 1):
+            fields = line.split()
+            if len(fields) != CHANNELS + 1:
+                raise UserError(f"{_name(subject)}: row {number} has {len(fields)} columns, expected {CHANNELS + 1}")
+            counts[fields[-1]] += 1
+    known = {str(label).encode() for label in range(13)}
+    for value in counts:
+        if value not in known:
+            raise UserError(f"mHealth: label {value.decode(errors='replace')!r} found, expected 0..12")
+    for label, expected in ROWS_PER_LABEL.items():
+        got = counts[str(label).encode()]
+        if got != expected:
+            raise UserError(
+                f"mHealth: {got:,} rows have label {label}, expected {expected:,}; this is not the published data "
+                "(for your own recordings use --dataset=file.npz)"
+            )
+
+
+def _name(subject: int) -> str:
+    return f"mHealth_subject{subject}.log"
+
+
+def _read_logs(source: pathlib.Path) -> dict[int, bytes]:
+    """The logs' bytes by subject number, from a zip, or a folder with logs or with a zip of them; empty if none."""
+    if source.is_dir():
+        paths = sorted(source.glob("*.log")) + sorted(source.glob("MHEALTHDATASET/*.log"))
+        found = {int(match[1]): path for path in paths if (match := LOG.search(path.as_posix()))}
+        if found:
+            return {subject: path.read_bytes() for subject, path in found.items()}
+        archives = sorted(source.glob("*.zip")) + sorted(source.glob("downloads/mhealth/*.zip"))
+        # A damaged zip must not go unnoticed if it looks like ours; other people's zips are none of our business.
+        chosen = [path for path in archives if "mhealth" in path.name.lower() or _holds_logs(path)]
+        return _read_logs(chosen[0]) if chosen else {}
+    try:
+        with zipfile.ZipFile(source) as archive:
+            names = {int(match[1]): name for name in archive.namelist() if (match := LOG.search(name))}
+            return {subject: archive.read(name) for subject, name in names.items()}
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{source}: damaged zip ({error}); fetch it again from {URL}") from None
+
+
+def _holds_logs(path: pathlib.Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(LOG.search(name) for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def _parse(name: str, log: bytes) -> Recording:
+    try:
+        table = pd.read_csv(io.BytesIO(log), sep=r"\s+", header=None, dtype=np.float32).to_numpy()
+    except ValueError as error:
+        raise UserError(f"{name}: {str(error).splitlines()[0]}") from None
+    if not np.isfinite(table).all():
+        row = int(np.flatnonzero(~np.isfinite(table).all(1))[0]) + 1
+        raise UserError(f"{name}: row {row} holds a reading that is not a finite number")
+    active = table[table[:, -1] != 0]
+    return Recording(active[:, :-1], active[:, -1].astype(np.int32) - 1)
+
+
+def _download(folder: pathlib.Path) -> pathlib.Path:
+    """Fetches the published zip into `folder`, whole or not at all."""
+    target, part = folder / "mhealth+dataset.zip", folder / f"mhealth.{os.getpid()}.part"
+    remedy = f"fetch it by hand and give its folder as --data_dir: {URL}"
+    digest = hashlib.sha256()
+    try:
+        with urllib.request.urlopen(URL, timeout=TIMEOUT) as response:
+            folder.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                while block := response.read(1 << 20):
+                    digest.update(block)
+                    file.write(block)
+    except OSError as error:  # URLError and time-outs among them
+        part.unlink(missing_ok=True)
+        raise UserError(f"can't download mHealth ({getattr(error, 'reason', error)}); {remedy}") from None
+    if digest.hexdigest() != SHA256:
+        part.unlink()
+        raise UserError(f"the downloaded mHealth archive is not the published one (SHA-256 differs); {remedy}")
+    part.replace(target)
+    return target

@@ -1,0 +1,115 @@
+"""Splits a data set into training, validation and test, and standardises it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from resilinet_jax.errors import UserError
+from resilinet_jax.evaluation import Examples, chance_accuracy
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A whole data set in memory, as read.
+
+    Attributes:
+      name: how reports call it, e.g. `synthetic`.
+      x: the features.
+      y: labels 0..C-1.
+      subject: who was recorded, if known.
+    """
+
+    name: str
+    x: Float[np.ndarray, "examples features"]
+    y: Int[np.ndarray, " examples"]
+    subject: Int[np.ndarray, " examples"] | None = None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return int(self.y.max()) + 1
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything in it, shortened to 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for array in (self.x, self.y, self.subject):
+            if array is not None:
+                digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+class Splits(NamedTuple):
+    """Standardised splits.
+
+    Attributes:
+      train, validation, test: as their names say.
+      classes: number of classes.
+      chance: accuracy of guessing on the test split by the training split's class frequencies.
+    """
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    classes: int
+    chance: float
+
+
+def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | None = None) -> Splits:
+    """Splits 80/10/10, keeps at most `train_examples` for training, and standardises.
+
+    Args:
+      dataset: what to split.
+      by: `random` rows, or `subject`: whole subjects.
+      seed: of the split.
+      train_examples: at most so many for training, drawn at random, and an eighth of it for validation, which
+        keeps the two in proportion; the test split stays whole. None keeps all.
+
+    Raises:
+      UserError: if a split would be empty, or there are no subjects to split by.
+    """
+    rng = np.random.default_rng(seed)
+    parts = _random_parts(dataset, rng) if by == "random" else _subject_parts(dataset, rng)
+    for name, part in zip(("training", "validation", "test"), parts):
+        if len(part) == 0:
+            raise UserError(f"{dataset.name}: {len(dataset.y)} examples leave none for {name}; bring more data")
+    if train_examples is not None:
+        parts = (parts[0][:train_examples], parts[1][: max(1, train_examples // 8)], parts[2])
+    train, validation, test = (Examples(dataset.x[part], dataset.y[part].astype(np.int32)) for part in parts)
+    # Float64 sums: a float32 mean over many rows loses digits.
+    mean = train.x.mean(0, dtype=np.float64)
+    deviation = train.x.std(0, dtype=np.float64)
+    scale = np.where(deviation > 0, deviation, 1.0)  # a constant feature becomes 0, not NaN
+
+    def standardise(examples: Examples) -> Examples:
+        return examples._replace(x=((examples.x - mean) / scale).astype(np.float32))
+
+    chance = chance_accuracy(train.y, test.y)
+    return Splits(standardise(train), standardise(validation), standardise(test), dataset.classes, chance)
+
+
+def _cuts(total: int) -> tuple[int, int]:
+    """Where 80/10/10 of `total` ends its first and second part."""
+    held_out = round(0.1 * total)
+    return total - 2 * held_out, total - held_out
+
+
+def _random_parts(dataset: Dataset, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    return tuple(np.split(rng.permutation(len(dataset.y)), _cuts(len(dataset.y))))
+
+
+def _subject_parts(dataset: Dataset, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    if dataset.subject is None:
+        raise UserError(f"--split=subject: {dataset.name} has no 'subject'; use --split=random")
+    subjects = rng.permutation(np.unique(dataset.subject))
+    if len(subjects) < 3:
+        raise UserError(
+            f"--split=subject needs at least 3 subjects, {dataset.name} has {len(subjects)}; use --split=random"
+        )
+    held_out = max(1, round(0.1 * len(subjects)))
+    groups = np.split(subjects, [len(subjects) - 2 * held_out, len(subjects) - held_out])
+    return tuple(rng.permutation(np.flatnonzero(np.isin(dataset.subject, group))) for group in groups)

@@ -1,0 +1,84 @@
+"""Tells what a sweep is doing: a live line on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float
+from rich.console import Console
+
+LOG_EVERY = 10.0  # seconds between two lines of a log
+
+
+class Progress:
+    """Progress of a sweep's training, on standard error.
+
+    The time left is what the remaining epochs of all models take at the speed measured so far.
+    """
+
+    def __init__(self, console: Console | None = None):
+        """Prints to `console`, standard error by default."""
+        self._console = console or Console(stderr=True, highlight=False)
+        self._status = self._console.status("") if self._console.is_terminal else None
+
+    def start(self, *, models: int, epochs: int, examples: int) -> None:
+        """Training begins: `models` of them, `epochs` each, with `examples` an epoch."""
+        self._total = models * epochs  # of epochs to train, over all models
+        self._examples, self._epochs = examples, epochs
+        self._done, self._seconds = 0, 0.0
+        self._printed = float("-inf")
+        if self._status:
+            self._status.start()
+
+    def finish(self) -> None:
+        """Training and evaluation are over."""
+        if self._status:
+            self._status.stop()
+
+    @contextlib.contextmanager
+    def phase(self, what: str) -> Iterator[None]:
+        """Says what goes on meanwhile, e.g. `compiling`; for what is not an epoch."""
+        self._show(f"{what} ...")
+        yield
+        self._resumed = time.perf_counter()
+
+    def epoch(self, number: int, *, models: int, loss: float, validation_accuracy: Float[np.ndarray, "..."]) -> None:
+        """An epoch of a pass with `models` models has ended."""
+        now = time.perf_counter()
+        self._seconds += now - self._resumed
+        self._resumed = now
+        self._done += models
+        speed = self._done * self._examples / self._seconds
+        left = (self._total - self._done) * self._examples / speed
+        worst, best = 100 * validation_accuracy.min(), 100 * validation_accuracy.max()
+        # On a terminal two lines, each of which fits 80 columns; in a log one.
+        text = (
+            f"epoch {number}/{self._epochs} of {models} runs, {_duration(left)} left\n"
+            f"loss {loss:.3f}, validation {worst:.1f}-{best:.1f} %, {_thousands(speed)} models x examples/s"
+        )
+        if number == self._epochs or now - self._printed >= LOG_EVERY:
+            self._printed = now
+            self._show(text)
+        elif self._status:
+            self._show(text)
+
+    def _show(self, text: str) -> None:
+        if self._status:
+            self._status.update(text)
+        else:
+            print(text.replace("\n", ": "), file=self._console.file, flush=True)
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1000:,.0f}k" if value >= 10_000 else f"{value:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

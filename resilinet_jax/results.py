@@ -1,0 +1,164 @@
+"""What was measured: accuracies by cell, run and failure combination; and tables made from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from resilinet_jax.cells import Cell, describe
+from resilinet_jax.evaluation import average_accuracy
+from resilinet_jax.failout import (
+    combination_name,
+    combination_probabilities,
+    failing_sets,
+    with_failout_at_inference,
+)
+from resilinet_jax.graph import Graph
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The accuracies of a sweep's cells.
+
+    Attributes:
+      graph: of the scenario.
+      failure_settings: by name, failure probability by node name.
+      cells: by name.
+      accuracy: by cell name, in the order of `failing_sets(graph.fallible)`.
+    """
+
+    graph: Graph
+    failure_settings: Mapping[str, Mapping[str, float]]
+    cells: Mapping[str, Cell]
+    accuracy: Mapping[str, Float[np.ndarray, "runs combinations"]]
+
+    @property
+    def failing_sets(self) -> list[tuple[str, ...]]:
+        """Every failure combination, as the names of the failing nodes."""
+        return failing_sets(self.graph.fallible)
+
+    def failure_probability(self, setting: str) -> Float[np.ndarray, " nodes"]:
+        """Of each fallible node under a failure setting."""
+        return np.array(self.graph.node_values(self.failure_settings[setting], f"failure setting {setting!r}"))
+
+    def combination_probability(self, setting: str) -> Float[np.ndarray, " combinations"]:
+        """Of each failure combination under a failure setting."""
+        return combination_probabilities(self.failure_probability(setting))
+
+    def under(self, cell: str, failing: Sequence[str]) -> Float[np.ndarray, " runs"]:
+        """Accuracy of each run while just these nodes fail."""
+        return self.accuracy[cell][:, self.failing_sets.index(tuple(failing))]
+
+    def average(self, cell: str, setting: str) -> Float[np.ndarray, " runs"]:
+        """Average accuracy of each run under a failure setting."""
+        return average_accuracy(self.accuracy[cell], self.failure_probability(setting))
+
+    def average_with_failout(self, cell: str, setting: str) -> Float[np.ndarray, " runs"]:
+        """The same if the cell's failout had been left on while testing."""
+        failure = with_failout_at_inference(
+            self.failure_probability(setting), np.asarray(self.cells[cell].failout_rate, np.float64)
+        )
+        return average_accuracy(self.accuracy[cell], failure)
+
+    def accuracies_frame(self) -> pd.DataFrame:
+        """One row per cell, run and failure combination, with the cell's settings as columns."""
+        return pd.DataFrame(
+            [
+                {"cell": name, "run": run, "failing": combination_name(failing), "accuracy": row[c]}
+                | describe(self.graph, self.cells[name])
+                for name, accuracy in self.accuracy.items()
+                for run, row in enumerate(accuracy)
+                for c, failing in enumerate(self.failing_sets)
+            ]
+        )
+
+    def averages_frame(self) -> pd.DataFrame:
+        """Mean and sample deviation over the runs, per cell and failure setting."""
+        return pd.DataFrame(
+            [
+                {
+                    "cell": name,
+                    "failure_setting": setting,
+                    "runs": len(values),
+                    "mean": values.mean(),
+                    "std": sample_deviation(values),
+                }
+                for name in self.accuracy
+                for setting in self.failure_settings
+                for values in (self.average(name, setting),)
+            ]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table for people: text in a title, columns and rows."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """As GitHub-flavoured Markdown; the first column is the rows' names."""
+        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def sample_deviation(values: Float[np.ndarray, " runs"]) -> float:
+    """Sample standard deviation (n-1); NaN for a single run."""
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def percent(values: Float[np.ndarray, " runs"], digits: int = 2) -> str:
+    """Fractions as mean ± sample deviation in percent; the mean alone for a single run."""
+    mean = f"{100 * values.mean():.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {100 * sample_deviation(values):.{digits}f}"
+
+
+def write_folder(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    """Writes files into a folder, which appears whole or not at all, in place of one that was there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        fresh.chmod(0o755)  # mkdtemp keeps others out
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+        if folder.exists():
+            old = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            folder.replace(old)
+            fresh.replace(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.replace(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def setting_table(
+    title: str, results: Results, columns: Mapping[str, str | Mapping[str, str]], digits: int = 2
+) -> Table:
+    """Average accuracies with a row per failure setting, as most tables of the paper have it.
+
+    Args:
+      title: of the table.
+      results: of the sweep.
+      columns: by heading, the name of a cell, or of a cell for each failure setting (none: n/a).
+      digits: after the point.
+    """
+
+    def entry(column: str | Mapping[str, str], setting: str) -> str:
+        cell = column if isinstance(column, str) else column.get(setting)
+        return "n/a" if cell is None else percent(results.average(cell, setting), digits)
+
+    rows = [
+        [setting.capitalize(), *(entry(column, setting) for column in columns.values())]
+        for setting in results.failure_settings
+    ]
+    return Table(title, ["Failures", *columns], rows)

@@ -1,0 +1,55 @@
+"""Health: a dense network over four nodes, from wearable sensors to the cloud.
+
+Paper: Yousefpour et al. 2020, sections 3.1 and 3.2, Fig. 3a, Table 1. Its epochs are not given there.
+"""
+
+from resilinet_jax.graph import build_chain
+from resilinet_jax.network import Network
+from resilinet_jax.scenarios import Preset, Scenario
+from resilinet_jax.stages import DenseStage, dense
+
+LAYERS = {"n1": 1, "n2": 2, "n3": 3, "n4": 4}
+
+
+def build_network(classes: int, hidden_units: int) -> Network:
+    """The chain i -> n1 -> n2 -> n3 -> n4 with skips i->n2, n1->n3, n2->n4; the softmax head on n4."""
+    graph = build_chain(("i", *LAYERS))
+    stages = {
+        node: DenseStage(layers, hidden_units, classes if node == graph.cloud else None)
+        for node, layers in LAYERS.items()
+    }
+    # The raw input has a width of its own; every other hyperconnection joins layers of the same width.
+    return Network(graph, stages, {"i->n2": dense(hidden_units)})
+
+
+SCENARIO = Scenario(
+    name="health",
+    build_network=build_network,
+    failure_settings={
+        "no failure": {},
+        "normal": {"n1": 0.08, "n2": 0.04, "n3": 0.01},
+        "poor": {"n1": 0.13, "n2": 0.09, "n3": 0.05},
+        "hazardous": {"n1": 0.22, "n2": 0.20, "n3": 0.15},
+    },
+    presets={
+        "paper": Preset(
+            runs=10,
+            epochs=50,
+            batch_size=1024,
+            learning_rate=0.001,
+            failout_rate=0.05,
+            hidden_units=250,
+            train_examples=None,
+        ),
+        # Sized for two cores: the failout-rate sweep trains in two minutes and shows the paper's pattern.
+        "quick": Preset(
+            runs=5,
+            epochs=25,
+            batch_size=256,
+            learning_rate=0.001,
+            failout_rate=0.05,
+            hidden_units=100,
+            train_examples=20_000,
+        ),
+    },
+)

@@ -1,0 +1,24 @@
+"""Fig. 4: vanilla, DFG, ResiliNet by failure setting."""
+
+from matplotlib.figure import Figure
+
+from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.plots import setting_bars
+from resilinet_jax.results import Results, Table, setting_table
+
+METHODS = {"ResiliNet": "resilinet", "DFG": "dfg", "Vanilla": "vanilla"}
+
+
+def cells(build: CellBuilder) -> dict[str, Cell]:
+    """The three methods."""
+    return {method: build(method) for method in METHODS.values()}
+
+
+def tables(results: Results) -> list[Table]:
+    """The figure's numbers."""
+    return [setting_table("Average accuracy (%)", results, METHODS)]
+
+
+def figure(results: Results) -> Figure:
+    """Grouped bars, as in the paper."""
+    return setting_bars(results, METHODS)

@@ -1,0 +1,49 @@
+"""Table 3: the rate of failout in training."""
+
+from matplotlib.figure import Figure
+
+from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.plots import averages, lines, new_figure, shared_legend
+from resilinet_jax.results import Results, Table, percent, setting_table
+
+RATES = (0.05, 0.1, 0.3, 0.5)
+AT_RATE = {f"{rate:.0%}": f"failout_{rate}" for rate in RATES}
+
+
+def cells(build: CellBuilder) -> dict[str, Cell]:
+    """Fixed rates, and `failure`: each node's rate is its failure probability, so it trains once per setting."""
+    fixed = {f"failout_{rate}": build("resilinet", failout_rate=rate) for rate in RATES}
+    failure = {
+        f"failout_failure_{setting}": build("resilinet", failout_rate=probability)
+        for setting, probability in build.failure_settings.items()
+        if any(probability.values())
+    }
+    return fixed | failure
+
+
+def tables(results: Results) -> list[Table]:
+    """Table 3, and what it would read if failout had been left on while testing."""
+    failure = {s: f"failout_failure_{s}" for s in results.failure_settings if f"failout_failure_{s}" in results.cells}
+    left_on = [
+        [setting.capitalize()]
+        + [percent(results.average_with_failout(failure[setting], setting)) if setting in failure else "n/a"]
+        + [percent(results.average_with_failout(cell, setting)) for cell in AT_RATE.values()]
+        for setting in results.failure_settings
+    ]
+    honest = setting_table("Average accuracy (%) by failout rate", results, {"Failure": failure, **AT_RATE})
+    return [honest, Table("The same if failout is left on while testing", honest.columns, left_on)]
+
+
+def figure(results: Results) -> Figure:
+    """Both tables as lines over the rate."""
+    drawn, (honest, left_on) = new_figure(panels=2, width=8)
+    names = list(AT_RATE.values())
+    percents = [100 * rate for rate in RATES]
+    settings = list(results.failure_settings)
+    lines(honest, percents, {s.capitalize(): averages(results, names, s) for s in settings}, "failout rate (%)")
+    with_failout = {s: [results.average_with_failout(name, s) for name in names] for s in settings}
+    lines(left_on, percents, with_failout, "failout rate (%)")
+    honest.set_title("as trained, then tested", fontsize="medium")
+    left_on.set_title("failout left on while testing", fontsize="medium")
+    shared_legend(drawn, honest)
+    return drawn

@@ -1,0 +1,74 @@
+"""Fig. 5: five schemes of hyperconnection weights."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from resilinet_jax.cells import Cell, CellBuilder, Uniform, relative_reliability
+from resilinet_jax.plots import new_figure
+from resilinet_jax.results import Results, Table, setting_table
+
+# By column: the cell's name, which for the two heuristics holds the failure setting that they know.
+SCHEMES = {
+    "One": "weight_one",
+    "Reliability": "weight_reliability_{}",
+    "Relative": "weight_relative_{}",
+    "U(0,1)": "weight_uniform_0_1",
+    "U(0,10)": "weight_uniform_0_10",
+}
+COMPARED = ("One", "Reliability", "Relative", "U(0,1)")  # those that Fig. 5 compares
+
+
+def scheme_cell(label: str, setting: str) -> str:
+    """The name of a scheme's cell, as it is trained for a failure setting."""
+    return SCHEMES[label].format(setting.replace(" ", "_"))
+
+
+def cells(build: CellBuilder) -> dict[str, Cell]:
+    """Weights of one, by reliability, by relative reliability, and drawn by each run."""
+    heuristics = {}
+    for setting in build.failure_settings:
+        reliability = build.reliability(setting)
+        by_source = {edge.name: reliability[edge.source] for edge in build.graph.hyperconnections}
+        heuristics[scheme_cell("Reliability", setting)] = build("resilinet", weight=by_source)
+        relative = relative_reliability(build.graph, reliability)
+        heuristics[scheme_cell("Relative", setting)] = build("resilinet", weight=relative)
+    return {
+        "weight_one": build("resilinet"),
+        **heuristics,
+        "weight_uniform_0_1": build("resilinet", weight=Uniform(0, 1)),
+        "weight_uniform_0_10": build("resilinet", weight=Uniform(0, 10)),
+    }
+
+
+def tables(results: Results) -> list[Table]:
+    """The average accuracies, and Fig. 5's deviations among the schemes."""
+    columns = {
+        label: {setting: scheme_cell(label, setting) for setting in results.failure_settings} for label in SCHEMES
+    }
+    deviations = [[s.capitalize(), f"{100 * deviation_among(results, s):.2f}"] for s in results.failure_settings]
+    return [
+        setting_table("Average accuracy (%) by hyperconnection weight", results, columns),
+        Table(f"Deviation (points) among the schemes {', '.join(COMPARED)}", ["Failures", "Deviation"], deviations),
+    ]
+
+
+def deviation_among(results: Results, setting: str) -> float:
+    """Sample standard deviation among the mean accuracies of the compared schemes."""
+    means = [results.average(scheme_cell(label, setting), setting).mean() for label in COMPARED]
+    return float(np.std(means, ddof=1))
+
+
+def figure(results: Results) -> Figure:
+    """The deviations as bars, as in the paper."""
+    drawn, (ax,) = new_figure(width=5, height=3)
+    settings = list(results.failure_settings)
+    bars = ax.bar(
+        [setting.capitalize() for setting in settings],
+        [100 * deviation_among(results, setting) for setting in settings],
+        width=0.5,
+        edgecolor="black",
+        linewidth=0.5,
+    )
+    ax.bar_label(bars, fmt="%.2f")
+    ax.set_ylabel("deviation among schemes (points)")
+    return drawn

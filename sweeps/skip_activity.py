@@ -1,0 +1,66 @@
+"""Beyond the paper: how active skips are in training."""
+
+from matplotlib.figure import Figure
+
+from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.failout import combination_name
+from resilinet_jax.plots import averages, lines, new_figure, shared_legend
+from resilinet_jax.results import Results, Table, percent
+
+ACTIVITIES = (0.0, 0.2, 0.5, 0.8, 1.0)
+AT_INFERENCE = {"select": 0, "add": 1}
+
+
+def cell_name(activity: float, inference: str) -> str:
+    """`activity_0.8_select`, ..."""
+    return f"activity_{activity:g}_{inference}"
+
+
+def cells(build: CellBuilder) -> dict[str, Cell]:
+    """Each activity in training, with both at inference; one training serves both."""
+    return {
+        cell_name(training, inference): build("resilinet", training_activity=training, inference_activity=activity)
+        for training in ACTIVITIES
+        for inference, activity in AT_INFERENCE.items()
+    }
+
+
+def tables(results: Results) -> list[Table]:
+    """Average accuracies, and the accuracy under each combination that leaves a path."""
+    pairs = [(training, inference) for inference in AT_INFERENCE for training in ACTIVITIES]
+    settings = list(results.failure_settings)
+    informed = [failing for failing in results.failing_sets if results.graph.has_path(failing)]
+    average_rows = [
+        [f"{training:g} → {inference}"]
+        + [percent(results.average(cell_name(training, inference), setting)) for setting in settings]
+        for training, inference in pairs
+    ]
+    failing_rows = [
+        [f"{training:g} → {inference}"]
+        + [percent(results.under(cell_name(training, inference), failing), digits=1) for failing in informed]
+        for training, inference in pairs
+    ]
+    return [
+        Table(
+            "Average accuracy (%) by skip activity in training → at inference",
+            ["Activity", *(setting.capitalize() for setting in settings)],
+            average_rows,
+        ),
+        Table(
+            "Accuracy (%) while nodes fail, by skip activity",
+            ["Activity", *(combination_name(failing) for failing in informed)],
+            failing_rows,
+        ),
+    ]
+
+
+def figure(results: Results) -> Figure:
+    """Lines over the activity in training, a panel for select and one for add."""
+    drawn, axes = new_figure(panels=2, width=8)
+    for ax, inference in zip(axes, AT_INFERENCE):
+        names = [cell_name(training, inference) for training in ACTIVITIES]
+        series = {setting.capitalize(): averages(results, names, setting) for setting in results.failure_settings}
+        lines(ax, ACTIVITIES, series, "skip activity in training")
+        ax.set_title(f"{inference} at inference", fontsize="medium")
+    shared_legend(drawn, axes[0])
+    return drawn

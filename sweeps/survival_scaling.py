@@ -1,0 +1,43 @@
+"""Section 2.3: scaling by survival at inference."""
+
+from matplotlib.figure import Figure
+
+from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.plots import averages, lines, new_figure, shared_legend
+from resilinet_jax.results import Results, Table, percent
+
+RATES = (0.05, 0.1, 0.3, 0.5)
+READINGS = {"as trained": "failout_{}", "scaled": "failout_{}_scaled"}
+
+
+def cells(build: CellBuilder) -> dict[str, Cell]:
+    """Each failout rate with and without scaling; one training serves both."""
+    return {
+        name.format(rate): build("resilinet", failout_rate=rate, survival_scaling=reading == "scaled")
+        for rate in RATES
+        for reading, name in READINGS.items()
+    }
+
+
+def tables(results: Results) -> list[Table]:
+    """A row per rate and reading."""
+    rows = [
+        [f"{rate:.0%}, {reading}"]
+        + [percent(results.average(name.format(rate), setting)) for setting in results.failure_settings]
+        for rate in RATES
+        for reading, name in READINGS.items()
+    ]
+    columns = ["Failout rate", *(setting.capitalize() for setting in results.failure_settings)]
+    return [Table("Average accuracy (%) with and without survival scaling at inference", columns, rows)]
+
+
+def figure(results: Results) -> Figure:
+    """Lines over the rate, beside each other."""
+    drawn, axes = new_figure(panels=2, width=8)
+    for ax, (reading, name) in zip(axes, READINGS.items()):
+        names = [name.format(rate) for rate in RATES]
+        series = {setting.capitalize(): averages(results, names, setting) for setting in results.failure_settings}
+        lines(ax, [100 * rate for rate in RATES], series, "failout rate (%)")
+        ax.set_title(reading, fontsize="medium")
+    shared_legend(drawn, axes[0])
+    return drawn

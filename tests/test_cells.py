@@ -1,0 +1,111 @@
+import jax
+import numpy as np
+import pytest
+
+from resilinet_jax.cells import (
+    METHODS,
+    CellBuilder,
+    Uniform,
+    describe,
+    draw_weight,
+    make_cell,
+    relative_reliability,
+    stack_cells,
+)
+from resilinet_jax.errors import UserError
+from tests.reference import CHAIN, TREE
+
+BUILD = CellBuilder(CHAIN, {"no failure": {}, "normal": {"n1": 0.08, "n2": 0.04, "n3": 0.01}}, 0.05, 1e-3)
+
+
+def test_methods_are_the_numbers_of_the_readme():
+    told = {name: describe(CHAIN, BUILD(name)) for name in METHODS}
+    columns = ("skips", "failout_rate", "training_activity", "inference_activity")
+    assert {name: tuple(settings[column] for column in columns) for name, settings in told.items()} == {
+        "vanilla": ("none", "0", "0", "0"),
+        "dfg": ("i+n1+n2", "0", "1", "1"),
+        "resilinet": ("i+n1+n2", "0.05", "0.8", "0"),
+        "resilinet_add": ("i+n1+n2", "0.05", "1", "1"),
+        "resilinet_select": ("i+n1+n2", "0.05", "0", "0"),
+        "resilinet_literal": ("i+n1+n2", "0.05", "1", "0"),
+    }
+
+
+def test_resilinet_without_skips_is_vanilla():
+    assert BUILD("resilinet", skips=()).training_key() == BUILD("vanilla").training_key()
+
+
+def test_failout_spares_nodes_that_no_present_skip_bypasses():
+    cell = BUILD("resilinet", skips=("n2", "i"), failout_rate={"n1": 0.1, "n2": 0.2, "n3": 0.3})
+    # i bypasses n1 and n2 bypasses n3, so n2 stays up.
+    np.testing.assert_allclose(cell.failout_rate, [0.1, 0.0, 0.3])
+
+
+def test_failout_by_name_lands_on_its_node():
+    cell = BUILD("resilinet", failout_rate={"n3": 0.01, "n1": 0.08, "n2": 0.04})
+    np.testing.assert_allclose(cell.failout_rate, [0.08, 0.04, 0.01])
+    assert describe(CHAIN, cell)["failout_rate"] == "n1:0.08 n2:0.04 n3:0.01"
+
+
+def test_relative_reliability_by_hand():
+    weight = relative_reliability(CHAIN, BUILD.reliability("normal"))
+    assert weight["i->n1"] == 1
+    assert weight["n1->n2"] == pytest.approx(0.92 / (0.92 + 1))
+    assert weight["i->n2"] == pytest.approx(1 / (0.92 + 1))
+    assert weight["n2->n3"] == pytest.approx(0.96 / (0.96 + 0.92))
+    assert weight["n2->n4"] == pytest.approx(0.96 / (0.96 + 0.99))
+
+
+def test_weights_by_name_land_on_their_hyperconnection():
+    weight = {edge.name: 0.1 * (1 + number) for number, edge in enumerate(reversed(TREE.hyperconnections))}
+    cell = make_cell(TREE, weight=weight)
+    for value, edge in zip(cell.weight_low, TREE.hyperconnections):
+        assert value == pytest.approx(weight[edge.name])
+
+
+def test_drawn_weights_lie_between_their_bounds_and_belong_to_the_run():
+    cell = BUILD("resilinet", weight=Uniform(2, 10))
+    first, again, other = (np.asarray(draw_weight(cell, jax.random.key(run))) for run in (0, 0, 1))
+    assert ((first >= 2) & (first <= 10)).all()
+    assert len(np.unique(first)) == len(first)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+    np.testing.assert_array_equal(draw_weight(BUILD("resilinet"), jax.random.key(0)), np.ones(len(first)))
+
+
+def test_survival_scaling_scales_by_the_source_nodes_survival():
+    cell = BUILD("resilinet", failout_rate={"n1": 0.1, "n2": 0.2, "n3": 0.3}, survival_scaling=True)
+    scale = dict(zip((edge.name for edge in CHAIN.hyperconnections), cell.inference_scale))
+    expected = {"i->n1": 1, "i->n2": 1, "n1->n2": 0.9, "n1->n3": 0.9, "n2->n3": 0.8, "n2->n4": 0.8, "n3->n4": 0.7}
+    assert scale == pytest.approx(expected)
+
+
+def test_training_key_ignores_what_only_inference_sees():
+    cell = BUILD("resilinet")
+    assert cell.training_key() == BUILD("resilinet", inference_activity=1, survival_scaling=True).training_key()
+    for change in ({"failout_rate": 0.1}, {"weight": 0.5}, {"training_activity": 0.2}, {"learning_rate": 0.1}):
+        assert cell.training_key() != BUILD("resilinet", **change).training_key(), change
+
+
+def test_stacked_cells_keep_every_number():
+    cells = [BUILD("vanilla"), BUILD("dfg"), BUILD("resilinet", weight=Uniform(0, 1))]
+    stacked = stack_cells(cells)
+    for name, values in stacked._asdict().items():
+        np.testing.assert_array_equal(values, [getattr(cell, name) for cell in cells])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"failout_rate": 1.5}, "failout rate"),
+        ({"failout_rate": {"n4": 0.1}}, "cloud"),
+        ({"skips": ("n3",)}, "unknown skip 'n3'"),
+        ({"training_activity": -0.1}, "training activity"),
+        ({"inference_activity": 0.5}, "0 .select. or 1 .add."),
+        ({"learning_rate": 0.0}, "learning rate"),
+        ({"weight": {"i->n1": 1.0}}, "every hyperconnection once"),
+    ],
+)
+def test_refuses_settings_out_of_range(changes, message):
+    with pytest.raises(UserError, match=message):
+        make_cell(CHAIN, **changes)

@@ -1,0 +1,170 @@
+import zipfile
+
+import numpy as np
+import pytest
+
+from resilinet_jax.datasets import load_dataset
+from resilinet_jax.datasets.npz import load_npz
+from resilinet_jax.datasets.splits import Dataset, split_dataset
+from resilinet_jax.datasets.synthetic import ROWS, SUBJECTS, load_synthetic
+from resilinet_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(60, 4)), np.arange(60) % 3
+SUBJECT = np.arange(60) // 6
+
+
+def numbered(rows=1000, subjects=10):
+    """A data set in which every row can be told apart by its first feature."""
+    row = np.arange(rows)
+    x = np.stack([row, np.ones(rows), 5 + 3 * RNG.normal(size=rows)], 1).astype(np.float32)
+    return Dataset("numbered", x, (row % 4).astype(np.int32), row % subjects)
+
+
+def test_synthetic_has_the_shape_of_mhealth_and_is_always_the_same():
+    dataset = load_synthetic()
+    assert dataset.x.shape == (SUBJECTS * sum(ROWS), 23)
+    assert dataset.classes == 12
+    assert np.bincount(dataset.y).tolist() == [SUBJECTS * rows for rows in ROWS]
+    assert np.isfinite(dataset.x).all()
+    assert dataset.fingerprint() == load_synthetic().fingerprint()
+
+
+def test_fingerprint_sees_every_array():
+    base = Dataset("d", X.astype(np.float32), Y.astype(np.int32), SUBJECT)
+    prints = {base.fingerprint()}
+    for field in ("x", "y", "subject"):
+        array = getattr(base, field).copy()
+        array[-1] += 1
+        prints.add(Dataset(**{**vars(base), field: array}).fingerprint())
+    assert len(prints) == 4
+
+
+def test_random_split_is_80_10_10_without_overlap():
+    dataset = numbered()
+    splits = split_dataset(dataset, "random", seed=0)
+    assert [len(part.y) for part in splits[:3]] == [800, 100, 100]
+    first = [np.asarray(part.x)[:, 0] for part in splits[:3]]
+    assert len(np.unique(np.concatenate(first).round(6))) == 1000
+    again, other = split_dataset(dataset, "random", seed=0), split_dataset(dataset, "random", seed=1)
+    np.testing.assert_array_equal(splits.train.x, again.train.x)
+    assert (splits.train.y != other.train.y).any()
+
+
+def test_features_are_standardised_by_the_training_split_alone():
+    dataset = numbered()
+    splits = split_dataset(dataset, "random", seed=0, train_examples=300)
+    assert len(splits.train.y) == 300
+    assert len(splits.validation.y) == 37
+    assert len(splits.test.y) == 100
+    np.testing.assert_allclose(splits.train.x[:, [0, 2]].mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(splits.train.x[:, [0, 2]].std(0), 1, rtol=1e-5)
+    assert not splits.train.x[:, 1].any(), "a constant feature becomes zero"
+    assert abs(splits.test.x[:, 2].mean()) > 1e-3
+
+
+def test_subject_split_keeps_subjects_apart():
+    dataset = numbered(subjects=10)
+    # The second feature is constant; make it the subject, which standardisation keeps distinct.
+    dataset.x[:, 1] = dataset.subject
+    splits = split_dataset(dataset, "subject", seed=3)
+    subjects = [set(np.unique(np.asarray(part.x)[:, 1].round(4))) for part in splits[:3]]
+    assert [len(group) for group in subjects] == [8, 1, 1]
+    assert len(set.union(*subjects)) == 10
+    assert [len(part.y) for part in splits[:3]] == [800, 100, 100]
+
+
+def test_chance_is_by_the_splits_class_frequencies():
+    splits = split_dataset(numbered(), "random", seed=0)
+    p, q = (np.bincount(part.y) / len(part.y) for part in (splits.train, splits.test))
+    assert splits.chance == pytest.approx((p * q).sum())
+
+
+def test_split_refuses_what_it_cannot_split():
+    with pytest.raises(UserError, match="leave none for"):
+        split_dataset(Dataset("tiny", X[:4].astype(np.float32), Y[:4].astype(np.int32)), "random", 0)
+    with pytest.raises(UserError, match="has no 'subject'"):
+        split_dataset(Dataset("d", X.astype(np.float32), Y.astype(np.int32)), "subject", 0)
+    with pytest.raises(UserError, match="at least 3 subjects"):
+        split_dataset(Dataset("d", X.astype(np.float32), Y.astype(np.int32), Y % 2), "subject", 0)
+
+
+def test_npz_keeps_what_was_saved(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=X, y=Y, subject=np.array([f"s{s}" for s in SUBJECT]))
+    dataset = load_npz(tmp_path / "mine.npz")
+    np.testing.assert_allclose(dataset.x, X, rtol=1e-6)
+    np.testing.assert_array_equal(dataset.y, Y)
+    np.testing.assert_array_equal(dataset.subject, SUBJECT)
+    assert dataset.classes == 3
+
+
+class Pickled:
+    def __reduce__(self):
+        return print, ("a pickle was run",)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": X}, "no array 'y', found x"),
+        ({"y": Y}, "no array 'x'"),
+        ({"x": X[0], "y": Y}, "x must be real numbers of shape"),
+        ({"x": X.astype(str), "y": Y}, "x must be real numbers"),
+        ({"x": np.where(np.arange(60)[:, None] == 17, np.nan, X), "y": Y}, "row 17 of x"),
+        ({"x": np.full_like(X, 1e300), "y": Y}, "row 0 of x holds NaN or a value beyond float32"),
+        ({"x": X, "y": Y[:-1]}, r"y has shape \(59,\), expected \(60,\)"),
+        ({"x": X, "y": Y.astype(float)}, "y must hold integers"),
+        ({"x": X, "y": Y - 1}, "row 0 has label -1"),
+        ({"x": X, "y": Y + 1}, "no row has label 0"),
+        ({"x": X, "y": Y * 2}, "no row has label 1"),
+        ({"x": X, "y": Y * 0}, "expected at least 2"),
+        ({"x": X, "y": Y, "subject": SUBJECT[:5]}, r"subject has shape \(5,\)"),
+        ({"x": X[:0], "y": Y[:0]}, "expected at least 2"),
+        ({"x": X, "y": np.array([Pickled()] * 60, object)}, "not a readable .npz of plain arrays"),
+    ],
+)
+def test_npz_refuses(tmp_path, capsys, arrays, message):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(UserError, match=message) as error, np.errstate(all="raise"):
+        load_npz(tmp_path / "bad.npz")
+    assert "\n" not in str(error.value)
+    assert "pickle was run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut"])
+def test_npz_refuses_a_file_that_is_none(tmp_path, content):
+    (tmp_path / "bad.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"not a readable \.npz"):
+        load_npz(tmp_path / "bad.npz")
+
+
+def test_npz_refuses_a_truncated_file(tmp_path):
+    np.savez_compressed(tmp_path / "whole.npz", x=X, y=Y)
+    content = (tmp_path / "whole.npz").read_bytes()
+    for keep in range(1, len(content), 97):
+        (tmp_path / "cut.npz").write_bytes(content[:keep])
+        with pytest.raises(UserError):
+            load_npz(tmp_path / "cut.npz")
+
+
+def test_npz_refuses_flipped_bits(tmp_path):
+    np.savez_compressed(tmp_path / "whole.npz", x=X, y=Y)
+    with zipfile.ZipFile(tmp_path / "whole.npz") as archive:
+        start = archive.getinfo("x.npy").header_offset + 200
+    content = bytearray((tmp_path / "whole.npz").read_bytes())
+    content[start] ^= 0xFF
+    (tmp_path / "flipped.npz").write_bytes(content)
+    with pytest.raises(UserError):
+        load_npz(tmp_path / "flipped.npz")
+
+
+def test_auto_takes_synthetic_where_there_is_no_mhealth_and_says_so(tmp_path):
+    dataset, told = load_dataset("auto", tmp_path)
+    assert dataset.name == "synthetic"
+    assert "synthetic, made-up" in told
+    assert "no prepared mHealth" in told
+
+
+def test_unknown_data_set_is_refused(tmp_path):
+    with pytest.raises(UserError, match="unknown --dataset=mheath"):
+        load_dataset("mheath", tmp_path)

@@ -1,0 +1,113 @@
+import dataclasses
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from resilinet_jax import engine
+from resilinet_jax.cells import CellBuilder, Uniform
+from resilinet_jax.datasets.splits import Dataset, split_dataset
+from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
+from resilinet_jax.network import Network
+from resilinet_jax.progress import Progress
+from resilinet_jax.scenarios.health import SCENARIO
+from resilinet_jax.stages import DenseStage, dense
+from sweeps import load_sweep, sweep_names
+from tests.reference import CHAIN
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 3, 400).astype(np.int32)
+BLOBS = Dataset("blobs", (RNG.normal(size=(400, 4)) + 2 * np.eye(3, 4)[LABELS]).astype(np.float32), LABELS)
+SPLITS = split_dataset(BLOBS, "random", seed=0)
+NETWORK = Network(  # Health's graph with fewer layers, which compile faster
+    CHAIN, {node: DenseStage(1, 8, 3 if node == "n4" else None) for node in CHAIN.order[1:]}, {"i->n2": dense(8)}
+)
+BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, failout_rate=0.3, learning_rate=0.01)
+SETTINGS = TrainingSettings(runs=3, epochs=6, batch_size=32, seed=1)
+CELLS = {
+    "vanilla": BUILD("vanilla"),
+    "dfg": BUILD("dfg"),
+    "resilinet": BUILD("resilinet"),
+    "drawn": BUILD("resilinet", weight=Uniform(0, 10), failout_rate=0.1),
+}
+
+
+class Silent(Progress):
+    def _show(self, text):
+        pass
+
+
+def run(cells, **changes):
+    return run_cells(NETWORK, SPLITS, cells, dataclasses.replace(SETTINGS, **changes), Silent())
+
+
+@pytest.fixture(scope="module")
+def together():
+    return run(CELLS)
+
+
+def test_sharded_over_two_devices():
+    assert jax.local_device_count() == 2
+
+
+def test_a_run_alone_equals_the_same_run_among_others(together):
+    for name in ("resilinet", "drawn"):
+        np.testing.assert_array_equal(run({name: CELLS[name]}, runs=1)[name], together[name][:1])
+
+
+def test_runs_differ_from_each_other(together):
+    assert len({tuple(row) for row in together["resilinet"]}) == SETTINGS.runs
+
+
+def test_passes_that_hold_little_give_the_same(together, monkeypatch):
+    monkeypatch.setattr(engine, "PASS_BYTES", 5 * engine.Program(NETWORK, SPLITS, SETTINGS, 2).bytes_per_model())
+    for name, accuracy in run(CELLS).items():
+        np.testing.assert_array_equal(accuracy, together[name])
+
+
+def test_stacking_by_vmap_gives_the_same_but_for_rounding(together):
+    # An example near a decision boundary may fall to the other side: allow one of the 40.
+    for name, accuracy in run(CELLS, stack=4).items():
+        np.testing.assert_allclose(accuracy, together[name], atol=1.01 / len(SPLITS.test.y))
+
+
+def test_vanilla_guesses_in_expectation_whenever_a_node_fails(together):
+    assert (together["vanilla"][:, 0] > 0.6).all()
+    np.testing.assert_allclose(together["vanilla"][:, 1:], SPLITS.chance, rtol=1e-6)
+
+
+def all_cells():
+    return {
+        f"{name}/{cell}": numbers for name in sweep_names() for cell, numbers in load_sweep(name).cells(BUILD).items()
+    }
+
+
+def test_no_cell_of_all_sweeps_is_trained_twice():
+    # vanilla, dfg, resilinet; weights 3 (reliability) + 4 (relative) + 2 (drawn); failout 10, 30, 50 % and 3 by
+    # setting, as the builder's own 30 % is shared; skip configurations 6; activities 4.
+    cells = all_cells()
+    trainings = plan_trainings(cells)
+    keys = [training.cell.training_key() for training in trainings]
+    assert len(set(keys)) == len(keys) == 3 + 9 + 3 + 3 + 6 + 4
+    assert sorted(name for t in trainings for names in t.names for name in names) == sorted(cells)
+    for training in trainings:
+        for (selection, variant), names in zip(training.variants, training.names):
+            assert training.selections[selection] == variant.inference_activity
+            for name in names:
+                assert cells[name].training_key() == training.cell.training_key()
+                np.testing.assert_array_equal(cells[name].inference_scale, variant.inference_scale)
+                assert cells[name].inference_activity == variant.inference_activity
+
+
+def test_the_training_function_compiles_once_for_all_sweeps(caplog):
+    cells = all_cells()
+    assert len(cells) > 40
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        accuracy = run(cells, runs=1)
+    compiled = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling jit(")]
+    for function in ("start", "epoch", "evaluate"):
+        assert sum(message.startswith(f"Compiling jit({function})") for message in compiled) == 1, compiled
+    # Cells that share a training differ at inference.
+    assert (accuracy["skip_activity/activity_1_add"] != accuracy["skip_activity/activity_1_select"]).any()
+    np.testing.assert_array_equal(accuracy["skip_configuration/skips_none"], accuracy["failure_combinations/vanilla"])

@@ -1,0 +1,159 @@
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from resilinet_jax.cells import CellBuilder, describe
+from resilinet_jax.report import print_tables, report_files
+from resilinet_jax.results import Results
+from resilinet_jax.scenarios.health import SCENARIO
+from sweeps import first_line, hyperconnection_weight, load_sweep, skip_configuration, sweep_names
+from tests.reference import CHAIN, TREE
+
+BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, 0.05, 1e-3)
+
+# Table 2, Health: no cell stands for anything else, so that mixing up two shows.
+TABLE_2 = {
+    "resilinet": [97.28, 92.48, 86.52, 93.38, 8.12, 91.75, 7.86, 8.11],
+    "dfg": [97.90, 64.42, 22.49, 92.48, 8.20, 60.13, 7.98, 7.89],
+    "vanilla": [97.85, 7.95, 7.99, 8.10, 7.93, 7.98, 7.97, 7.91],
+}
+
+
+def fake(name, runs=3, build=BUILD):
+    """Results with accuracies that tell cells, runs and combinations apart."""
+    cells = load_sweep(name).cells(build)
+    rng = np.random.default_rng(0)
+    combinations = 2 ** len(build.graph.fallible)
+    level = {cell: rng.uniform(0.2, 0.9, combinations) for cell in cells}
+    accuracy = {cell: level[cell] + rng.normal(0, 0.005, (runs, combinations)) for cell in cells}
+    accuracy[next(iter(cells))][0] -= 0.4  # one cell has a wide deviation
+    return Results(build.graph, build.failure_settings, cells, accuracy)
+
+
+def as_in_table_2(name, assign):
+    cells = load_sweep(name).cells(BUILD)
+    accuracy = {cell: np.array([TABLE_2[assign(cell)]]) / 100 for cell in cells}
+    return load_sweep(name).tables(Results(CHAIN, SCENARIO.failure_settings, cells, accuracy))
+
+
+def test_all_seven_sweeps_are_there():
+    assert sweep_names() == [
+        "average_accuracy",
+        "failout_rate",
+        "failure_combinations",
+        "hyperconnection_weight",
+        "skip_activity",
+        "skip_configuration",
+        "survival_scaling",
+    ]
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_table_fits_80_columns(name, capsys):
+    console = Console(width=80, highlight=False)
+    print_tables(console, load_sweep(name).tables(fake(name)))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert len(first_line(name)) <= 80 - 24
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_report_is_complete(name):
+    results = fake(name)
+    tables = load_sweep(name).tables(results)
+    files = report_files("Title", ["synthetic"], results, tables, load_sweep(name).figure(results), {"seed": 1})
+    assert sorted(files) == ["accuracies.csv", "averages.csv", "figure.png", "report.md", "settings.json"]
+    assert files["figure.png"].startswith(b"\x89PNG")
+    report = files["report.md"].decode()
+    assert "synthetic" in report
+    assert all(table.title in report for table in tables)
+    assert len(files["accuracies.csv"].splitlines()) == 1 + len(results.cells) * 3 * 8
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_takes_a_tree(name):
+    settings = {"no failure": {}, "normal": {"a": 0.1, "v": 0.02}}
+    results = fake(name, build=CellBuilder(TREE, settings, 0.05, 1e-3))
+    load_sweep(name).tables(results)
+    load_sweep(name).figure(results)
+
+
+def test_failure_combinations_prints_table_2():
+    (table,) = as_in_table_2("failure_combinations", lambda cell: cell)
+    assert list(table.columns) == ["Failing nodes", "Prob. (%), normal", "ResiliNet", "DFG", "Vanilla"]
+    assert table.rows[1] == ["n1", "7.60", "92.48", "64.42", "7.95"]
+    assert table.rows[5] == ["n1, n3", "0.08", "91.75", "60.13", "7.98"]
+    assert table.rows[7] == ["n1, n2, n3", "0.003", "8.11", "7.89", "7.91"]
+
+
+def test_average_accuracy_prints_fig_4():
+    (table,) = as_in_table_2("average_accuracy", lambda cell: cell)
+    assert [row[0] for row in table.rows] == ["No failure", "Normal", "Poor", "Hazardous"]
+    assert table.rows[3][1:] == ["88.61", "75.33", "55.65"]
+
+
+def test_failout_rate_prints_table_3():
+    def assign(cell):
+        return {"failout_0.05": "resilinet", "failout_failure_poor": "dfg"}.get(cell, "vanilla")
+
+    honest, left_on = as_in_table_2("failout_rate", assign)
+    assert list(honest.columns) == ["Failures", "Failure", "5%", "10%", "30%", "50%"]
+    assert honest.rows[0] == ["No failure", "n/a", "97.28", "97.85", "97.85", "97.85"]
+    assert honest.rows[2] == ["Poor", "86.69", "94.36", "75.57", "75.57", "75.57"]
+    # Failout of 50 % left on, nothing failed: all eight combinations are equally likely.
+    assert left_on.rows[0][5] == f"{np.mean(TABLE_2['vanilla']):.2f}"
+    assert left_on.rows[0][1] == "n/a"
+
+
+def test_failout_rate_trains_failure_at_each_nodes_own_probability():
+    cells = load_sweep("failout_rate").cells(BUILD)
+    assert len(cells) == 4 + 3
+    np.testing.assert_allclose(cells["failout_failure_hazardous"].failout_rate, [0.22, 0.20, 0.15])
+
+
+def test_weight_heuristics_know_their_failure_setting():
+    cells = load_sweep("hyperconnection_weight").cells(BUILD)
+    edges = [edge.name for edge in CHAIN.hyperconnections]
+    poor = dict(zip(edges, cells["weight_reliability_poor"].weight_low))
+    expected = {"i->n1": 1, "i->n2": 1, "n1->n2": 0.87, "n1->n3": 0.87, "n2->n3": 0.91, "n2->n4": 0.91, "n3->n4": 0.95}
+    assert poor == pytest.approx(expected)
+    relative = dict(zip(edges, cells["weight_relative_hazardous"].weight_low))
+    assert relative["n3->n4"] == pytest.approx(0.85 / (0.85 + 0.80))
+    drawn = cells["weight_uniform_0_10"]
+    assert (drawn.weight_low.max(), drawn.weight_high.min()) == (0, 10)
+
+
+def test_weight_deviation_is_among_the_four_schemes_of_fig_5():
+    results = fake("hyperconnection_weight")
+    names = ["weight_one", "weight_reliability_poor", "weight_relative_poor", "weight_uniform_0_1"]
+    expected = np.std([results.average(name, "poor").mean() for name in names], ddof=1)
+    assert hyperconnection_weight.deviation_among(results, "poor") == pytest.approx(expected)
+
+
+def test_skip_configurations_come_in_the_order_of_fig_6():
+    assert skip_configuration.configurations(CHAIN) == [
+        (), ("n2",), ("n1",), ("i",), ("n2", "n1"), ("n2", "i"), ("n1", "i"), ("n2", "n1", "i"),
+    ]  # fmt: skip
+    table = load_sweep("skip_configuration").tables(fake("skip_configuration"))[0]
+    assert list(table.columns)[:4] == ["Config", "i", "n1", "n2"]
+    assert ["".join(row[1:4]) for row in table.rows] == ["···", "··●", "·●·", "●··", "·●●", "●·●", "●●·", "●●●"]
+
+
+def test_survival_scaling_shares_its_training():
+    cells = load_sweep("survival_scaling").cells(BUILD)
+    assert len({cell.training_key() for cell in cells.values()}) == 4
+    scaled = describe(CHAIN, cells["failout_0.3_scaled"])["inference_scale"]
+    assert re.search(r"n1->n2:0.7\b", scaled)
+    assert re.search(r"i->n1:1\b", scaled)
+
+
+def test_skip_activity_crosses_training_with_inference():
+    cells = load_sweep("skip_activity").cells(BUILD)
+    pairs = {(round(float(cell.training_activity), 1), float(cell.inference_activity)) for cell in cells.values()}
+    assert pairs == {(training, inference) for training in (0, 0.2, 0.5, 0.8, 1) for inference in (0, 1)}
+    assert len({cell.training_key() for cell in cells.values()}) == 5
+    table = load_sweep("skip_activity").tables(fake("skip_activity"))[1]
+    assert list(table.columns) == ["Activity", "none", "n1", "n2", "n3", "n1+n3"]
