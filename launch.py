@@ -79,7 +79,7 @@ def _launch(argv: list[str]) -> None:
     from resilinet_jax.experiment import run_experiment
 
     chosen = {name: sweeps.load_sweep(name) for name in settings.chosen_sweeps(names)}
-    run_experiment(settings, chosen, Console(highlight=False))
+    run_experiment(settings, chosen, Console(highlight=False, markup=False, emoji=False))
 
 
 def main(argv: list[str]) -> None:

@@ -94,7 +94,7 @@ Weight = float | Uniform | Mapping[str, float]
 METHODS: dict[str, dict[str, Any]] = {
     "vanilla": {"skips": (), "failout_rate": 0.0},
     "dfg": {"failout_rate": 0.0, "training_activity": 1.0, "inference_activity": 1.0},
-    "resilinet": {"training_activity": 0.8, "inference_activity": 0.0},
+    "resilinet": {"training_activity": 0.5, "inference_activity": 0.0},
     "resilinet_add": {"training_activity": 1.0, "inference_activity": 1.0},
     "resilinet_select": {"training_activity": 0.0, "inference_activity": 0.0},
     "resilinet_literal": {"training_activity": 1.0, "inference_activity": 0.0},

@@ -23,6 +23,9 @@ from resilinet_jax.progress import Progress
 from resilinet_jax.training import EVALUATION_BATCH, RunKeys, RunState, initial_state, run_keys, train_epoch
 
 PASS_BYTES = 4 * 2**30  # memory that the parameters of one pass may take
+PASS_EXAMPLES = (
+    5_000_000  # models x examples in one epoch of a pass: a few minutes on a laptop between two signs of life
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,8 @@ class TrainingSettings:
       batch_size: examples per step.
       seed: of everything random in training.
       stack: how many models of a device train at once inside the compiled program; None for the backend's
-        measured default. The results do not depend on it but for rounding.
+        measured default (`python -m benchmarks.stacking`). The results do not depend on it but for rounding.
+      devices: at most so many of the local devices, side by side; None for all. The results do not depend on it.
     """
 
     runs: int
@@ -43,6 +47,7 @@ class TrainingSettings:
     batch_size: int
     seed: int
     stack: int | None = None
+    devices: int | None = None
 
 
 class Training(NamedTuple):
@@ -111,10 +116,11 @@ def run_cells(
     selections = max(len(training.selections) for training in trainings)
     variants = max(len(training.variants) for training in trainings)
     program = Program(network, splits, settings, selections)
-    passes = list(_passes(len(models), program.bytes_per_model(), jax.local_device_count()))
+    stacked = len(_devices(settings)) * (settings.stack or _default_stack())
+    fit = min(PASS_BYTES // program.bytes_per_model(), PASS_EXAMPLES // program.examples_per_epoch)
     progress.start(models=len(models), epochs=settings.epochs, examples=program.examples_per_epoch)
     measured: list[np.ndarray] = []
-    for members in passes:
+    for members in _passes(len(models), max(stacked, fit)):
         chosen = [models[m] for m in members]
         batch = _assemble(chosen, selections, variants, settings.seed)
         measured += list(program.run(batch, progress))
@@ -173,7 +179,7 @@ class Program:
     def run(self, models: Models, progress: Progress) -> Float[np.ndarray, "models variants combinations"]:
         """Trains one pass of models for all epochs and evaluates them."""
         count = len(models.selection)
-        mesh = _mesh(count)
+        mesh = _mesh(count, _devices(self._settings))
         padded = -(-count // mesh.size) * mesh.size
         models = jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(padded), count - 1)], models)
         models = jax.device_put(models, NamedSharding(mesh, PartitionSpec("models")))
@@ -229,17 +235,19 @@ def _default_stack() -> int:
     return 1 if jax.default_backend() == "cpu" else 64
 
 
-def _mesh(models: int) -> Mesh:
+def _devices(settings: TrainingSettings) -> list[jax.Device]:
+    return jax.local_devices()[: settings.devices]
+
+
+def _mesh(models: int, devices: Sequence[jax.Device]) -> Mesh:
     """As many devices as the models keep busy evenly."""
-    per_device = -(-models // jax.local_device_count())
-    devices = jax.local_devices()[: -(-models // per_device)]
-    return Mesh(np.array(devices), ("models",))
+    per_device = -(-models // len(devices))
+    return Mesh(np.array(devices[: -(-models // per_device)]), ("models",))
 
 
-def _passes(models: int, bytes_per_model: int, devices: int) -> Iterator[range]:
-    """Splits model numbers into passes of (nearly) equal size that fit memory."""
-    fit = max(devices, PASS_BYTES // bytes_per_model)
-    count = -(-models // fit)
+def _passes(models: int, most: int) -> Iterator[range]:
+    """Splits model numbers into passes of (nearly) equal size, of at most `most` models."""
+    count = -(-models // most)
     size = -(-models // count)
     return (range(first, min(first + size, models)) for first in range(0, models, size))
 

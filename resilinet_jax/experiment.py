@@ -65,7 +65,7 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
     for name, target in settings.result_folders(list(sweeps)).items():
         own = {cell: accuracy[f"{name}/{cell}"] for cell in by_sweep[name]}
         results = Results(network.graph, scenario.failure_settings, by_sweep[name], own)
-        _publish(name, sweeps[name], target, results, notes, known | {"sweep": name}, console)
+        _publish(name, sweeps[name], target, results, dataset.name, notes, known | {"sweep": name}, console)
 
 
 def _publish(
@@ -73,13 +73,17 @@ def _publish(
     sweep: ModuleType,
     target: pathlib.Path,
     results: Results,
+    dataset: str,
     notes: Sequence[str],
     known: Mapping[str, object],
     console: Console,
 ) -> None:
-    tables = sweep.tables(results)
+    # Whoever sees a table or the figure alone must still see what it was measured on.
+    tables = [dataclasses.replace(table, title=f"{table.title}, on {dataset}") for table in sweep.tables(results)]
+    figure = sweep.figure(results)
+    figure.supxlabel(f"on {dataset}", x=0.99, horizontalalignment="right", fontsize="small")
     title = (sweep.__doc__ or name).split("\n")[0]
-    write_folder(target, report_files(title, notes, results, tables, sweep.figure(results), known))
+    write_folder(target, report_files(title, notes, results, tables, figure, known))
     console.print()
     print_tables(console, tables)
     console.print(f"Written to {target}", soft_wrap=True)

@@ -18,10 +18,12 @@ MARKERS = "osD^vP*X"
 Series = Mapping[str, Sequence[np.ndarray]]  # by legend entry, for each place on the x axis, fractions over the runs
 
 
-def new_figure(panels: int = 1, width: float = 7.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side that share their y axis."""
+def new_figure(
+    panels: int = 1, width: float = 7.0, height: float = 3.6, widths: Sequence[float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side, of relative `widths`, that share their y axis."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=widths)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", linewidth=0.4, alpha=0.6)

@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self, console: Console | None = None):
         """Prints to `console`, standard error by default."""
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(stderr=True, highlight=False, markup=False)
         self._status = self._console.status("") if self._console.is_terminal else None
 
     def start(self, *, models: int, epochs: int, examples: int) -> None:

@@ -31,7 +31,7 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
             drawn.add_column(column, justify="right" if number else "left", overflow="fold")
         for row in table.rows:
             drawn.add_row(*row)
-        console.print(f"\n[bold]{table.title}[/bold]")
+        console.print(f"\n{table.title}", style="bold", soft_wrap=True)
         console.print(drawn)
 
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.graph import Graph
@@ -42,23 +43,26 @@ def tables(results: Results) -> list[Table]:
 
 
 def figure(results: Results) -> Figure:
-    """Bars per configuration, and under them the table of present skips."""
+    """Bars per configuration, and beside them the table of present skips."""
     configs = configurations(results.graph)
-    drawn, (ax,) = new_figure(width=8, height=4.4)
+    drawn, (ax, side) = new_figure(panels=2, width=9, height=3.8, widths=(4, 1.3))
     series = {
         setting.capitalize(): averages(results, [cell_name(chosen) for chosen in configs], setting)
         for setting in results.failure_settings
     }
-    grouped_bars(ax, [f"Config {number}" for number in range(1, len(configs) + 1)], series, legend_columns=4)
+    numbers = [str(number) for number in range(1, len(configs) + 1)]
+    grouped_bars(ax, numbers, series, legend_columns=4)
+    ax.set_xlabel("config")
     ax.set_ylabel("average accuracy (%)")
-    ax.set_xlim(-0.5, len(configs) - 0.5)
-    ax.tick_params(axis="x", bottom=False, labelbottom=False)
     labels = [results.graph.skip_label(skip) for skip in results.graph.skips]
-    marks = [[PRESENT if label in chosen else "" for chosen in configs] for label in labels]
-    ax.table(
-        [[str(number) for number in range(1, len(configs) + 1)], *marks],
-        rowLabels=["Config", *labels],
+    marks = [[PRESENT if label in chosen else "" for label in labels] for chosen in configs]
+    side.axis("off")
+    table = side.table(
+        [[number, *row] for number, row in zip(numbers, marks)],
+        colLabels=["Config", *labels],
         cellLoc="center",
-        loc="bottom",
+        bbox=Bbox.unit(),
     )
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
     return drawn

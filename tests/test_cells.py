@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,9 +9,11 @@ from resilinet_jax.cells import (
     Uniform,
     describe,
     draw_weight,
+    inference_wiring,
     make_cell,
     relative_reliability,
     stack_cells,
+    training_wiring,
 )
 from resilinet_jax.errors import UserError
 from tests.reference import CHAIN, TREE
@@ -24,7 +27,7 @@ def test_methods_are_the_numbers_of_the_readme():
     assert {name: tuple(settings[column] for column in columns) for name, settings in told.items()} == {
         "vanilla": ("none", "0", "0", "0"),
         "dfg": ("i+n1+n2", "0", "1", "1"),
-        "resilinet": ("i+n1+n2", "0.05", "0.8", "0"),
+        "resilinet": ("i+n1+n2", "0.05", "0.5", "0"),
         "resilinet_add": ("i+n1+n2", "0.05", "1", "1"),
         "resilinet_select": ("i+n1+n2", "0.05", "0", "0"),
         "resilinet_literal": ("i+n1+n2", "0.05", "1", "0"),
@@ -78,6 +81,16 @@ def test_survival_scaling_scales_by_the_source_nodes_survival():
     scale = dict(zip((edge.name for edge in CHAIN.hyperconnections), cell.inference_scale))
     expected = {"i->n1": 1, "i->n2": 1, "n1->n2": 0.9, "n1->n3": 0.9, "n2->n3": 0.8, "n2->n4": 0.8, "n3->n4": 0.7}
     assert scale == pytest.approx(expected)
+
+
+def test_wiring_at_inference_is_scaled_and_in_training_is_not():
+    cell = BUILD("resilinet", failout_rate=0.2, survival_scaling=True, inference_activity=1)
+    weight = jnp.arange(1.0, 8.0)
+    at_inference, in_training = inference_wiring(cell, weight), training_wiring(cell, weight, jnp.linspace(0, 0.99, 7))
+    np.testing.assert_allclose(at_inference.weight, weight * cell.inference_scale)
+    np.testing.assert_array_equal(at_inference.activity, np.ones(7))
+    np.testing.assert_array_equal(in_training.weight, weight)
+    np.testing.assert_array_equal(in_training.activity, np.linspace(0, 0.99, 7) < 0.5)
 
 
 def test_training_key_ignores_what_only_inference_sees():

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from resilinet_jax import engine
-from resilinet_jax.cells import CellBuilder, Uniform
+from resilinet_jax.cells import CellBuilder, Uniform, draw_weight
 from resilinet_jax.datasets.splits import Dataset, split_dataset
 from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
+from resilinet_jax.evaluation import Examples
 from resilinet_jax.network import Network
 from resilinet_jax.progress import Progress
 from resilinet_jax.scenarios.health import SCENARIO
 from resilinet_jax.stages import DenseStage, dense
+from resilinet_jax.training import run_keys
 from sweeps import load_sweep, sweep_names
 from tests.reference import CHAIN
 
@@ -60,9 +62,55 @@ def test_runs_differ_from_each_other(together):
     assert len({tuple(row) for row in together["resilinet"]}) == SETTINGS.runs
 
 
-def test_passes_that_hold_little_give_the_same(together, monkeypatch):
-    monkeypatch.setattr(engine, "PASS_BYTES", 5 * engine.Program(NETWORK, SPLITS, SETTINGS, 2).bytes_per_model())
-    for name, accuracy in run(CELLS).items():
+def test_another_seed_is_another_run(together):
+    assert (run({"resilinet": CELLS["resilinet"]}, seed=2)["resilinet"] != together["resilinet"]).any()
+
+
+def test_drawn_weights_are_the_same_in_training_and_evaluation(together):
+    drawn = draw_weight(CELLS["drawn"], run_keys(SETTINGS.seed, 0).weight)
+    named = {edge.name: float(weight) for edge, weight in zip(CHAIN.hyperconnections, drawn)}
+    fixed = BUILD("resilinet", weight=named, failout_rate=0.1)
+    np.testing.assert_array_equal(run({"fixed": fixed}, runs=1)["fixed"], together["drawn"][:1])
+
+
+def test_the_epoch_is_selected_on_validation_and_reported_on_test(together):
+    # No prediction equals the label -1, so all epochs tie at zero and the first is kept.
+    blind = SPLITS.validation._replace(y=np.full_like(SPLITS.validation.y, -1))
+    cells = {"resilinet": CELLS["resilinet"]}
+    tied = run_cells(NETWORK, SPLITS._replace(validation=blind), cells, SETTINGS, Silent())["resilinet"]
+    np.testing.assert_array_equal(tied, run(cells, epochs=1)["resilinet"])
+    assert (tied != together["resilinet"]).any()
+    # Of seven test examples, only sevenths can be right.
+    seven = Examples(SPLITS.test.x[:7], SPLITS.test.y[:7])
+    few = run_cells(NETWORK, SPLITS._replace(test=seven), cells, SETTINGS, Silent())["resilinet"][:, 0]
+    np.testing.assert_allclose(few * 7, np.round(few * 7), atol=1e-5)
+    assert (few > 0).all()
+
+
+def test_survival_scaling_reaches_the_evaluation_and_nothing_else():
+    cells = {
+        f"{rate} {scaled}": BUILD("resilinet", failout_rate=rate, survival_scaling=scaled)
+        for rate in (0.0, 0.5)
+        for scaled in (False, True)
+    }
+    accuracy = run(cells)
+    np.testing.assert_array_equal(accuracy["0.0 True"], accuracy["0.0 False"])
+    assert (accuracy["0.5 True"] != accuracy["0.5 False"]).any()
+
+
+def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
+    monkeypatch.setattr(engine, "PASS_EXAMPLES", 2 * 320)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        run({name: CELLS[name] for name in ("vanilla", "dfg")}, runs=2, epochs=1)
+    compiled = [record.getMessage() for record in caplog.records]
+    assert sum(message.startswith("Compiling jit(epoch)") for message in compiled) == 1
+
+
+@pytest.mark.parametrize(("limit", "value"), [("PASS_BYTES", 1), ("PASS_EXAMPLES", 5 * 320)])
+def test_passes_that_hold_little_give_the_same(together, monkeypatch, limit, value):
+    monkeypatch.setattr(engine, limit, value)
+    cells = {name: CELLS[name] for name in ("dfg", "drawn")}
+    for name, accuracy in run(cells).items():
         np.testing.assert_array_equal(accuracy, together[name])
 
 

@@ -113,7 +113,7 @@ def test_what_only_the_data_can_tell_is_refused_before_compiling(tmp_path, npz, 
 def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz):
     flags = [
         "--sweep=failure_combinations", f"--dataset={npz}", "--split=subject", "--runs=2", "--epochs=3",
-        "--batch_size=32", "--hidden_units=8", "--learning_rate=0.01", "--results_dir=out",
+        "--batch_size=32", "--hidden_units=8", "--learning_rate=0.01", "--failout_rate=0.25", "--results_dir=[red]out",
     ]  # fmt: skip
     done = launch(*flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -121,14 +121,19 @@ def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz):
     assert "2 instead of 10 runs" in done.stdout
     assert "n1, n2, n3" in done.stdout
     assert "epoch 3/3" in done.stderr
-    folder = tmp_path / "out" / "health" / "failure_combinations"
+    assert "Written to [red]out" in done.stdout
+    folder = tmp_path / "[red]out" / "health" / "failure_combinations"
     frame = pd.read_csv(folder / "accuracies.csv", keep_default_na=False)
     assert len(frame) == 3 * 2 * 8
     assert (frame.query("cell == 'vanilla' and failing != 'none'").accuracy.nunique()) == 1
+    assert set(frame.learning_rate) == {0.01}
+    assert set(frame.query("cell == 'resilinet'").failout_rate) == {0.25}
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["settings"]["seed"] == 0
     assert settings["preset"]["hidden_units"] == 8
     assert settings["dataset"]["fingerprint"]
+    # Six subjects of a hundred rows: four, one and one.
+    assert settings["examples"] == {"train": 400, "validation": 100, "test": 100}
     # A second time it refuses at once, naming the way out; the results are untouched.
     before = (folder / "accuracies.csv").stat().st_mtime_ns
     again = launch(*flags, cwd=tmp_path)

@@ -26,7 +26,7 @@ def test_accuracies_are_one_row_per_cell_run_and_combination():
     row = frame[(frame.cell == "resilinet") & (frame.run == 1) & (frame.failing == "n1+n3")].iloc[0]
     assert row.accuracy == pytest.approx(0.9075)
     assert row.failout_rate == "n1:0.1 n2:0.2 n3:0.3"
-    assert (row.skips, row.training_activity, row.hyperconnection_weight) == ("i+n1+n2", pytest.approx(0.8), 1)
+    assert (row.skips, row.training_activity, row.hyperconnection_weight) == ("i+n1+n2", pytest.approx(0.5), 1)
 
 
 def test_averages_are_mean_and_sample_deviation_over_the_runs():

@@ -1,14 +1,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from resilinet_jax.cells import make_cell
+from resilinet_jax.cells import Wiring, make_cell
 from resilinet_jax.evaluation import Examples
 from resilinet_jax.graph import build_chain
 from resilinet_jax.network import Network
 from resilinet_jax.stages import DenseStage, dense
 from resilinet_jax.training import initial_state, run_keys, train_epoch
+from tests.reference import CHAIN
 
 GRAPH = build_chain(("i", "n1", "n2"))  # three nodes: a source, one that may fail, the cloud
 NETWORK = Network(GRAPH, {"n1": DenseStage(1, 4), "n2": DenseStage(1, 4, 3)}, {"i->n2": dense(4)})
@@ -92,6 +94,38 @@ def test_training_steps_match_plain_numpy(failout_rate, activity):
         params = params - learning_rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-7)
         compiled = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(seen[step].params)])
         np.testing.assert_allclose(compiled, params, atol=1e-5)
+
+
+def test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity():
+    # Three nodes that may fail, at rates that no reversal leaves alone, and skips that are half active.
+    stages = {node: DenseStage(1, 4, 3 if node == "n4" else None) for node in CHAIN.order[1:]}
+    network = Network(CHAIN, stages, {"i->n2": dense(4)})
+    cell = make_cell(CHAIN, failout_rate={"n1": 0.7, "n2": 0.4, "n3": 0.1}, training_activity=0.5, weight=0.9)
+    train, keys = examples(8), run_keys(3, 2)
+    start = initial_state(network, keys, train.x, 1)
+    after, metrics = train_epoch(network, 2, start, cell, jnp.zeros(1), keys, train, examples(4))
+
+    order_key, failout_key, activity_key = jax.random.split(jax.random.fold_in(keys.epochs, 0), 3)
+    order = np.asarray(jax.random.permutation(order_key, 8)).reshape(4, 2)
+    alive = np.asarray(jax.random.uniform(failout_key, (4, 3))) >= np.array([0.7, 0.4, 0.1])
+    active = np.asarray(jax.random.uniform(activity_key, (4, len(CHAIN.hyperconnections)))) < 0.5
+    assert len(np.unique(alive, axis=0)) > 1
+    assert len(np.unique(active, axis=0)) > 1
+    params, optimizer, losses = start.params, optax.scale_by_adam(eps=1e-7).init(start.params), []
+    for batch, mask, activity in zip(order, alive, active):
+        wiring = Wiring(*(jnp.asarray(values, jnp.float32) for values in (cell.present, cell.weight_low, activity)))
+        survival = jnp.asarray(mask, jnp.float32)
+
+        def loss(params, batch=batch, wiring=wiring, survival=survival):
+            logits = network.apply(params, train.x[batch], survival, wiring).logits
+            return -jax.nn.log_softmax(logits)[np.arange(2), train.y[batch]].mean()
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        update, optimizer = optax.scale_by_adam(eps=1e-7).update(gradient, optimizer)
+        params = jax.tree.map(lambda p, u: p - 1e-3 * u, params, update)
+        losses.append(float(value))
+    assert float(metrics.loss) == pytest.approx(np.mean(losses), rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), after.params, params)
 
 
 def test_a_node_that_always_fails_keeps_its_initial_parameters():

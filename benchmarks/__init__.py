@@ -1,0 +1,1 @@
+"""Measurements beside the project's claims of speed, each a ratio against a peer in the same run."""

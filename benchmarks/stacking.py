@@ -1,0 +1,82 @@
+"""How to stack runs inside the one compiled program: `python -m benchmarks.stacking [--hidden_units=100] ...`.
+
+Trains the same models of the Health network in three ways and prints the speed of each as a ratio to the first:
+one after another on one device, all at once by vmap on one device, one after another on every device. It is what
+the engine's defaults on this backend rest on.
+"""
+
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Sequence
+
+import jax
+from absl import app, flags
+
+from resilinet_jax.cells import CellBuilder
+from resilinet_jax.datasets.splits import split_dataset
+from resilinet_jax.datasets.synthetic import load_synthetic
+from resilinet_jax.engine import TrainingSettings, run_cells
+from resilinet_jax.progress import Progress
+from resilinet_jax.scenarios import load_scenario
+
+_HIDDEN_UNITS = flags.DEFINE_integer("hidden_units", 100, "Width of the dense layers.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Examples per step.", lower_bound=1)
+_EXAMPLES = flags.DEFINE_integer("examples", 10_240, "Training examples.", lower_bound=1)
+_MODELS = flags.DEFINE_integer("models", 8, "Runs trained.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 5, "Epochs; the first warms up.", lower_bound=2)
+
+
+class Clock(Progress):
+    """Notes how long each epoch took, and prints nothing."""
+
+    def start(self, **_: object) -> None:
+        """Nothing to prepare."""
+        self.ends: list[float] = []
+
+    def epoch(self, number: int, **_: object) -> None:
+        """One more epoch has ended."""
+        self.ends.append(time.perf_counter())
+
+    def _show(self, text: str) -> None:
+        pass
+
+    def median(self) -> float:
+        """Seconds per epoch, the first left out."""
+        return statistics.median(b - a for a, b in zip(self.ends, self.ends[1:]))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the table."""
+    del argv
+    scenario = load_scenario("health")
+    splits = split_dataset(load_synthetic(), "random", 0, _EXAMPLES.value)
+    network = scenario.build_network(splits.classes, _HIDDEN_UNITS.value)
+    build = CellBuilder(network.graph, scenario.failure_settings, 0.05, 1e-3)
+    settings = TrainingSettings(_MODELS.value, _EPOCHS.value, _BATCH_SIZE.value, seed=0)
+    devices = jax.local_device_count()
+    ways = {
+        "one after another, one device": (1, 1),
+        "all at once (vmap), one device": (_MODELS.value, 1),
+        f"one after another, {devices} devices": (1, devices),
+    }
+    first = None
+    print(f"{'':36}{'models x examples/s':>20}{'ratio':>8}")
+    for name, (stack, used) in ways.items():
+        clock = Clock()
+        run_cells(
+            network,
+            splits,
+            {"resilinet": build("resilinet")},
+            dataclasses.replace(settings, stack=stack, devices=used),
+            clock,
+        )
+        speed = _MODELS.value * (_EXAMPLES.value // _BATCH_SIZE.value) * _BATCH_SIZE.value / clock.median()
+        first = first or speed
+        print(f"{name:36}{speed:20,.0f}{speed / first:8.2f}")
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    app.run(main)
