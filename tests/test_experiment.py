@@ -1,0 +1,74 @@
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from resilinet_jax import experiment
+from resilinet_jax.settings import Settings
+from sweeps import load_sweep
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the engine would have been asked to run; it answers with accuracies made up on the spot."""
+    seen = {}
+
+    def answer(network, splits, cells, training, progress):
+        seen.update(network=network, splits=splits, cells=cells, training=training)
+        return {name: np.full((training.runs, 8), 0.5) for name in cells}
+
+    monkeypatch.setattr(experiment, "run_cells", answer)
+    return seen
+
+
+@pytest.fixture
+def npz(tmp_path):
+    rng = np.random.default_rng(0)
+    subject = np.arange(600) % 6
+    x = rng.normal(size=(600, 2))
+    x[:, 1] = subject
+    np.savez(tmp_path / "mine.npz", x=x, y=np.arange(600) % 3, subject=subject)
+    return str(tmp_path / "mine.npz")
+
+
+def run(tmp_path, npz, **flags):
+    names = ["failout_rate", "failure_combinations"]
+    settings = Settings(sweep="all", dataset=npz, results_dir=str(tmp_path / "out"), overwrite=True, **flags)
+    experiment.run_experiment(settings, {name: load_sweep(name) for name in names}, Console(quiet=True))
+
+
+def test_every_flag_reaches_the_engine(tmp_path, npz, asked):
+    run(tmp_path, npz, runs=2, epochs=3, batch_size=5, learning_rate=0.25, failout_rate=0.125, hidden_units=7, seed=4)
+    training = asked["training"]
+    assert (training.runs, training.epochs, training.batch_size, training.seed) == (2, 3, 5, 4)
+    assert {float(cell.learning_rate) for cell in asked["cells"].values()} == {0.25}
+    assert set(asked["cells"]["failure_combinations/resilinet"].failout_rate) == {0.125}
+    assert set(asked["cells"]["failout_rate/failout_0.3"].failout_rate) == {np.float32(0.3)}
+    assert asked["network"].stages["n3"].units == 7
+    settings = json.loads((tmp_path / "out" / "health" / "failout_rate" / "settings.json").read_text())
+    assert settings["preset"]["learning_rate"] == 0.25
+    assert settings["settings"]["seed"] == 4
+
+
+def test_presets_are_sized_as_told(tmp_path, npz, asked):
+    run(tmp_path, npz, preset="paper", batch_size=32)
+    assert (asked["training"].runs, asked["training"].epochs) == (10, 50)
+    assert asked["network"].stages["n1"].units == 250
+    assert len(asked["splits"].train.y) == 480
+
+
+def test_split_and_seed_reach_the_split(tmp_path, npz, asked):
+    def subjects(**flags):
+        run(tmp_path, npz, batch_size=5, **flags)
+        return [set(np.unique(part.x[:, 1].round(4))) for part in asked["splits"][:3]]
+
+    by_subject = subjects(split="subject")
+    assert [len(group) for group in by_subject] == [4, 1, 1]
+    assert [len(group) for group in subjects(split="random")] == [6, 6, 6]
+    assert any(subjects(split="subject", seed=seed) != by_subject for seed in range(1, 5))
+
+
+def test_train_examples_are_a_limit(tmp_path, npz, asked):
+    run(tmp_path, npz, batch_size=5, train_examples=100)
+    assert [len(part.y) for part in asked["splits"][:3]] == [100, 12, 60]
