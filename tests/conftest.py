@@ -8,5 +8,7 @@ install_import_hook("resilinet_jax", "tests.typechecking.typecheck")
 
 # Silent broadcasting between ranks is how a mask meets the wrong axis.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Programs here are tiny and many: compiling them takes longer than running them.
+jax.config.update("jax_disable_most_optimizations", True)
 # Two devices, so that every test of the engine shards its runs.
 jax.config.update("jax_num_cpu_devices", 2)

@@ -62,8 +62,11 @@ def test_runs_differ_from_each_other(together):
     assert len({tuple(row) for row in together["resilinet"]}) == SETTINGS.runs
 
 
-def test_another_seed_is_another_run(together):
-    assert (run({"resilinet": CELLS["resilinet"]}, seed=2)["resilinet"] != together["resilinet"]).any()
+def test_every_run_and_seed_has_keys_of_its_own():
+    (training,) = plan_trainings({"dfg": CELLS["dfg"]})
+    keys = [engine._assemble([(training, run) for run in range(3)], 1, 1, seed).keys for seed in (0, 1)]
+    data = np.concatenate([jax.random.key_data(key).reshape(-1, 2) for both in keys for key in both])
+    assert len(np.unique(data, axis=0)) == 2 * 3 * 3
 
 
 def test_drawn_weights_are_the_same_in_training_and_evaluation(together):
@@ -106,9 +109,14 @@ def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
     assert sum(message.startswith("Compiling jit(epoch)") for message in compiled) == 1
 
 
-@pytest.mark.parametrize(("limit", "value"), [("PASS_BYTES", 1), ("PASS_EXAMPLES", 5 * 320)])
-def test_passes_that_hold_little_give_the_same(together, monkeypatch, limit, value):
-    monkeypatch.setattr(engine, limit, value)
+def test_passes_cover_every_model_once_and_evenly():
+    assert [list(members) for members in engine._passes(7, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [len(members) for members in engine._passes(70, 20)] == [18, 18, 18, 16]
+    assert [len(members) for members in engine._passes(5, 100)] == [5]
+
+
+def test_passes_that_hold_little_give_the_same(together, monkeypatch):
+    monkeypatch.setattr(engine, "PASS_BYTES", 1)
     cells = {name: CELLS[name] for name in ("dfg", "drawn")}
     for name, accuracy in run(cells).items():
         np.testing.assert_array_equal(accuracy, together[name])
