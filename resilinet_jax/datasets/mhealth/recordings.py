@@ -64,18 +64,14 @@ def load_recordings(data_dir: str | os.PathLike[str], source: pathlib.Path | Non
 
 
 def check_rows(logs: Mapping[int, bytes]) -> None:
-    """Checks the logs' shape and the number of rows per label, before anything costly is done with them.
+    """Checks the number of rows per label, then the logs' shape, before anything costly is done with them.
 
     Raises:
-      UserError: naming the first row with another number of columns, or the first label whose count is off.
+      UserError: naming the first label whose count is off, or the first row with another number of columns.
     """
-    counts: collections.Counter[bytes] = collections.Counter()
-    for subject in SUBJECTS:
-        for number, line in enumerate(logs[subject].splitlines(), 1):
-            fields = line.split()
-            if len(fields) != CHANNELS + 1:
-                raise UserError(f"{_name(subject)}: row {number} has {len(fields)} columns, expected {CHANNELS + 1}")
-            counts[fields[-1]] += 1
+    rows = {subject: logs[subject].splitlines() for subject in SUBJECTS}
+    # A blank row has no last field; it counts as the empty label, which is none of ours.
+    counts = collections.Counter((line.rsplit(None, 1) or [b""])[-1] for lines in rows.values() for line in lines)
     known = {str(label).encode() for label in range(13)}
     for value in counts:
         if value not in known:
@@ -87,6 +83,10 @@ def check_rows(logs: Mapping[int, bytes]) -> None:
                 f"mHealth: {got:,} rows have label {label}, expected {expected:,}; this is not the published data "
                 "(for your own recordings use --dataset=file.npz)"
             )
+    for subject, lines in rows.items():
+        for number, line in enumerate(lines, 1):
+            if (columns := len(line.split())) != CHANNELS + 1:
+                raise UserError(f"{_name(subject)}: row {number} has {columns} columns, expected {CHANNELS + 1}")
 
 
 def _name(subject: int) -> str:
