@@ -73,7 +73,9 @@ def _launch(argv: list[str]) -> None:
     import jax  # after the check: a mistake should cost no more than a blink
 
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update(
+            "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        )
     from rich.console import Console
 
     from resilinet_jax.experiment import run_experiment

@@ -117,6 +117,11 @@ class CellBuilder:
     failout_rate: float
     learning_rate: float
 
+    def __post_init__(self) -> None:
+        """Refuses failure settings that name what can't fail, before anything is trained for them."""
+        for setting, probability in self.failure_settings.items():
+            self.graph.node_values(probability, f"failure setting {setting!r}")
+
     def __call__(self, method: str, **changes: Any) -> Cell:
         """A method's cell, with any argument of `make_cell` changed."""
         defaults = {"failout_rate": self.failout_rate, "learning_rate": self.learning_rate}

@@ -50,6 +50,11 @@ def test_failout_by_name_lands_on_its_node():
     assert describe(CHAIN, cell)["failout_rate"] == "n1:0.08 n2:0.04 n3:0.01"
 
 
+def test_a_failure_setting_for_what_never_fails_is_refused_before_training():
+    with pytest.raises(UserError, match=r"failure setting 'normal': 'n4' is the cloud"):
+        CellBuilder(CHAIN, {"normal": {"n4": 0.5}}, 0.05, 1e-3)
+
+
 def test_relative_reliability_by_hand():
     weight = relative_reliability(CHAIN, BUILD.reliability("normal"))
     assert weight["i->n1"] == 1

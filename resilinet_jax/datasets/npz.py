@@ -1,12 +1,28 @@
 """A user's own data: a NumPy archive with `x`, `y` and, if known, `subject`."""
 
+import lzma
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import UserError
+
+# What NumPy, zipfile and the decompressors raise for files that are damaged or something else altogether.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    OSError,
+    EOFError,
+    MemoryError,
+    RuntimeError,  # NotImplementedError among them
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def load_npz(path: pathlib.Path) -> Dataset:
@@ -22,7 +38,9 @@ def load_npz(path: pathlib.Path) -> Dataset:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in ("x", "y", "subject") if name in archive}
             found = ", ".join(archive.files) or "nothing"
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("its members are no arrays")
+    except _UNREADABLE as error:
         raise UserError(f"{path.name}: not a readable .npz of plain arrays ({_first_line(error)})") from None
     for name in ("x", "y"):
         if name not in arrays:

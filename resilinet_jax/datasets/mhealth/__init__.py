@@ -25,7 +25,7 @@ def load_mhealth(data_dir: pathlib.Path, source: pathlib.Path | None = None) -> 
       UserError: if they can't be had, or aren't what was published.
     """
     # Before TFDS makes any folder, so that a failure leaves none behind.
-    recordings = None if is_prepared(data_dir) else load_recordings(data_dir, source)
+    recordings = None if is_prepared(data_dir) and source is None else load_recordings(data_dir, source)
     # Importing TFDS takes a second that no other data set needs to spend.
     import tensorflow_datasets as tfds
 

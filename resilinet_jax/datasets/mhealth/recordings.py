@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import http.client
 import io
 import os
 import pathlib
@@ -144,7 +145,7 @@ def _download(folder: pathlib.Path) -> pathlib.Path:
                 while block := response.read(1 << 20):
                     digest.update(block)
                     file.write(block)
-    except OSError as error:  # URLError and time-outs among them
+    except (OSError, http.client.HTTPException) as error:  # URLError and time-outs among the first
         part.unlink(missing_ok=True)
         raise UserError(f"can't download mHealth ({getattr(error, 'reason', error)}); {remedy}") from None
     if digest.hexdigest() != SHA256:
