@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
     """Runs the command line; a user's mistake ends in one line on standard error and status 1."""
     try:
         _launch(argv)
-    except UserError as error:
+    except (UserError, OSError) as error:  # no right to read or write, a full disk: the user's to mend as well
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted")

@@ -120,11 +120,13 @@ def run_cells(
     fit = min(PASS_BYTES // program.bytes_per_model(), PASS_EXAMPLES // program.examples_per_epoch)
     progress.start(models=len(models), epochs=settings.epochs, examples=program.examples_per_epoch)
     measured: list[np.ndarray] = []
-    for members in _passes(len(models), max(stacked, fit)):
-        chosen = [models[m] for m in members]
-        batch = _assemble(chosen, selections, variants, settings.seed)
-        measured += list(program.run(batch, progress))
-    progress.finish()
+    try:
+        for members in _passes(len(models), max(stacked, fit)):
+            chosen = [models[m] for m in members]
+            batch = _assemble(chosen, selections, variants, settings.seed)
+            measured += list(program.run(batch, progress))
+    finally:
+        progress.finish()
     accuracy = {}
     for t, training in enumerate(trainings):
         of_training = np.stack(measured[t * settings.runs : (t + 1) * settings.runs])

@@ -53,7 +53,6 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
     console.print(f"Training {trainings} cells x {preset.runs} runs for {', '.join(sweeps)}.", soft_wrap=True)
 
     training = TrainingSettings(preset.runs, preset.epochs, preset.batch_size, settings.seed)
-    accuracy = run_cells(network, splits, cells, training, Progress())
     known = {
         "settings": dataclasses.asdict(settings),
         "preset": dataclasses.asdict(preset),
@@ -62,6 +61,7 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
         "failure_settings": scenario.failure_settings,
         "environment": environment(),
     }
+    accuracy = run_cells(network, splits, cells, training, Progress())
     for name, target in settings.result_folders(list(sweeps)).items():
         own = {cell: accuracy[f"{name}/{cell}"] for cell in by_sweep[name]}
         results = Results(network.graph, scenario.failure_settings, by_sweep[name], own)
