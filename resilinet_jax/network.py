@@ -107,11 +107,17 @@ class Network:
                 carried = wiring.present[i] * gate * sends[edge.source]
                 adapted = self._run(params, edge.name, self.adapters, output[edge.source])
                 carries.append(carried)
-                received.append(wiring.weight[i] * carried * adapted)
+                received.append(wiring.weight[i] * _masked(carried, adapted))
             sends[node] = alive[node] * jnp.stack(carries).max()
-            output[node] = sends[node] * self._run(params, node, self.stages, sum(received[1:], received[0]))
+            computed = self._run(params, node, self.stages, sum(received[1:], received[0]))
+            output[node] = _masked(sends[node], computed)
         return Output(output[graph.cloud], sends[graph.cloud])
 
     @staticmethod
     def _run(params: Params, name: str, modules: Mapping[str, nn.Module], inputs: Array) -> Array:
         return jnp.asarray(modules[name].apply(params[name], inputs)) if name in modules else inputs
+
+
+def _masked(factor: Float[Array, ""], value: Array) -> Array:
+    """`factor * value`, and exactly zero where the factor is, even if the value overflowed: 0 * inf is NaN."""
+    return factor * jnp.where(factor > 0, value, 0.0)

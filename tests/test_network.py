@@ -120,6 +120,18 @@ def test_a_failed_node_and_the_silent_get_no_gradient():
     assert moved([1.0, 0.0, 1.0]) == set()
 
 
+def test_a_failed_node_that_overflowed_sends_zero():
+    graph = build_chain(("i", "n", "c"))
+    network = Network(graph, {"n": DenseStage(1, 7), "c": DenseStage(1, 7, 3)}, {})
+    x = jnp.ones((2, 7))
+    params = network.init(jax.random.key(0), x)
+    params["n"] = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), params["n"])
+    wiring = Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
+    logits = network.apply(params, x, jnp.array([0.0]), wiring).logits
+    assert np.isfinite(logits).all()
+    assert np.asarray(logits).any()
+
+
 def test_shapes_that_cannot_be_summed_are_refused():
     network = Network(CHAIN, {node: DenseStage(1, 5) for node in CHAIN.order[1:]}, {})
     with pytest.raises(UserError, match=r"node 'n2' can't sum.*i->n2 \(7,\).*add an adapter"):
