@@ -163,9 +163,11 @@ class Program:
                 selection, cell = variant
                 params = jax.tree.map(lambda leaf: leaf[selection], state.best_params)
                 wiring = inference_wiring(cell, weight)
-                return accuracy_under(
+                accuracy = accuracy_under(
                     network, params, splits[2], jnp.asarray(survival), wiring, self._chance, EVALUATION_BATCH
                 )
+                # A run that diverged before its first validation has no model to report on.
+                return jnp.where(state.best_epoch[selection] > 0, accuracy, jnp.nan)
 
             return jax.lax.map(one, (models.variant_selection, models.variant))
 

@@ -33,7 +33,7 @@ def accuracy_under(
     chance: Float[Array, ""] | float,
     batch_size: int,
 ) -> Float[Array, " masks"]:
-    """Fraction of `examples` classified correctly under each survival mask.
+    """Fraction of `examples` classified correctly under each survival mask; NaN where a logit is not finite.
 
     All masks share one pass over the examples; batches bound its memory.
 
@@ -48,14 +48,16 @@ def accuracy_under(
     """
     masks, total = survival.shape[0], examples.y.shape[0]
 
-    def count(carry: tuple[Array, Array], batch: Examples) -> tuple[tuple[Array, Array], None]:
+    def count(carry: tuple[Array, Array, Array], batch: Examples) -> tuple[tuple[Array, Array, Array], None]:
         logits, informed = jax.vmap(lambda mask: network.apply(params, batch.x, mask, wiring))(survival)
         correct = (logits.argmax(-1) == batch.y[None, :]).sum(-1)
-        return (carry[0] + correct, informed), None
+        finite = jnp.isfinite(logits).all((1, 2))
+        return (carry[0] + correct, informed, carry[2] & finite), None
 
-    start = (jnp.zeros(masks, jnp.int32), jnp.zeros(masks))
-    (correct, informed), _ = jax.lax.scan(count, start, _batches(examples, batch_size))
-    return jnp.where(informed > 0, correct / total, chance)
+    start = (jnp.zeros(masks, jnp.int32), jnp.zeros(masks), jnp.ones(masks, bool))
+    (correct, informed, finite), _ = jax.lax.scan(count, start, _batches(examples, batch_size))
+    # What has diverged predicts nothing, though argmax would name a class.
+    return jnp.where(finite, jnp.where(informed > 0, correct / total, chance), jnp.nan)
 
 
 def chance_accuracy(train: Int[Numbers, " train"], test: Int[Numbers, " test"]) -> float:

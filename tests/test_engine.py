@@ -90,6 +90,12 @@ def test_the_epoch_is_selected_on_validation_and_reported_on_test(together):
     assert (few > 0).all()
 
 
+def test_a_run_that_diverged_is_missing_and_harms_no_other(together):
+    accuracy = run({"dfg": CELLS["dfg"], "diverged": BUILD("dfg", learning_rate=1e30)})
+    assert np.isnan(accuracy["diverged"]).all()
+    np.testing.assert_array_equal(accuracy["dfg"], together["dfg"])
+
+
 def test_survival_scaling_reaches_the_evaluation_and_nothing_else():
     cells = {
         f"{rate} {scaled}": BUILD("resilinet", failout_rate=rate, survival_scaling=scaled)
