@@ -9,7 +9,8 @@ from absl import app, flags
 
 import sweeps
 from resilinet_jax.errors import UserError
-from resilinet_jax.scenarios import scenario_names
+from resilinet_jax.memory import VARIABLE, restart_with_huge_pages
+from resilinet_jax.scenarios import load_scenario, scenario_names
 from resilinet_jax.settings import PRESETS, SPLITS, Settings
 
 
@@ -41,10 +42,15 @@ _define("epochs", None, int, "an integer", "Passes over the training split.")
 _define("batch_size", None, int, "an integer", "Examples per training step.")
 _define("learning_rate", None, float, "a number", "Adam's step size.")
 _define("failout_rate", None, float, "a number", "Where the sweep does not vary it.")
+_define("learning_rate_decay", None, float, "a number", "Factor on the step size after each epoch.")
 _define("hidden_units", None, int, "an integer", "Width of the dense layers.")
+_define("alpha", None, float, "a number", "Width of MobileNet.")
+_define("image_size", None, int, "an integer", "Height and width of the images, in pixels.")
+flags.DEFINE_bool("augment", None, "Rotate, shift and flip images at random in training.")
 _define("train_examples", None, int, "an integer", "At most so many examples for training.")
 _define("seed", 0, int, "an integer", "Of the split, initialisation, batch order and failout.")
 flags.DEFINE_string("results_dir", "results", "Results go to <results_dir>/<scenario>/<sweep>.")
+flags.DEFINE_bool("huge_pages", True, "Start anew with memory settings that make training on CPU faster.")
 flags.DEFINE_bool("overwrite", False, "Replace results that are there.")
 
 
@@ -70,6 +76,9 @@ def _launch(argv: list[str]) -> None:
     settings = Settings(**values)
     settings.check(names, scenario_names())
 
+    if flags.FLAGS["huge_pages"].value and load_scenario(settings.scenario).huge_pages:
+        restart_with_huge_pages()
+        print(f"Memory: huge pages, for speed ({VARIABLE}={os.environ.get(VARIABLE)}; --nohuge_pages leaves it alone).")
     import jax  # after the check: a mistake should cost no more than a blink
 
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

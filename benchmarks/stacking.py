@@ -18,6 +18,7 @@ from resilinet_jax.cells import CellBuilder
 from resilinet_jax.datasets.splits import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
 from resilinet_jax.engine import TrainingSettings, run_cells
+from resilinet_jax.feed import Resident
 from resilinet_jax.progress import Progress
 from resilinet_jax.scenarios import load_scenario
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         clock = Clock()
         run_cells(
             network,
-            splits,
+            Resident(splits),
             {"resilinet": build("resilinet")},
             dataclasses.replace(settings, stack=stack, devices=used),
             clock,

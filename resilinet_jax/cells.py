@@ -32,7 +32,8 @@ class Cell(NamedTuple):
       training_activity: probability that a skip is active in a training step although its node is alive.
       inference_activity: the same at inference: 1 (add) or 0 (select).
       inference_scale: factor on each hyperconnection's weight at inference (1; survival scaling sets others).
-      learning_rate: Adam's step size.
+      learning_rate: Adam's step size in the first epoch.
+      learning_rate_decay: factor on it after each epoch.
     """
 
     failout_rate: Float[Numbers, "*stack nodes"]
@@ -43,6 +44,7 @@ class Cell(NamedTuple):
     inference_activity: Float[Numbers, "*stack"]
     inference_scale: Float[Numbers, "*stack hyperconnections"]
     learning_rate: Float[Numbers, "*stack"]
+    learning_rate_decay: Float[Numbers, "*stack"]
 
     def training_key(self) -> bytes:
         """Equal for two cells exactly if training does the same for both (model selection aside)."""
@@ -109,13 +111,14 @@ class CellBuilder:
       graph: the scenario's graph.
       failure_settings: failure probability by node name, for each setting by name; the first has none.
       failout_rate: where a sweep does not vary it.
-      learning_rate: where a sweep does not vary it.
+      learning_rate, learning_rate_decay: where a sweep does not vary them.
     """
 
     graph: Graph
     failure_settings: Mapping[str, Mapping[str, float]]
     failout_rate: float
     learning_rate: float
+    learning_rate_decay: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuses failure settings that name what can't fail, before anything is trained for them."""
@@ -124,7 +127,8 @@ class CellBuilder:
 
     def __call__(self, method: str, **changes: Any) -> Cell:
         """A method's cell, with any argument of `make_cell` changed."""
-        defaults = {"failout_rate": self.failout_rate, "learning_rate": self.learning_rate}
+        names = ("failout_rate", "learning_rate", "learning_rate_decay")
+        defaults = {name: getattr(self, name) for name in names}
         return make_cell(self.graph, **{**defaults, **METHODS[method], **changes})
 
     def reliability(self, setting: str) -> dict[str, float]:
@@ -143,6 +147,7 @@ def make_cell(
     inference_activity: float = 0.0,
     survival_scaling: bool = False,
     learning_rate: float = 1e-3,
+    learning_rate_decay: float = 1.0,
 ) -> Cell:
     """Turns a setting given by names into numbers, in one canonical form.
 
@@ -159,6 +164,7 @@ def make_cell(
       survival_scaling: whether weights are multiplied at inference by the survival probability that their source
         node had in training, as dropout would.
       learning_rate: positive.
+      learning_rate_decay: in (0, 1]; 1 keeps the learning rate.
 
     Raises:
       UserError: for a value out of range or an unknown name.
@@ -177,6 +183,8 @@ def make_cell(
         raise UserError(f"the inference activity of a skip must be 0 (select) or 1 (add), got {inference_activity}")
     if not learning_rate > 0:
         raise UserError(f"the learning rate must be positive, got {learning_rate}")
+    if not 0 < learning_rate_decay <= 1:
+        raise UserError(f"the learning rate's decay must be in (0, 1], got {learning_rate_decay}")
     scale = [1.0 - effective.get(edge.source, 0.0) if survival_scaling else 1.0 for edge in edges]
     return Cell(
         failout_rate=np.array([effective[node] for node in graph.fallible], np.float32),
@@ -187,6 +195,7 @@ def make_cell(
         inference_activity=_scalar(inference_activity if present_skips else 0.0),
         inference_scale=np.array(scale, np.float32),
         learning_rate=_scalar(learning_rate),
+        learning_rate_decay=_scalar(learning_rate_decay),
     )
 
 
@@ -225,6 +234,7 @@ def describe(graph: Graph, cell: Cell) -> dict[str, str]:
             {edge.name: f"{scale:g}" for edge, scale in zip(edges, cell.inference_scale) if edge in present}
         ),
         "learning_rate": f"{cell.learning_rate:g}",
+        "learning_rate_decay": f"{cell.learning_rate_decay:g}",
     }
 
 

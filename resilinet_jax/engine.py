@@ -12,20 +12,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from resilinet_jax.cells import Cell, draw_weight, inference_wiring, stack_cells
-from resilinet_jax.datasets.splits import Splits
-from resilinet_jax.evaluation import Examples, accuracy_under
+from resilinet_jax.cells import Cell, Numbers, Wiring, draw_weight, inference_wiring, stack_cells
+from resilinet_jax.datasets.splits import Examples
+from resilinet_jax.evaluation import Tally, accuracy_of, count_correct, empty_tally
 from resilinet_jax.failout import failure_combinations
+from resilinet_jax.feed import Feed
 from resilinet_jax.network import Network
 from resilinet_jax.progress import Progress
-from resilinet_jax.training import EVALUATION_BATCH, RunKeys, RunState, initial_state, run_keys, train_epoch
+from resilinet_jax.training import (
+    RunKeys,
+    RunState,
+    finish_epoch,
+    initial_state,
+    run_keys,
+    train_chunk,
+    validate_chunk,
+)
 
 PASS_BYTES = 4 * 2**30  # memory that the parameters of one pass may take
-PASS_EXAMPLES = (
-    5_000_000  # models x examples in one epoch of a pass: a few minutes on a laptop between two signs of life
-)
+PASS_FLOPS = 2e13  # of one epoch of a pass: a few minutes on a laptop between two signs of life
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +47,7 @@ class TrainingSettings:
       stack: how many models of a device train at once inside the compiled program; None for the backend's
         measured default (`python -m benchmarks.stacking`). The results do not depend on it but for rounding.
       devices: at most so many of the local devices, side by side; None for all. The results do not depend on it.
+      compiler_options: of XLA.
     """
 
     runs: int
@@ -48,6 +56,7 @@ class TrainingSettings:
     seed: int
     stack: int | None = None
     devices: int | None = None
+    compiler_options: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
 class Training(NamedTuple):
@@ -85,22 +94,19 @@ def plan_trainings(cells: Mapping[str, Cell]) -> list[Training]:
     return list(trainings.values())
 
 
-SplitArrays = tuple[Examples, Examples, Examples]  # training, validation, test
-
-
 class Models(NamedTuple):
     """The models of one pass, cells x runs, along a leading axis: what training and evaluation need of each."""
 
     cell: Cell
-    selection: Float[np.ndarray, "models selections"]
-    variant_selection: Any  # Int[np.ndarray, "models variants"]
+    selection: Float[Numbers, "*models selections"]
+    variant_selection: Int[Numbers, "*models variants"]
     variant: Cell  # leaves [models, variants, ...]
     keys: RunKeys  # leaves [models]
 
 
 def run_cells(
     network: Network,
-    splits: Splits,
+    feed: Feed,
     cells: Mapping[str, Cell],
     settings: TrainingSettings,
     progress: Progress,
@@ -115,15 +121,13 @@ def run_cells(
     models = [(training, run) for training in trainings for run in range(settings.runs)]
     selections = max(len(training.selections) for training in trainings)
     variants = max(len(training.variants) for training in trainings)
-    program = Program(network, splits, settings, selections)
-    stacked = len(_devices(settings)) * (settings.stack or _default_stack())
-    fit = min(PASS_BYTES // program.bytes_per_model(), PASS_EXAMPLES // program.examples_per_epoch)
+    program = Program(network, feed, settings, selections)
     progress.start(models=len(models), epochs=settings.epochs, examples=program.examples_per_epoch)
     measured: list[np.ndarray] = []
     try:
-        for members in _passes(len(models), max(stacked, fit)):
+        for members in _passes(len(models), program.models_per_pass()):
             chosen = [models[m] for m in members]
-            batch = _assemble(chosen, selections, variants, settings.seed)
+            batch = assemble(chosen, selections, variants, settings.seed)
             measured += list(program.run(batch, progress))
     finally:
         progress.finish()
@@ -136,89 +140,138 @@ def run_cells(
 
 
 class Program:
-    """The compiled functions of a sweep: one each to start, to train an epoch and to evaluate a stack of models."""
+    """The compiled functions of a sweep: one each to start, train, validate, finish an epoch and test."""
 
-    def __init__(self, network: Network, splits: Splits, settings: TrainingSettings, selections: int):
+    def __init__(self, network: Network, feed: Feed, settings: TrainingSettings, selections: int):
         """Prepares the functions; nothing compiles before `run`."""
-        self._settings = settings
-        self._selections = selections
-        self._chance = splits.chance
-        self.examples_per_epoch = len(splits.train.y) // settings.batch_size * settings.batch_size
-        self._splits = splits
-        survival = failure_combinations(network.graph.fallible)
+        self._network, self._feed, self._settings, self._selections = network, feed, settings, selections
+        self._stack = settings.stack or _default_stack()
+        self._devices = jax.local_devices()[: settings.devices]
+        self._survival = failure_combinations(network.graph.fallible)
+        self._compiled: dict[int, dict[str, Callable]] = {}
+        chunk = feed.spec("train").y.shape[0]
+        self.examples_per_epoch = feed.chunks * (chunk // settings.batch_size * settings.batch_size)
 
-        def start(keys: RunKeys, splits: SplitArrays) -> RunState:
-            return initial_state(network, keys, splits[0].x[:1], selections)
+    # What is compiled, for one model.
 
-        def epoch(state: RunState, models: Models, splits: SplitArrays) -> Any:
-            train, validation, _ = splits
-            return train_epoch(
-                network, settings.batch_size, state, models.cell, models.selection, models.keys, train, validation
-            )
+    def _start(self, keys: RunKeys) -> RunState:
+        spec = self._feed.spec("train").x
+        return initial_state(self._network, keys, jnp.zeros((1, *spec.shape[1:]), spec.dtype), self._selections)
 
-        def evaluate(state: RunState, models: Models, splits: SplitArrays) -> Any:
-            weight = draw_weight(models.cell, models.keys.weight)
+    def _train(self, state: RunState, models: Models, chunk: Examples) -> tuple[RunState, Float[Array, ""]]:
+        batch_size = self._settings.batch_size
+        return train_chunk(self._network, self._feed.augment, batch_size, state, models.cell, models.keys, chunk)
 
-            def one(variant: tuple[Any, Cell]) -> Float[Array, " combinations"]:
-                selection, cell = variant
-                params = jax.tree.map(lambda leaf: leaf[selection], state.best_params)
-                wiring = inference_wiring(cell, weight)
-                accuracy = accuracy_under(
-                    network, params, splits[2], jnp.asarray(survival), wiring, self._chance, EVALUATION_BATCH
-                )
-                # A run that diverged before its first validation has no model to report on.
-                return jnp.where(state.best_epoch[selection] > 0, accuracy, jnp.nan)
+    def _validate(self, tally: Tally, state: RunState, models: Models, chunk: Examples) -> Tally:
+        return validate_chunk(self._network, state, models.cell, models.selection, models.keys, tally, chunk)
 
-            return jax.lax.map(one, (models.variant_selection, models.variant))
+    def _test(self, tally: Tally, state: RunState, models: Models, chunk: Examples) -> Tally:
+        weight = draw_weight(models.cell, models.keys.weight)
 
-        self._start, self._epoch, self._evaluate = start, epoch, evaluate
-        self._compiled: dict[tuple[int, ...], tuple[Callable, Callable, Callable]] = {}
+        def one(variant: tuple[Array, Cell, Tally]) -> Tally:
+            selection, cell, before = variant
+            best = jax.tree.map(lambda leaf: leaf[selection], state.best)
+            wiring, survival = inference_wiring(cell, weight), jnp.asarray(self._survival)
+            return count_correct(self._network, best, wiring, survival, before, chunk, self._stack)
 
-    def bytes_per_model(self) -> int:
-        """What one model keeps between epochs, twice: XLA may copy it once."""
-        data = tuple(Examples(s.x[:1], s.y[:1]) for s in (self._splits.train,) * 3)
-        state = jax.eval_shape(self._start, run_keys(0, 0), data)
-        return 2 * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        return jax.lax.map(one, (models.variant_selection, models.variant, tally))
+
+    # What a pass may hold.
+
+    def models_per_pass(self) -> int:
+        """As many as fit memory and give a sign of life every few minutes; enough to keep every device busy."""
+        state = jax.eval_shape(self._start, run_keys(0, 0))
+        # What one model keeps between chunks, twice: XLA may copy it once.
+        size = 2 * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        fit = min(PASS_BYTES // size, int(PASS_FLOPS / (self.examples_per_epoch * self._flops(state))))
+        return max(len(self._devices) * self._stack, fit)
+
+    def _flops(self, state: RunState) -> float:
+        """Of training on one example: a forward pass and a backward one of twice the size."""
+        edges, nodes = len(self._network.graph.hyperconnections), len(self._network.graph.fallible)
+        x = self._feed.spec("train").x
+        arguments = (state.variables, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+        masks = (jnp.ones(nodes), Wiring(*(jnp.ones(edges) for _ in Wiring._fields)))
+        analysis: Any = jax.jit(self._network.apply).lower(*arguments, *masks).cost_analysis()
+        return 3 * analysis["flops"]
+
+    def place(self, models: Models) -> tuple[Models, Mesh]:
+        """Models on as many devices as they keep busy; the last is repeated until all devices have equally many."""
+        count = len(models.selection)
+        mesh = _mesh(count, self._devices)
+        padded = -(-count // mesh.size) * mesh.size
+        models = jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(padded), count - 1)], models)
+        return jax.device_put(models, NamedSharding(mesh, PartitionSpec("models"))), mesh
 
     def run(self, models: Models, progress: Progress) -> Float[np.ndarray, "models variants combinations"]:
         """Trains one pass of models for all epochs and evaluates them."""
         count = len(models.selection)
-        mesh = _mesh(count, _devices(self._settings))
-        padded = -(-count // mesh.size) * mesh.size
-        models = jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(padded), count - 1)], models)
-        models = jax.device_put(models, NamedSharding(mesh, PartitionSpec("models")))
-        splits = jax.device_put(
-            (self._splits.train, self._splits.validation, self._splits.test), NamedSharding(mesh, PartitionSpec())
-        )
+        models, mesh = self.place(models)
+        padded = len(models.selection)
+        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
         with progress.phase(f"compiling for {count} runs"):
-            start, epoch, evaluate = self._compile(mesh, models, splits)
-        state = start(models.keys, splits)
-        for number in range(self._settings.epochs):
-            state, metrics = epoch(state, models, splits)
-            progress.epoch(
-                number + 1,
-                models=count,
-                loss=float(np.mean(metrics.loss[:count])),
-                validation_accuracy=np.asarray(metrics.validation_accuracy[:count]),
-            )
+            call = self.compile(mesh, models)
+        state = call["start"](models.keys)
+        chunks = self._feed.train(0, whole)
+        for number in range(1, self._settings.epochs + 1):
+            loss = 0.0
+            for done in range(1, self._feed.chunks + 1):
+                state, losses = call["train"](state, models, next(chunks))
+                loss += float(np.mean(losses[:count])) / self._feed.chunks  # waits: at most one chunk is under way
+                if done < self._feed.chunks:
+                    progress.part(number, done / self._feed.chunks, models=count, loss=float(np.mean(losses[:count])))
+            tally = jax.device_put(empty_tally(padded, self._selections, 1), split)
+            for chunk in self._feed.held_out("validation", whole):
+                tally = call["validate"](tally, state, models, chunk)
+            accuracy = accuracy_of(tally, self._feed.sizes["validation"], chance=0.0)[..., 0]
+            state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
+            progress.epoch(number, models=count, loss=loss, validation_accuracy=accuracy[:count])
         with progress.phase(f"evaluating {count} runs under every failure combination"):
-            return np.asarray(evaluate(state, models, splits), np.float64)[:count]
+            tally = jax.device_put(empty_tally(*models.variant_selection.shape, len(self._survival)), split)
+            for chunk in self._feed.held_out("test", whole):
+                tally = call["test"](tally, state, models, chunk)
+            accuracy = accuracy_of(tally, self._feed.sizes["test"], self._feed.chance())
+        # A run that diverged before its first validation has no model to report on.
+        best_epoch = np.take_along_axis(np.asarray(state.best_epoch), np.asarray(models.variant_selection), 1)
+        return np.where(best_epoch[..., None] > 0, accuracy, np.nan)[:count]
 
-    def _compile(self, mesh: Mesh, models: Models, splits: SplitArrays) -> tuple[Callable, Callable, Callable]:
+    def compile(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
         """Compiles ahead of the first call, once per stack shape, so that no epoch's time holds a compilation."""
-        shape = models.selection.shape
-        if shape not in self._compiled:
-            stack = functools.partial(_over_models, mesh, self._settings.stack or _default_stack())
-            start = jax.jit(stack(self._start, 1)).lower(models.keys, splits).compile()
-            state = jax.eval_shape(jax.jit(stack(self._start, 1)), models.keys, splits)
-            epoch = jax.jit(stack(self._epoch, 2), donate_argnums=0).lower(state, models, splits).compile()
-            evaluate = jax.jit(stack(self._evaluate, 2)).lower(state, models, splits).compile()
-            self._compiled[shape] = (start, epoch, evaluate)
-        return self._compiled[shape]
+        padded, variants = models.variant_selection.shape
+        if padded not in self._compiled:
+            whole = NamedSharding(mesh, PartitionSpec())
+
+            def spec(split: str) -> Examples:
+                return jax.tree.map(
+                    lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), self._feed.spec(split)
+                )
+
+            def stacked(function: Callable, mapped: int, shared: int, stack: int = 1, **kwargs: Any) -> Any:
+                return jax.jit(_over_models(mesh, stack, function, mapped, shared), **kwargs)
+
+            start = stacked(self._start, 1, 0)
+            state = jax.eval_shape(start, models.keys)
+            validation = empty_tally(padded, self._selections, 1)
+            test = empty_tally(padded, variants, len(self._survival))
+            lowered = {
+                "start": start.lower(models.keys),
+                "train": stacked(self._train, 2, 1, self._stack, donate_argnums=0).lower(state, models, spec("train")),
+                "validate": stacked(self._validate, 3, 1, self._stack).lower(
+                    validation, state, models, spec("validation")
+                ),
+                "finish": stacked(finish_epoch, 2, 0, donate_argnums=0).lower(state, validation.correct[..., 0] * 1.0),
+                "test": stacked(self._test, 3, 1, self._stack).lower(test, state, models, spec("test")),
+            }
+            options = dict(self._settings.compiler_options)
+            self._compiled[padded] = {name: each.compile(options) for name, each in lowered.items()}
+        return self._compiled[padded]
 
 
-def _over_models(mesh: Mesh, stack: int, function: Callable, mapped: int) -> Callable:
-    """Maps `function` over a leading axis of its first `mapped` arguments: devices side by side, stacks in turn."""
+def _over_models(mesh: Mesh, stack: int, function: Callable, mapped: int, shared: int) -> Callable:
+    """Maps `function` over a leading axis of its first `mapped` arguments: devices side by side, stacks in turn.
+
+    The `shared` arguments after them are the same for all models.
+    """
 
     def on_device(*arguments: Any) -> Any:
         each = arguments[:mapped]
@@ -228,19 +281,15 @@ def _over_models(mesh: Mesh, stack: int, function: Callable, mapped: int) -> Cal
 
     sharded, whole = PartitionSpec("models"), PartitionSpec()
     wrapped = jax.shard_map(
-        on_device, mesh=mesh, in_specs=(sharded,) * mapped + (whole,), out_specs=sharded, check_vma=False
+        on_device, mesh=mesh, in_specs=(sharded,) * mapped + (whole,) * shared, out_specs=sharded, check_vma=False
     )
-    wrapped.__name__ = function.__name__
+    wrapped.__name__ = function.__name__.lstrip("_")
     return wrapped
 
 
 def _default_stack() -> int:
     """Models at once per device. On CPU one after another is as fast, needs less memory and repeats bit for bit."""
     return 1 if jax.default_backend() == "cpu" else 64
-
-
-def _devices(settings: TrainingSettings) -> list[jax.Device]:
-    return jax.local_devices()[: settings.devices]
 
 
 def _mesh(models: int, devices: Sequence[jax.Device]) -> Mesh:
@@ -256,7 +305,7 @@ def _passes(models: int, most: int) -> Iterator[range]:
     return (range(first, min(first + size, models)) for first in range(0, models, size))
 
 
-def _assemble(chosen: Sequence[tuple[Training, int]], selections: int, variants: int, seed: int) -> Models:
+def assemble(chosen: Sequence[tuple[Training, int]], selections: int, variants: int, seed: int) -> Models:
     """Stacks models; those with fewer selections or variants than others repeat their first."""
 
     def fill(values: list, length: int) -> list:

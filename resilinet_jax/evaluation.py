@@ -7,64 +7,81 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from resilinet_jax.cells import Numbers, Wiring
+from resilinet_jax.datasets.splits import PADDING, Examples
 from resilinet_jax.errors import UserError
 from resilinet_jax.failout import combination_probabilities
-from resilinet_jax.network import Network, Params
+from resilinet_jax.network import Network, Variables
 
-PADDING = -1  # a label that no prediction equals
-
-
-class Examples(NamedTuple):
-    """Inputs and their labels 0..C-1."""
-
-    x: Float[Numbers, "examples *features"]
-    y: Int[Numbers, " examples"]
+BATCH = 1024  # examples per step: enough to fill the matrix units
 
 
-def accuracy_under(
+class Tally(NamedTuple):
+    """What has been counted so far under each survival mask.
+
+    Attributes:
+      correct: examples classified correctly.
+      informed: whether anything reaches the cloud.
+      finite: whether every logit was a finite number.
+    """
+
+    correct: Int[Numbers, "*stack masks"]
+    informed: Bool[Numbers, "*stack masks"]
+    finite: Bool[Numbers, "*stack masks"]
+
+
+def empty_tally(*shape: int) -> Tally:
+    """Nothing counted yet; the last axis is the masks'."""
+    return Tally(np.zeros(shape, np.int32), np.zeros(shape, bool), np.ones(shape, bool))
+
+
+def count_correct(
     network: Network,
-    params: Params,
-    examples: Examples,
-    survival: Float[Array, "masks nodes"],
+    variables: Variables,
     wiring: Wiring,
-    chance: Float[Array, ""] | float,
-    batch_size: int,
-) -> Float[Array, " masks"]:
-    """Fraction of `examples` classified correctly under each survival mask; NaN where a logit is not finite.
-
-    All masks share one pass over the examples; batches bound its memory.
+    survival: Float[Array, "masks nodes"],
+    tally: Tally,
+    examples: Examples,
+    stack: int | None = None,
+) -> Tally:
+    """Adds examples to a tally: which of them are classified correctly under each survival mask.
 
     Args:
       network: what to evaluate.
-      params: its parameters.
-      examples: a whole split.
-      survival: one mask per row; 1 = alive.
+      variables: its own.
       wiring: the cell's hyperconnections at inference.
-      chance: the accuracy where nothing reaches the cloud (`chance_accuracy`).
-      batch_size: examples per step.
+      survival: one mask per row; 1 = alive.
+      tally: of the examples before these.
+      examples: a split or a part of one; labels of `PADDING` count for nothing.
+      stack: how many masks at once; None for all.
     """
-    masks, total = survival.shape[0], examples.y.shape[0]
 
-    def count(carry: tuple[Array, Array, Array], batch: Examples) -> tuple[tuple[Array, Array, Array], None]:
-        logits, informed = jax.vmap(lambda mask: network.apply(params, batch.x, mask, wiring))(survival)
-        correct = (logits.argmax(-1) == batch.y[None, :]).sum(-1)
-        finite = jnp.isfinite(logits).all((1, 2))
-        return (carry[0] + correct, informed, carry[2] & finite), None
+    def under(mask: Float[Array, " nodes"], batch: Examples) -> tuple[Array, Array, Array]:
+        logits, informed, _ = network.apply(variables, batch.x, mask, wiring)
+        return (logits.argmax(-1) == batch.y).sum(), informed > 0, jnp.isfinite(logits).all()
 
-    start = (jnp.zeros(masks, jnp.int32), jnp.zeros(masks), jnp.ones(masks, bool))
-    (correct, informed, finite), _ = jax.lax.scan(count, start, _batches(examples, batch_size))
-    # What has diverged predicts nothing, though argmax would name a class.
-    return jnp.where(finite, jnp.where(informed > 0, correct / total, chance), jnp.nan)
+    def count(tally: Tally, batch: Examples) -> tuple[Tally, None]:
+        correct, informed, finite = jax.lax.map(lambda mask: under(mask, batch), survival, batch_size=stack)
+        return Tally(tally.correct + correct, informed, tally.finite & finite), None
+
+    return jax.lax.scan(count, jax.tree.map(jnp.asarray, tally), _batches(examples))[0]
 
 
-def chance_accuracy(train: Int[Numbers, " train"], test: Int[Numbers, " test"]) -> float:
-    """Expected accuracy of guessing by the training class frequencies: sum_c p_train(c) p_test(c)."""
-    classes = int(max(train.max(), test.max())) + 1
-    frequency = [np.bincount(np.asarray(labels), minlength=classes) / len(labels) for labels in (train, test)]
-    return float(frequency[0] @ frequency[1])
+def accuracy_of(tally: Tally, examples: int, chance: float) -> Float[np.ndarray, "*stack masks"]:
+    """Fraction of examples classified correctly under each mask.
+
+    Args:
+      tally: of a whole split.
+      examples: how many it holds.
+      chance: the accuracy where nothing reaches the cloud (`chance_accuracy`).
+
+    Returns:
+      NaN where a logit was not finite: what has diverged predicts nothing, though argmax would name a class.
+    """
+    correct, informed, finite = (np.asarray(part) for part in tally)
+    return np.where(finite, np.where(informed, correct / examples, chance), np.nan)
 
 
 def average_accuracy(
@@ -91,10 +108,10 @@ def average_accuracy(
     return np.asarray(np.where(probability > 0, accuracy * probability, 0.0).sum(-1))
 
 
-def _batches(examples: Examples, batch_size: int) -> Examples:
+def _batches(examples: Examples) -> Examples:
     """Examples with a leading axis of batches, the last one filled up with padding."""
     total = examples.y.shape[0]
-    batch_size = min(batch_size, total)
+    batch_size = min(BATCH, total)
     count = -(-total // batch_size)
     missing = count * batch_size - total
     x = jnp.pad(jnp.asarray(examples.x), [(0, missing)] + [(0, 0)] * (examples.x.ndim - 1))

@@ -10,14 +10,12 @@ from types import ModuleType
 from rich.console import Console
 
 from resilinet_jax.cells import CellBuilder
-from resilinet_jax.datasets import load_dataset
-from resilinet_jax.datasets.splits import Splits, split_dataset
 from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
 from resilinet_jax.errors import UserError
 from resilinet_jax.progress import Progress
 from resilinet_jax.report import environment, print_tables, report_files
 from resilinet_jax.results import Results, write_folder
-from resilinet_jax.scenarios import Preset, load_scenario
+from resilinet_jax.scenarios import Data, Preset, load_scenario
 from resilinet_jax.settings import Settings
 
 
@@ -33,39 +31,44 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
       UserError: for what only the data can tell, before anything compiles.
     """
     scenario = load_scenario(settings.scenario)
-    preset: Preset = settings.over(scenario.presets[settings.preset])
-    folder = None if settings.data_dir is None else pathlib.Path(settings.data_dir).expanduser()
-    dataset, told = load_dataset(settings.dataset, folder)
-    splits = split_dataset(dataset, settings.split, settings.seed, preset.train_examples)
-    if preset.batch_size > len(splits.train.y):
-        raise UserError(
-            f"--batch_size must be at most the {len(splits.train.y):,} training examples, got {preset.batch_size:,}"
-        )
-    network = scenario.build_network(splits.classes, preset.hidden_units)
-    build = CellBuilder(network.graph, scenario.failure_settings, preset.failout_rate, preset.learning_rate)
+    preset = settings.preset_of(scenario)
+    data = scenario.load(settings, preset)
+    examples = data.feed.sizes["train"]
+    if preset.batch_size > examples:
+        raise UserError(f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}")
+    network = scenario.build_network(data.classes, **preset.network)
+    build = CellBuilder(
+        network.graph,
+        scenario.failure_settings,
+        preset.failout_rate,
+        preset.learning_rate,
+        preset.learning_rate_decay,
+    )
     by_sweep = {name: sweep.cells(build) for name, sweep in sweeps.items()}
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
 
-    notes = [f"Data set: {told}.", *_shrunk(settings, preset, scenario.presets["paper"], splits, len(dataset.y))]
+    notes = [f"Data set: {data.told}.", *_shrunk(settings, preset, scenario.presets["paper"], data)]
     for note in notes:
         console.print(note, soft_wrap=True)
     trainings = len(plan_trainings(cells))
     console.print(f"Training {trainings} cells x {preset.runs} runs for {', '.join(sweeps)}.", soft_wrap=True)
 
-    training = TrainingSettings(preset.runs, preset.epochs, preset.batch_size, settings.seed)
+    training = TrainingSettings(
+        preset.runs, preset.epochs, preset.batch_size, settings.seed, compiler_options=scenario.compiler_options()
+    )
     known = {
         "settings": dataclasses.asdict(settings),
         "preset": dataclasses.asdict(preset),
-        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint(), "rows": len(dataset.y)},
-        "examples": {name: len(getattr(splits, name).y) for name in ("train", "validation", "test")},
+        "dataset": {"name": data.name, "fingerprint": data.fingerprint, "rows": data.rows},
+        "examples": dict(data.feed.sizes),
         "failure_settings": scenario.failure_settings,
         "environment": environment(),
     }
-    accuracy = run_cells(network, splits, cells, training, Progress())
+    accuracy = run_cells(network, data.feed, cells, training, Progress())
     for name, target in settings.result_folders(list(sweeps)).items():
         own = {cell: accuracy[f"{name}/{cell}"] for cell in by_sweep[name]}
         results = Results(network.graph, scenario.failure_settings, by_sweep[name], own)
-        _publish(name, sweeps[name], target, results, dataset.name, notes, known | {"sweep": name}, console)
+        _publish(name, sweeps[name], target, results, data.name, notes, known | {"sweep": name}, console)
 
 
 def _publish(
@@ -89,23 +92,25 @@ def _publish(
     console.print(f"Written to {target}", soft_wrap=True)
 
 
-def _shrunk(settings: Settings, preset: Preset, paper: Preset, splits: Splits, rows: int) -> list[str]:
+def _shrunk(settings: Settings, preset: Preset, paper: Preset, data: Data) -> list[str]:
     """What differs from the paper's setting, in a sentence; nothing if nothing does."""
     units = {
         "runs": "runs",
         "epochs": "epochs",
         "batch_size": "examples a batch",
-        "hidden_units": "hidden units",
         "learning_rate": "learning rate",
+        "learning_rate_decay": "decay of it",
         "failout_rate": "failout rate",
     }
+    got, asked = ({**dataclasses.asdict(each), **each.network} for each in (preset, paper))
+    units |= {name: name.replace("_", " ") for name in paper.network}
     differences = [
-        f"{getattr(preset, name):,} instead of {getattr(paper, name):,} {unit}"
-        for name, unit in units.items()
-        if getattr(preset, name) != getattr(paper, name)
+        f"{got[name]:,} instead of {asked[name]:,} {unit}" for name, unit in units.items() if got[name] != asked[name]
     ]
-    if preset.train_examples is not None and len(splits.train.y) == preset.train_examples:
-        differences.insert(0, f"{preset.train_examples:,} training examples drawn from {rows:,} rows")
+    if preset.augment != paper.augment:
+        differences.append("no augmentation" if paper.augment else "augmentation")
+    if preset.train_examples is not None and data.feed.sizes["train"] == preset.train_examples:
+        differences.insert(0, f"{preset.train_examples:,} training examples drawn from {data.rows:,} rows")
     if not differences:
         return []
     return [f"Preset {settings.preset}, not the paper's setting: {', '.join(differences)}."]

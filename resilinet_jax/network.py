@@ -9,25 +9,39 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Num
 
 from resilinet_jax.cells import Numbers, Wiring
 from resilinet_jax.errors import UserError
 from resilinet_jax.graph import Graph
 
-Params = dict[str, Any]
+STATISTICS = "batch_stats"  # Flax's name for what batch normalisation keeps
+
+
+class Variables(NamedTuple):
+    """What a network's modules keep, by node and hyperconnection name.
+
+    Attributes:
+      params: what training optimises.
+      statistics: running statistics of batch normalisation, of the modules that have any.
+    """
+
+    params: dict[str, Any]
+    statistics: dict[str, Any]
 
 
 class Output(NamedTuple):
-    """What arrives at the cloud.
+    """What one forward pass leaves.
 
     Attributes:
-      logits: all zero where nothing arrived.
-      informed: 1 if anything from the source arrived, else 0.
+      logits: what the cloud says; all zero where nothing arrived.
+      informed: 1 if anything from the source arrived at the cloud, else 0.
+      statistics: the running statistics after this pass; the given ones at inference.
     """
 
     logits: Float[Array, "batch classes"]
     informed: Float[Array, ""]
+    statistics: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +50,18 @@ class Network:
 
     Attributes:
       graph: how data flows.
-      stages: by node name; a node without one passes on what it receives.
-      adapters: by hyperconnection name; one without passes on what its source sends.
+      stages: by node name; called with what the node receives and whether this is training. A node without one
+        passes on what it receives.
+      adapters: by hyperconnection name; called with what the source sends. A hyperconnection without one carries
+        it as it is.
     """
 
     graph: Graph
     stages: Mapping[str, nn.Module]
     adapters: Mapping[str, nn.Module]
 
-    def init(self, key: Key[Array, ""], x: Float[Numbers, "batch *features"]) -> Params:
-        """Initial parameters by node and hyperconnection name.
+    def init(self, key: Key[Array, ""], x: Num[Numbers, "batch *features"]) -> Variables:
+        """Initial variables by node and hyperconnection name.
 
         Args:
           key: each stage and adapter draws from its own fold of it.
@@ -54,13 +70,17 @@ class Network:
         Raises:
           UserError: if the shapes that meet at a node differ.
         """
-        params: Params = {}
+        variables = Variables({}, {})
         output: dict[str, Array] = {}
 
-        def run(name: str, module: nn.Module | None, inputs: Array) -> Array:
+        def run(name: str, module: nn.Module | None, *inputs: Any) -> Array:
             if module is None:
-                return inputs
-            value, params[name] = module.init_with_output(jax.random.fold_in(key, len(params)), inputs)
+                return inputs[0]
+            own = jax.random.fold_in(key, len(variables.params))
+            value, made = module.init_with_output(own, *inputs)
+            variables.params[name] = made["params"]
+            if STATISTICS in made:
+                variables.statistics[name] = made[STATISTICS]
             return value
 
         for node in self.graph.order:
@@ -71,51 +91,73 @@ class Network:
                     edge.name: run(edge.name, self.adapters.get(edge.name), output[edge.source])
                     for _, edge in self.graph.incoming(node)
                 }
-                shapes = {name: value.shape[1:] for name, value in values.items()}
-                if len(set(shapes.values())) > 1:
-                    told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+                if len({value.shape for value in values.values()}) > 1:
+                    told = ", ".join(f"{name} {value.shape}" for name, value in values.items())
                     raise UserError(f"node {node!r} can't sum what it receives: {told}; add an adapter")
                 incoming = jnp.stack(list(values.values())).sum(0)
-            output[node] = run(node, self.stages.get(node), incoming)
-        return params
+            output[node] = run(node, self.stages.get(node), incoming, False)
+        return variables
 
     def apply(
-        self, params: Params, x: Float[Numbers, "batch *features"], survival: Float[Array, " nodes"], wiring: Wiring
+        self,
+        variables: Variables,
+        x: Num[Numbers, "batch *features"],
+        survival: Float[Array, " nodes"],
+        wiring: Wiring,
+        training_key: Key[Array, ""] | None = None,
     ) -> Output:
         """One forward pass under a survival mask.
 
         A node sends if it is alive and receives something from a node that sends; the source always sends. A
         skip stands in for u->t, the last simple hyperconnection of the path it bypasses: its gate is
-        max(activity, 1 - sends(u)). What does not send is exactly zero, biases included.
+        max(activity, 1 - sends(u)). What does not send is exactly zero, biases included, and its running
+        statistics stay as they were.
 
         Args:
-          params: from `init`.
+          variables: from `init`.
           x: a batch of inputs.
           survival: 1 = alive, 0 = failed, in the order of `graph.fallible`.
           wiring: the cell's hyperconnections in this pass.
+          training_key: in training, of the step, for dropout; None at inference.
 
-        Source: Yousefpour et al. 2020, section 2; README, "Skip activity".
+        Source: Yousefpour et al. 2020, section 2; README, "Methods".
         """
         graph = self.graph
+        statistics = dict(variables.statistics)
+
+        def adapt(name: str, value: Array) -> Array:
+            if name not in self.adapters:
+                return value
+            return jnp.asarray(self.adapters[name].apply({"params": variables.params[name]}, value))
+
+        def compute(node: str, value: Array) -> Array:
+            if node not in self.stages:
+                return value
+            given = {"params": variables.params[node]}
+            if node in statistics:
+                given[STATISTICS] = statistics[node]
+            if training_key is None:
+                return jnp.asarray(self.stages[node].apply(given, value, False))
+            key = jax.random.fold_in(training_key, graph.order.index(node))
+            result, updated = self.stages[node].apply(given, value, True, rngs={"dropout": key}, mutable=[STATISTICS])
+            if node in statistics:
+                keep = lambda old, new: jnp.where(sends[node] > 0, new, old)  # noqa: E731
+                statistics[node] = jax.tree.map(keep, statistics[node], updated[STATISTICS])
+            return result
+
         alive = {graph.source: jnp.ones(()), graph.cloud: jnp.ones(())} | dict(zip(graph.fallible, survival))
         sends = {graph.source: alive[graph.source]}
-        output = {graph.source: self._run(params, graph.source, self.stages, jnp.asarray(x))}
+        output = {graph.source: compute(graph.source, jnp.asarray(x))}
         for node in graph.order[1:]:
             carries, received = [], []
             for i, edge in graph.incoming(node):
                 gate = jnp.maximum(wiring.activity[i], 1 - sends[edge.bypassed[-1]]) if edge.is_skip else 1.0
                 carried = wiring.present[i] * gate * sends[edge.source]
-                adapted = self._run(params, edge.name, self.adapters, output[edge.source])
                 carries.append(carried)
-                received.append(wiring.weight[i] * _masked(carried, adapted))
+                received.append(wiring.weight[i] * _masked(carried, adapt(edge.name, output[edge.source])))
             sends[node] = alive[node] * jnp.stack(carries).max()
-            computed = self._run(params, node, self.stages, sum(received[1:], received[0]))
-            output[node] = _masked(sends[node], computed)
-        return Output(output[graph.cloud], sends[graph.cloud])
-
-    @staticmethod
-    def _run(params: Params, name: str, modules: Mapping[str, nn.Module], inputs: Array) -> Array:
-        return jnp.asarray(modules[name].apply(params[name], inputs)) if name in modules else inputs
+            output[node] = _masked(sends[node], compute(node, sum(received[1:], received[0])))
+        return Output(output[graph.cloud], sends[graph.cloud], statistics)
 
 
 def _masked(factor: Float[Array, ""], value: Array) -> Array:

@@ -28,7 +28,7 @@ class Progress:
         """Training begins: `models` of them, `epochs` each, with `examples` an epoch."""
         self._total = models * epochs  # of epochs to train, over all models
         self._examples, self._epochs = examples, epochs
-        self._done, self._seconds = 0, 0.0
+        self._done, self._part, self._seconds = 0.0, 0.0, 0.0
         self._printed = float("-inf")
         if self._status:
             self._status.start()
@@ -45,22 +45,36 @@ class Progress:
         yield
         self._resumed = time.perf_counter()
 
+    def part(self, number: int, done: float, *, models: int, loss: float) -> None:
+        """A share `done` of epoch `number` is trained."""
+        self._advance(models * (done - self._part))
+        self._part = done
+        self._tell(f"epoch {number}/{self._epochs} of {models} runs, {done:.0%} of it", f"loss {loss:.3f}")
+
     def epoch(self, number: int, *, models: int, loss: float, validation_accuracy: Float[np.ndarray, "..."]) -> None:
         """An epoch of a pass with `models` models has ended."""
-        now = time.perf_counter()
-        self._seconds += now - self._resumed
-        self._resumed = now
-        self._done += models
+        self._advance(models * (1 - self._part))
+        self._part = 0.0
+        worst, best = 100 * validation_accuracy.min(), 100 * validation_accuracy.max()
+        self._tell(
+            f"epoch {number}/{self._epochs} of {models} runs",
+            f"loss {loss:.3f}, validation {worst:.1f}-{best:.1f} %",
+            last=number == self._epochs,
+        )
+
+    def _advance(self, epochs: float) -> None:
+        self._now = time.perf_counter()
+        self._seconds += self._now - self._resumed
+        self._resumed = self._now
+        self._done += epochs
+
+    def _tell(self, where: str, what: str, last: bool = False) -> None:
         speed = self._done * self._examples / self._seconds
         left = (self._total - self._done) * self._examples / speed
-        worst, best = 100 * validation_accuracy.min(), 100 * validation_accuracy.max()
         # On a terminal two lines, each of which fits 80 columns; in a log one.
-        text = (
-            f"epoch {number}/{self._epochs} of {models} runs, {_duration(left)} left\n"
-            f"loss {loss:.3f}, validation {worst:.1f}-{best:.1f} %, {_thousands(speed)} models x examples/s"
-        )
-        if number == self._epochs or now - self._printed >= LOG_EVERY:
-            self._printed = now
+        text = f"{where}, {_duration(left)} left\n{what}, {_thousands(speed)} models x examples/s"
+        if last or self._now - self._printed >= LOG_EVERY:
+            self._printed = self._now
             self._show(text)
         elif self._status:
             self._show(text)

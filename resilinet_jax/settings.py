@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import pathlib
 import tempfile
 from collections.abc import Collection
-from typing import Any
 
 from resilinet_jax.errors import UserError
+from resilinet_jax.scenarios import Preset, Scenario, load_scenario
 
 SPLITS = ("random", "subject")
+_NETWORK_FLAGS = ("hidden_units", "alpha", "image_size")
 PRESETS = ("quick", "paper")
 
 
@@ -33,7 +35,11 @@ class Settings:
     batch_size: int | None = None
     learning_rate: float | None = None
     failout_rate: float | None = None
+    learning_rate_decay: float | None = None
     hidden_units: int | None = None
+    alpha: float | None = None
+    image_size: int | None = None
+    augment: bool | None = None
     train_examples: int | None = None
     seed: int = 0
     results_dir: str = "results"
@@ -53,7 +59,8 @@ class Settings:
         _one_of("scenario", self.scenario, scenarios)
         _one_of("split", self.split, SPLITS)
         _one_of("preset", self.preset, PRESETS)
-        for name in ("runs", "epochs", "batch_size", "hidden_units", "train_examples"):
+        scenario = load_scenario(self.scenario)
+        for name in ("runs", "epochs", "batch_size", "hidden_units", "image_size", "train_examples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be an integer of at least 1, got {value}")
@@ -63,7 +70,12 @@ class Settings:
             raise UserError(f"--failout_rate must be in [0, 1], got {self.failout_rate}")
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise UserError(f"--learning_rate must be positive, got {self.learning_rate}")
-        self._check_dataset()
+        if self.learning_rate_decay is not None and not 0 < self.learning_rate_decay <= 1:
+            raise UserError(f"--learning_rate_decay must be in (0, 1], got {self.learning_rate_decay}")
+        if self.alpha is not None and not (0 < self.alpha < math.inf):
+            raise UserError(f"--alpha must be positive, got {self.alpha}")
+        self.preset_of(scenario)
+        self._check_dataset(scenario)
         for folder in self.result_folders(sweeps).values():
             _check_free(folder, self.overwrite)
 
@@ -76,23 +88,41 @@ class Settings:
         base = pathlib.Path(self.results_dir).expanduser() / self.scenario
         return {sweep: base / sweep for sweep in self.chosen_sweeps(sweeps)}
 
-    def over(self, preset: Any) -> Any:
-        """`preset` with whatever the flags say instead."""
-        names = [field.name for field in dataclasses.fields(preset)]
-        return dataclasses.replace(
-            preset, **{name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        )
+    @property
+    def data_folder(self) -> pathlib.Path | None:
+        """Where `--data_dir` points."""
+        return None if self.data_dir is None else pathlib.Path(self.data_dir).expanduser()
 
-    def _check_dataset(self) -> None:
-        if self.dataset not in ("auto", "synthetic", "mhealth"):
-            if not self.dataset.endswith(".npz"):
-                raise UserError(
-                    f"unknown --dataset={self.dataset}; expected auto, synthetic, mhealth or the path of an .npz file"
-                )
+    def preset_of(self, scenario: Scenario) -> Preset:
+        """The scenario's preset with whatever the flags say instead.
+
+        Raises:
+          UserError: if a flag is given that this scenario has no use for.
+        """
+        preset = scenario.presets[self.preset]
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        for name in given:
+            unused = name in _NETWORK_FLAGS and name not in preset.network
+            if unused or (name == "augment" and preset.augment is None):
+                known = ", ".join(f"--{flag}" for flag in preset.network)
+                raise UserError(f"--{name} means nothing to --scenario={scenario.name}; its network has {known}")
+        network = {name: given.get(name, value) for name, value in preset.network.items()}
+        own = {field.name for field in dataclasses.fields(preset)} - {"network"}
+        return dataclasses.replace(preset, network=network, **{name: given[name] for name in own if name in given})
+
+    def _check_dataset(self, scenario: Scenario) -> None:
+        suffixes = [name for name in scenario.datasets if name.startswith(".")]
+        named = [name for name in scenario.datasets if name not in suffixes]
+        if self.dataset not in ("auto", *named):
+            if not any(self.dataset.endswith(suffix) for suffix in suffixes):
+                known = ", ".join(["auto", *named, *(f"the path of an {suffix} file" for suffix in suffixes)])
+                raise UserError(f"--dataset={self.dataset} is unknown to --scenario={scenario.name}; expected {known}")
             if not pathlib.Path(self.dataset).expanduser().is_file():
                 raise UserError(f"--dataset={self.dataset}: no such file; give an .npz with arrays x and y")
-        if self.data_dir is not None and not pathlib.Path(self.data_dir).expanduser().exists():
+        if self.data_folder is not None and not self.data_folder.exists():
             raise UserError(f"--data_dir={self.data_dir}: no such folder; make it, or leave the flag out")
+        if self.split == "subject" and "alpha" in scenario.presets[self.preset].network:
+            raise UserError(f"--split=subject: the images of --scenario={scenario.name} have no subjects")
 
 
 def _one_of(flag: str, value: str, known: Collection[str]) -> None:

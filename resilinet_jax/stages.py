@@ -1,10 +1,27 @@
 """Pure-function node stages and hyperconnection adapters, as Flax modules.
 
-A stage is the piece of the network that one physical node hosts: an `init` and an `apply`.
+A stage is the piece of the network that one physical node hosts: an `init` and an `apply`, called with what the
+node receives and whether this is training. An adapter is called with what the sending node sends.
+
+The convolutional ones pass feature maps on as [channels, height, width, batch], the layout of `ops`.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 import flax.linen as nn
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Num
+
+from resilinet_jax.ops import EPSILON, Images, affine_relu6, operations, subsample
+
+MOMENTUM = 0.99  # of the running statistics, Keras' default
+DROPOUT_RATE = 1e-3  # before the classifier, as Keras' MobileNet has it
+
+
+_glorot = nn.initializers.glorot_uniform()
 
 
 class DenseStage(nn.Module):
@@ -18,8 +35,9 @@ class DenseStage(nn.Module):
     classes: int | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch outputs"]:
-        """The stage's output for its summed input."""
+    def __call__(self, x: Float[Array, "batch features"], training: bool) -> Float[Array, "batch outputs"]:
+        """The stage's output for its summed input; the same in training."""
+        del training
         for _ in range(self.layers):
             x = nn.relu(dense(self.units)(x))
         return x if self.classes is None else dense(self.classes)(x)
@@ -27,4 +45,90 @@ class DenseStage(nn.Module):
 
 def dense(units: int) -> nn.Dense:
     """A linear dense layer with Keras' default initialisation; also the adapter that matches dimensions."""
-    return nn.Dense(units, kernel_init=nn.initializers.glorot_uniform())
+    return nn.Dense(units, kernel_init=_glorot)
+
+
+class Layer(NamedTuple):
+    """One of MobileNet's stacked layers: a depthwise 3x3 and a pointwise convolution, each normalised, with ReLU6."""
+
+    filters: int
+    stride: int
+
+
+class NormaliseRelu6(nn.Module):
+    """Batch normalisation, then ReLU6: by the batch's statistics in training, by running ones at inference."""
+
+    @nn.compact
+    def __call__(self, x: Images, training: bool) -> Images:
+        """Normalised over height, width and batch; training moves the running statistics.
+
+        They are averages whose weights fall by `MOMENTUM` with each step back, over the steps that there have been.
+        Keras mixes in mean 0 and variance 1 from before the first step, which takes hundreds of steps to fade.
+        """
+        shape = x.shape[:1]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        variance = self.variable("batch_stats", "variance", jnp.ones, shape)
+        steps = self.variable("batch_stats", "steps", jnp.zeros, ())
+        if training:
+            normalised = operations().normalise(x, scale, bias)
+            steps.value = steps.value + 1
+            share = (1 - MOMENTUM) / (1 - MOMENTUM**steps.value)  # of this step among all so far; 1 for the first
+            mean.value = mean.value + share * (normalised.mean - mean.value)
+            variance.value = variance.value + share * (normalised.variance - variance.value)
+            return normalised.output
+        factor = scale * lax.rsqrt(variance.value + EPSILON)
+        return affine_relu6(x, factor, bias - mean.value * factor)
+
+
+class Stem(nn.Module):
+    """MobileNet's first convolution, 3x3, on the device that holds the images."""
+
+    filters: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Num[Array, "batch height width channels"], training: bool) -> Images:
+        """Feature maps of pixels in 0..255, which are scaled to [-1, 1] first."""
+        scaled = x.transpose(3, 1, 2, 0).astype(jnp.result_type(float)) / 127.5 - 1
+        kernel = self.param("kernel", _glorot, (3, 3, x.shape[-1], self.filters))
+        return NormaliseRelu6()(operations().convolve(scaled, kernel, self.stride), training)
+
+
+class MobileNetStage(nn.Module):
+    """Stacked layers of MobileNetV1; then, if `classes` is set, average pooling, dropout and the classifier.
+
+    Source: Howard et al. 2017, "MobileNets", Table 1; Keras' defaults where it is silent.
+    """
+
+    layers: tuple[Layer, ...]
+    classes: int | None = None
+
+    @nn.compact
+    def __call__(self, x: Images, training: bool) -> Images | Float[Array, "batch classes"]:
+        """Feature maps, or the logits."""
+        for number, layer in enumerate(self.layers):
+            channels = x.shape[0]
+            depthwise = self.param(f"depthwise_{number}", _glorot, (3, 3, channels, 1))
+            x = NormaliseRelu6()(operations().depthwise(x, depthwise, layer.stride), training)
+            pointwise = self.param(f"pointwise_{number}", _glorot, (channels, layer.filters))
+            x = NormaliseRelu6()(operations().pointwise(x, pointwise), training)
+        if self.classes is None:
+            return x
+        pooled = x.mean((1, 2)).T
+        return dense(self.classes)(nn.Dropout(DROPOUT_RATE, deterministic=not training)(pooled))
+
+
+class PointwiseAdapter(nn.Module):
+    """A 1x1 convolution with a bias, strided where the feature maps' sizes ask for it."""
+
+    filters: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Images) -> Images:
+        """Feature maps that fit the receiving node."""
+        kernel = self.param("kernel", _glorot, (x.shape[0], self.filters))
+        bias = self.param("bias", nn.initializers.zeros, (self.filters,))
+        return operations().pointwise(subsample(x, self.stride), kernel) + bias[:, None, None, None]

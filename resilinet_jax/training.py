@@ -1,27 +1,30 @@
-"""One run as pure functions: initial state, step, epoch, model selection. No stacking, no I/O.
+"""One run as pure functions: initial state, steps over a chunk of examples, model selection. No stacking, no I/O.
 
 The engine maps these over cells and runs. A run's randomness comes from its own key alone, so that runs of
-different cells with the same number share initialisation, batch order and the draws behind their failout.
+different cells with the same number share initialisation, batch order, augmentation and the draws behind their
+failout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Num
 
 from resilinet_jax.cells import Cell, Numbers, draw_weight, inference_wiring, training_wiring
-from resilinet_jax.evaluation import Examples, accuracy_under
+from resilinet_jax.datasets.splits import Examples
+from resilinet_jax.evaluation import Tally, count_correct
 from resilinet_jax.failout import sample_survival
-from resilinet_jax.network import Network, Params
-
-EVALUATION_BATCH = 1024  # examples per step of validation and test: enough to fill the matrix units
+from resilinet_jax.network import Network, Variables
 
 # Keras' Adam, but for the place of epsilon. The step size is the cell's, so it is applied apart.
 OPTIMIZER = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7)
+
+Augment = Callable[[Key[Array, ""], Num[Array, "batch *features"]], Num[Array, "batch *features"]]
 
 
 class RunKeys(NamedTuple):
@@ -29,7 +32,7 @@ class RunKeys(NamedTuple):
 
     init: Key[Array, ""]
     weight: Key[Array, ""]
-    epochs: Key[Array, ""]
+    chunks: Key[Array, ""]
 
 
 def run_keys(seed: int, run: int | Int[Numbers, ""]) -> RunKeys:
@@ -38,120 +41,145 @@ def run_keys(seed: int, run: int | Int[Numbers, ""]) -> RunKeys:
 
 
 class RunState(NamedTuple):
-    """A run between two epochs.
+    """A run between two chunks.
 
     Attributes:
+      chunks: number of chunks trained on.
       epoch: number of finished epochs.
-      params, optimizer: current.
-      best_params: for each selection, those of the epoch with the best validation accuracy so far.
+      variables, optimizer: current.
+      best: for each selection, the variables of the epoch with the best validation accuracy so far.
       best_accuracy: that accuracy; -1 before the first epoch.
-      best_epoch: that epoch, counted from 1.
+      best_epoch: that epoch, counted from 1; 0 if there is none.
     """
 
+    chunks: Int[Array, "*stack"]
     epoch: Int[Array, "*stack"]
-    params: Params
+    variables: Variables
     optimizer: Any
-    best_params: Params
+    best: Variables
     best_accuracy: Float[Array, "*stack selections"]
     best_epoch: Int[Array, "*stack selections"]
 
 
-class EpochMetrics(NamedTuple):
-    """What an epoch reports: mean training loss, and validation accuracy without failures per selection."""
-
-    loss: Float[Array, "*stack"]
-    validation_accuracy: Float[Array, "*stack selections"]
-
-
-def initial_state(network: Network, keys: RunKeys, x: Float[Numbers, "batch *features"], selections: int) -> RunState:
+def initial_state(network: Network, keys: RunKeys, x: Num[Numbers, "batch *features"], selections: int) -> RunState:
     """A run before its first epoch; `x` only gives the shape."""
-    params = network.init(keys.init, x)
+    variables = network.init(keys.init, x)
     return RunState(
+        chunks=jnp.zeros((), jnp.int32),
         epoch=jnp.zeros((), jnp.int32),
-        params=params,
-        optimizer=OPTIMIZER.init(params),
-        best_params=jax.tree.map(lambda leaf: jnp.stack([leaf] * selections), params),
+        variables=variables,
+        optimizer=OPTIMIZER.init(variables.params),
+        best=jax.tree.map(lambda leaf: jnp.stack([leaf] * selections), variables),
         best_accuracy=jnp.full(selections, -1.0, jnp.float32),
         best_epoch=jnp.zeros(selections, jnp.int32),
     )
 
 
-def train_epoch(
+def train_chunk(
     network: Network,
+    augment: Augment | None,
     batch_size: int,
     state: RunState,
     cell: Cell,
-    selection: Float[Numbers, " selections"],
     keys: RunKeys,
-    train: Examples,
-    validation: Examples,
-) -> tuple[RunState, EpochMetrics]:
-    """One epoch on the device: shuffled batches, a survival mask and skip activity for each, Adam, model selection.
+    chunk: Examples,
+) -> tuple[RunState, Float[Array, ""]]:
+    """Trains on a chunk of examples: shuffled batches, a survival mask and skip activity for each, Adam.
 
-    The examples that do not fill the last batch are left out; the next epoch's order leaves out others.
+    Where all examples are on the device, the chunk is the whole training split and this is an epoch. The examples
+    that do not fill the last batch are left out; the next epoch's order leaves out others.
 
     Args:
       network: static.
-      batch_size: static; at most the number of training examples.
+      augment: static; changes a batch at random before each step, None for nothing.
+      batch_size: static; at most the number of examples.
       state: the run so far.
       cell: its setting.
-      selection: inference activities for each of which the best epoch is kept.
       keys: the run's.
-      train: what to train on.
-      validation: what to select the best epoch by.
+      chunk: what to train on.
+
+    Returns:
+      The state after it, and the mean loss.
     """
-    order_key, failout_key, activity_key = jax.random.split(jax.random.fold_in(keys.epochs, state.epoch), 3)
-    examples = train.y.shape[0]
+    order_key, failout_key, activity_key, augment_key, step_key = jax.random.split(
+        jax.random.fold_in(keys.chunks, state.chunks), 5
+    )
+    examples = chunk.y.shape[0]
     steps = examples // batch_size
     order = jax.random.permutation(order_key, examples)[: steps * batch_size].reshape(steps, batch_size)
     survival = sample_survival(failout_key, jnp.asarray(cell.failout_rate), steps)
     draws = jax.random.uniform(activity_key, (steps, cell.present.shape[0]))
     weight = draw_weight(cell, keys.weight)
-    xs, ys = jnp.asarray(train.x), jnp.asarray(train.y)
+    xs, ys = jnp.asarray(chunk.x), jnp.asarray(chunk.y)
+    learning_rate = cell.learning_rate * cell.learning_rate_decay**state.epoch
 
-    def step(carry: tuple[Params, Any], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Params, Any], Array]:
-        params, optimizer = carry
-        indices, alive, draw = inputs
+    def step(carry: tuple[Variables, Any], inputs: tuple[Array, ...]) -> tuple[tuple[Variables, Any], Array]:
+        variables, optimizer = carry
+        number, indices, alive, draw = inputs
+        x, y = xs[indices], ys[indices]
+        if augment is not None:
+            x = augment(jax.random.fold_in(augment_key, number), x)
+        key = jax.random.fold_in(step_key, number)
 
-        def mean_loss(params: Params) -> Array:
-            logits, _ = network.apply(params, xs[indices], alive, training_wiring(cell, weight, draw))
-            return optax.softmax_cross_entropy_with_integer_labels(logits, ys[indices]).mean()
+        def mean_loss(params: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+            wiring = training_wiring(cell, weight, draw)
+            logits, _, statistics = network.apply(variables._replace(params=params), x, alive, wiring, key)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), statistics
 
-        loss, gradients = jax.value_and_grad(mean_loss)(params)
+        (loss, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(variables.params)
         updates, optimizer = OPTIMIZER.update(gradients, optimizer)
-        params = jax.tree.map(lambda p, u: p - cell.learning_rate * u, params, updates)
-        return (params, optimizer), loss
+        params = jax.tree.map(lambda p, u: p - learning_rate * u, variables.params, updates)
+        return (Variables(params, statistics), optimizer), loss
 
-    (params, optimizer), losses = jax.lax.scan(step, (state.params, state.optimizer), (order, survival, draws))
-    state = state._replace(epoch=state.epoch + 1, params=params, optimizer=optimizer)
-    accuracy = jax.lax.map(lambda a: _validate(network, params, cell, a, weight, validation), jnp.asarray(selection))
-    return _keep_best(state, accuracy), EpochMetrics(losses.mean(), accuracy)
+    (variables, optimizer), losses = jax.lax.scan(
+        step, (state.variables, state.optimizer), (jnp.arange(steps), order, survival, draws)
+    )
+    return state._replace(chunks=state.chunks + 1, variables=variables, optimizer=optimizer), losses.mean()
 
 
-def _validate(
+def validate_chunk(
     network: Network,
-    params: Params,
+    state: RunState,
     cell: Cell,
-    activity: Float[Array, ""],
-    weight: Float[Array, " hyperconnections"],
-    validation: Examples,
-) -> Float[Array, ""]:
-    """Accuracy without failures at this inference activity; survival scaling comes later and has no part in it."""
-    as_selected = cell._replace(inference_activity=activity, inference_scale=jnp.ones_like(weight))
-    wiring = inference_wiring(as_selected, weight)
+    selection: Float[Numbers, " selections"],
+    keys: RunKeys,
+    tally: Tally,
+    chunk: Examples,
+) -> Tally:
+    """Counts what is classified correctly without failures, for each selection.
+
+    Args:
+      network: static.
+      state: the run after an epoch's chunks.
+      cell: its setting; survival scaling comes later and has no part in selection.
+      selection: inference activities for each of which the best epoch is kept.
+      keys: the run's.
+      tally: of the chunks before, with a row per selection and a single mask.
+      chunk: of the validation split.
+    """
+    weight = draw_weight(cell, keys.weight)
     nothing_failed = jnp.ones((1, len(network.graph.fallible)))
-    return accuracy_under(network, params, validation, nothing_failed, wiring, 0.0, EVALUATION_BATCH)[0]
+
+    def count(inputs: tuple[Float[Array, ""], Tally]) -> Tally:
+        activity, before = inputs
+        as_selected = cell._replace(inference_activity=activity, inference_scale=jnp.ones_like(weight))
+        wiring = inference_wiring(as_selected, weight)
+        return count_correct(network, state.variables, wiring, nothing_failed, before, chunk)
+
+    return jax.lax.map(count, (jnp.asarray(selection), tally))
 
 
-def _keep_best(state: RunState, accuracy: Float[Array, " selections"]) -> RunState:
-    """Replaces the best parameters of each selection whose accuracy has risen; ties keep the earlier epoch."""
+def finish_epoch(state: RunState, accuracy: Float[Numbers, " selections"]) -> RunState:
+    """Keeps the variables for each selection whose validation accuracy has risen; ties keep the earlier epoch."""
+    epoch = state.epoch + 1
     better = accuracy > state.best_accuracy
 
     def keep(best: Array, current: Array) -> Array:
         return jnp.where(better.reshape(-1, *[1] * current.ndim), current[None], best)
 
     return state._replace(
-        best_params=jax.tree.map(keep, state.best_params, state.params),
+        epoch=epoch,
+        best=jax.tree.map(keep, state.best, state.variables),
         best_accuracy=jnp.where(better, accuracy, state.best_accuracy),
-        best_epoch=jnp.where(better, state.epoch, state.best_epoch),
+        best_epoch=jnp.where(better, epoch, state.best_epoch),
     )

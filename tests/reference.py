@@ -24,7 +24,7 @@ def forward(graph, params, x, alive, weight, present, activity):
     """Logits and whether anything arrived, for dense ReLU stages; `params` as `Network.init` makes them."""
 
     def layers(name, value, hidden_activation):
-        stack = [params[name]["params"][key] for key in sorted(params[name]["params"])] if name in params else []
+        stack = [params[name][key] for key in sorted(params[name])] if name in params else []
         for number, layer in enumerate(stack):
             value = value @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
             if hidden_activation and not (name == graph.cloud and number == len(stack) - 1):
@@ -34,7 +34,7 @@ def forward(graph, params, x, alive, weight, present, activity):
     def adapter(name, value):
         if name not in params:
             return value
-        layer = params[name]["params"]
+        layer = params[name]
         return value @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
 
     sends, output = {graph.source: True}, {graph.source: layers(graph.source, np.asarray(x, np.float64), True)}

@@ -7,9 +7,9 @@ import pytest
 
 from resilinet_jax import engine
 from resilinet_jax.cells import CellBuilder, Uniform, draw_weight
-from resilinet_jax.datasets.splits import Dataset, split_dataset
+from resilinet_jax.datasets.splits import Dataset, Examples, split_dataset
 from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
-from resilinet_jax.evaluation import Examples
+from resilinet_jax.feed import Resident
 from resilinet_jax.network import Network
 from resilinet_jax.progress import Progress
 from resilinet_jax.scenarios.health import SCENARIO
@@ -41,7 +41,7 @@ class Silent(Progress):
 
 
 def run(cells, **changes):
-    return run_cells(NETWORK, SPLITS, cells, dataclasses.replace(SETTINGS, **changes), Silent())
+    return run_cells(NETWORK, Resident(SPLITS), cells, dataclasses.replace(SETTINGS, **changes), Silent())
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_runs_differ_from_each_other(together):
 
 def test_every_run_and_seed_has_keys_of_its_own():
     (training,) = plan_trainings({"dfg": CELLS["dfg"]})
-    keys = [engine._assemble([(training, run) for run in range(3)], 1, 1, seed).keys for seed in (0, 1)]
+    keys = [engine.assemble([(training, run) for run in range(3)], 1, 1, seed).keys for seed in (0, 1)]
     data = np.concatenate([jax.random.key_data(key).reshape(-1, 2) for both in keys for key in both])
     assert len(np.unique(data, axis=0)) == 2 * 3 * 3
 
@@ -80,12 +80,12 @@ def test_the_epoch_is_selected_on_validation_and_reported_on_test(together):
     # No prediction equals the label -1, so all epochs tie at zero and the first is kept.
     blind = SPLITS.validation._replace(y=np.full_like(SPLITS.validation.y, -1))
     cells = {"resilinet": CELLS["resilinet"]}
-    tied = run_cells(NETWORK, SPLITS._replace(validation=blind), cells, SETTINGS, Silent())["resilinet"]
+    tied = run_cells(NETWORK, Resident(SPLITS._replace(validation=blind)), cells, SETTINGS, Silent())["resilinet"]
     np.testing.assert_array_equal(tied, run(cells, epochs=1)["resilinet"])
     assert (tied != together["resilinet"]).any()
     # Of seven test examples, only sevenths can be right.
     seven = Examples(SPLITS.test.x[:7], SPLITS.test.y[:7])
-    few = run_cells(NETWORK, SPLITS._replace(test=seven), cells, SETTINGS, Silent())["resilinet"][:, 0]
+    few = run_cells(NETWORK, Resident(SPLITS._replace(test=seven)), cells, SETTINGS, Silent())["resilinet"][:, 0]
     np.testing.assert_allclose(few * 7, np.round(few * 7), atol=1e-5)
     assert (few > 0).all()
 
@@ -108,11 +108,11 @@ def test_survival_scaling_reaches_the_evaluation_and_nothing_else():
 
 
 def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
-    monkeypatch.setattr(engine, "PASS_EXAMPLES", 2 * 320)
+    monkeypatch.setattr(engine, "PASS_FLOPS", 1)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         run({name: CELLS[name] for name in ("vanilla", "dfg")}, runs=2, epochs=1)
     compiled = [record.getMessage() for record in caplog.records]
-    assert sum(message.startswith("Compiling jit(epoch)") for message in compiled) == 1
+    assert sum(message.startswith("Compiling jit(train)") for message in compiled) == 1
 
 
 def test_passes_cover_every_model_once_and_evenly():
@@ -168,7 +168,7 @@ def test_the_training_function_compiles_once_for_all_sweeps(caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         accuracy = run(cells, runs=1)
     compiled = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling jit(")]
-    for function in ("start", "epoch", "evaluate"):
+    for function in ("start", "train", "validate", "finish_epoch", "test"):
         assert sum(message.startswith(f"Compiling jit({function})") for message in compiled) == 1, compiled
     # Cells that share a training differ at inference.
     assert (accuracy["skip_activity/activity_1_add"] != accuracy["skip_activity/activity_1_select"]).any()

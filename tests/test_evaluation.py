@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resilinet_jax import evaluation
 from resilinet_jax.cells import Wiring
+from resilinet_jax.datasets.splits import Examples, chance_accuracy
 from resilinet_jax.errors import UserError
-from resilinet_jax.evaluation import Examples, accuracy_under, average_accuracy, chance_accuracy
+from resilinet_jax.evaluation import accuracy_of, average_accuracy, count_correct, empty_tally
 from resilinet_jax.failout import failure_combinations
 from resilinet_jax.network import Network
 from resilinet_jax.stages import DenseStage, dense
@@ -65,21 +67,26 @@ def test_chance_accuracy_is_the_expectation_of_guessing():
     assert chance_accuracy(train, test) == pytest.approx(0.75 * 0.25 + 0.25 * 0.5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 10, 64])
-def test_accuracy_under_masks_matches_a_numpy_loop(batch_size):
+@pytest.mark.parametrize(("batch_size", "stack"), [(1, None), (4, 1), (10, 3), (64, None)])
+def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, stack, monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH", batch_size)
     rng = np.random.default_rng(5)
     stages = {node: DenseStage(1, 6, 4 if node == "n4" else None) for node in CHAIN.order[1:]}
     network = Network(CHAIN, stages, {"i->n2": dense(6)})
     x, y = rng.normal(size=(10, 3)).astype(np.float32), rng.integers(0, 4, 10).astype(np.int32)
-    params = network.init(jax.random.key(1), x)
+    variables = network.init(jax.random.key(1), x)
     edges = len(CHAIN.hyperconnections)
     wiring = Wiring(jnp.ones(edges), jnp.ones(edges), jnp.zeros(edges))
     masks = failure_combinations(CHAIN.fallible)
-    got = accuracy_under(network, params, Examples(x, y), jnp.asarray(masks), wiring, 0.123, batch_size)
+    tally = empty_tally(len(masks))
+    for part in (slice(0, 6), slice(6, None)):  # as it comes in chunks
+        chunk = Examples(x[part], y[part])
+        tally = count_correct(network, variables, wiring, jnp.asarray(masks), tally, chunk, stack)
+    got = accuracy_of(tally, len(y), 0.123)
     expected = []
     for mask in masks:
         logits, arrived = forward(
-            CHAIN, params, x, dict(zip(CHAIN.fallible, mask)), np.ones(edges), np.ones(edges), np.zeros(edges)
+            CHAIN, variables.params, x, dict(zip(CHAIN.fallible, mask)), np.ones(edges), np.ones(edges), np.zeros(edges)
         )
         expected.append((logits.argmax(-1) == y).mean() if arrived else 0.123)
     assert len(set(expected)) > 2

@@ -14,8 +14,8 @@ def asked(monkeypatch):
     """What the engine would have been asked to run; it answers with accuracies made up on the spot."""
     seen = {}
 
-    def answer(network, splits, cells, training, progress):
-        seen.update(network=network, splits=splits, cells=cells, training=training)
+    def answer(network, feed, cells, training, progress):
+        seen.update(network=network, splits=feed._splits, cells=cells, training=training)
         return {name: np.full((training.runs, 8), 0.5) for name in cells}
 
     monkeypatch.setattr(experiment, "run_cells", answer)

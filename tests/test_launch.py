@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,6 +9,8 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+
+from resilinet_jax.settings import Settings
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -46,8 +49,8 @@ def test_list_names_every_sweep():
 
 def test_help_names_every_flag():
     text = launch("--help").stdout
-    flags = "sweep scenario dataset data_dir split preset runs epochs batch_size learning_rate failout_rate"
-    for flag in f"{flags} hidden_units train_examples seed results_dir overwrite".split():
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    for flag in fields | {"huge_pages"}:
         assert f"--{flag}:" in text or f"--[no]{flag}:" in text, flag
 
 
@@ -60,7 +63,7 @@ def test_help_names_every_flag():
         (["--sweep=all", "--scenario=helth"], "unknown scenario 'helth'; did you mean health?"),
         (["--sweep=all", "--preset=fast"], "unknown preset 'fast'"),
         (["--sweep=all", "--split=rows"], "unknown split 'rows'"),
-        (["--sweep=all", "--dataset=mheath"], "unknown --dataset=mheath"),
+        (["--sweep=all", "--dataset=mheath"], "--dataset=mheath is unknown to --scenario=health"),
         (["--sweep=all", "--dataset=none.npz"], "no such file"),
         (["--sweep=all", "--data_dir=nowhere"], "--data_dir=nowhere: no such folder"),
         (["--sweep=all", "--runs=0"], "--runs must be an integer of at least 1, got 0"),
@@ -73,6 +76,14 @@ def test_help_names_every_flag():
         (["--sweep=all", "--learning_rate=nan"], "--learning_rate must be positive"),
         (["--sweep=all", "--failout_rate=1.5"], "--failout_rate must be in [0, 1], got 1.5"),
         (["--sweep=all", "--failout_rate=x"], "expected a number, got 'x'"),
+        (["--sweep=all", "--learning_rate_decay=1.1"], "--learning_rate_decay must be in (0, 1], got 1.1"),
+        (["--sweep=all", "--alpha=0.5"], "--alpha means nothing to --scenario=health; its network has --hidden_units"),
+        (["--sweep=all", "--augment"], "--augment means nothing to --scenario=health"),
+        (["--sweep=all", "--scenario=cifar10", "--hidden_units=5"], "its network has --alpha, --image_size"),
+        (["--sweep=all", "--scenario=cifar10", "--alpha=0"], "--alpha must be positive, got 0"),
+        (["--sweep=all", "--scenario=cifar10", "--image_size=0"], "--image_size must be"),
+        (["--sweep=all", "--scenario=cifar10", "--dataset=mhealth"], "expected auto, digits, cifar10"),
+        (["--sweep=all", "--scenario=cifar10", "--split=subject"], "have no subjects"),
         (["--sweep=all", "--seed=-1"], "--seed must be in"),
         (["--sweep=all", "--overwrite=maybe"], "overwrite=maybe"),
         (["--sweep=all", "--swep=x"], "swep"),
@@ -130,7 +141,7 @@ def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz):
     assert set(frame.query("cell == 'resilinet'").failout_rate) == {0.25}
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["settings"]["seed"] == 0
-    assert settings["preset"]["hidden_units"] == 8
+    assert settings["preset"]["network"]["hidden_units"] == 8
     assert settings["dataset"]["fingerprint"]
     # Six subjects of a hundred rows: four, one and one.
     assert settings["examples"] == {"train": 400, "validation": 100, "test": 100}

@@ -5,8 +5,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from resilinet_jax.datasets import load_dataset
+from resilinet_jax.datasets import download
 from resilinet_jax.datasets.mhealth import recordings
+from resilinet_jax.datasets.readings import load_dataset
 from resilinet_jax.errors import UserError
 
 # Published rows per label, typed from the data set's own description, labels 1 to 12.
@@ -117,14 +118,14 @@ def test_no_network_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
         assert timeout <= 5
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(recordings.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(download.urllib.request, "urlopen", unreachable)
     with pytest.raises(UserError, match=r"can't download mHealth \(Name or service not known\); fetch it by hand"):
         load_dataset("mhealth", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_download_is_refused_and_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(recordings.urllib.request, "urlopen", lambda url, timeout: io.BytesIO(b"<html>moved</html>"))
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda url, timeout: io.BytesIO(b"<html>moved</html>"))
     with pytest.raises(UserError, match="SHA-256 differs"):
         recordings.load_recordings(tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

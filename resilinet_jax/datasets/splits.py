@@ -7,10 +7,18 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from resilinet_jax.errors import UserError
-from resilinet_jax.evaluation import Examples, chance_accuracy
+
+PADDING = -1  # a label that no prediction equals
+
+
+class Examples(NamedTuple):
+    """Inputs and their labels 0..C-1, on the host or on devices."""
+
+    x: Num[Array | np.ndarray, "examples *features"]
+    y: Int[Array | np.ndarray, " examples"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Dataset:
 
 
 class Splits(NamedTuple):
-    """Standardised splits.
+    """A data set ready to train on.
 
     Attributes:
       train, validation, test: as their names say.
@@ -113,3 +121,14 @@ def _subject_parts(dataset: Dataset, rng: np.random.Generator) -> tuple[np.ndarr
     held_out = max(1, round(0.1 * len(subjects)))
     groups = np.split(subjects, [len(subjects) - 2 * held_out, len(subjects) - held_out])
     return tuple(rng.permutation(np.flatnonzero(np.isin(dataset.subject, group))) for group in groups)
+
+
+def chance_accuracy(train: Int[Array | np.ndarray, " train"], test: Int[Array | np.ndarray, " test"]) -> float:
+    """Expected accuracy of guessing by the training class frequencies: sum_c p_train(c) p_test(c)."""
+    classes = int(max(train.max(), test.max())) + 1
+    return chance_of_counts(*(np.bincount(np.asarray(labels), minlength=classes) for labels in (train, test)))
+
+
+def chance_of_counts(train: Int[np.ndarray, " classes"], test: Int[np.ndarray, " classes"]) -> float:
+    """The same from the number of examples per class."""
+    return float(train / train.sum() @ (test / test.sum()))

@@ -1,4 +1,7 @@
-"""Scenarios by name: a network over a graph, failure settings, and how it is trained."""
+"""Scenarios by name: a network over a graph, failure settings, data, and how it is trained.
+
+A scenario's module imports what it needs when it is called, so that naming one costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resilinet_jax.feed import Feed
     from resilinet_jax.network import Network
+    from resilinet_jax.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +25,12 @@ class Preset:
       runs: seeds per cell.
       epochs: passes over the training split.
       batch_size: examples per step.
-      learning_rate: Adam's.
+      learning_rate: Adam's in the first epoch.
+      learning_rate_decay: factor on it after each epoch.
       failout_rate: where a sweep does not vary it.
-      hidden_units: width of the dense layers.
       train_examples: at most so many; None for all.
+      augment: whether images are rotated, shifted and flipped at random in training.
+      network: the flags that size this scenario's network, with their values.
     """
 
     runs: int
@@ -31,8 +38,31 @@ class Preset:
     batch_size: int
     learning_rate: float
     failout_rate: float
-    hidden_units: int
     train_examples: int | None
+    network: Mapping[str, Any]
+    learning_rate_decay: float = 1.0
+    augment: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A scenario's data, ready to train on.
+
+    Attributes:
+      feed: hands out the examples.
+      classes: number of classes.
+      name: how reports call it, e.g. `synthetic`.
+      told: what it is, in a line.
+      rows: examples in all, before any were left out.
+      fingerprint: of the data itself, to tell whether two results rest on the same.
+    """
+
+    feed: Feed
+    classes: int
+    name: str
+    told: str
+    rows: int
+    fingerprint: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +71,28 @@ class Scenario:
 
     Attributes:
       name: as given by `--scenario`.
-      build_network: the network for a number of classes and a number of hidden units.
+      datasets: what `--dataset` may be besides `auto`; a suffix such as `.npz` stands for files.
+      load: the data for the settings and the preset as the flags changed it.
+      build_network: the network for a number of classes, and what `Preset.network` holds.
       failure_settings: by name, the failure probability of nodes by name; those not named never fail.
       presets: by name; `paper` is the paper's own.
+      huge_pages: whether training on CPU gains by the settings of `resilinet_jax.memory`.
+      compiler_options: of XLA, for this network on the default backend.
     """
 
     name: str
-    build_network: Callable[[int, int], Network]
+    datasets: tuple[str, ...]
+    load: Callable[[Settings, Preset], Data]
+    build_network: Callable[..., Network]
     failure_settings: Mapping[str, Mapping[str, float]]
     presets: Mapping[str, Preset]
+    huge_pages: bool = False
+    compiler_options: Callable[[], Mapping[str, bool]] = dict
 
 
 def scenario_names() -> list[str]:
     """All scenarios: the modules of this package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def load_scenario(name: str) -> Scenario:

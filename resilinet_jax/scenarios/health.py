@@ -3,16 +3,25 @@
 Paper: Yousefpour et al. 2020, sections 3.1 and 3.2, Fig. 3a, Table 1. Its epochs are not given there.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from resilinet_jax.graph import build_chain
-from resilinet_jax.network import Network
-from resilinet_jax.scenarios import Preset, Scenario
-from resilinet_jax.stages import DenseStage, dense
+from resilinet_jax.scenarios import Data, Preset, Scenario
+
+if TYPE_CHECKING:
+    from resilinet_jax.network import Network
+    from resilinet_jax.settings import Settings
 
 LAYERS = {"n1": 1, "n2": 2, "n3": 3, "n4": 4}
 
 
 def build_network(classes: int, hidden_units: int) -> Network:
     """The chain i -> n1 -> n2 -> n3 -> n4 with skips i->n2, n1->n3, n2->n4; the softmax head on n4."""
+    from resilinet_jax.network import Network
+    from resilinet_jax.stages import DenseStage, dense
+
     graph = build_chain(("i", *LAYERS))
     stages = {
         node: DenseStage(layers, hidden_units, classes if node == graph.cloud else None)
@@ -22,8 +31,21 @@ def build_network(classes: int, hidden_units: int) -> Network:
     return Network(graph, stages, {"i->n2": dense(hidden_units)})
 
 
+def load(settings: Settings, preset: Preset) -> Data:
+    """Readings of sensors, kept on the device."""
+    from resilinet_jax.datasets.readings import load_dataset
+    from resilinet_jax.datasets.splits import split_dataset
+    from resilinet_jax.feed import Resident
+
+    dataset, told = load_dataset(settings.dataset, settings.data_folder)
+    splits = split_dataset(dataset, settings.split, settings.seed, preset.train_examples)
+    return Data(Resident(splits), splits.classes, dataset.name, told, len(dataset.y), dataset.fingerprint())
+
+
 SCENARIO = Scenario(
     name="health",
+    datasets=("synthetic", "mhealth", ".npz"),
+    load=load,
     build_network=build_network,
     failure_settings={
         "no failure": {},
@@ -38,8 +60,8 @@ SCENARIO = Scenario(
             batch_size=1024,
             learning_rate=0.001,
             failout_rate=0.05,
-            hidden_units=250,
             train_examples=None,
+            network={"hidden_units": 250},
         ),
         # Sized for two cores: the failout-rate sweep trains in two minutes and shows the paper's pattern.
         "quick": Preset(
@@ -48,8 +70,8 @@ SCENARIO = Scenario(
             batch_size=256,
             learning_rate=0.001,
             failout_rate=0.05,
-            hidden_units=100,
             train_examples=20_000,
+            network={"hidden_units": 100},
         ),
     },
 )

@@ -6,13 +6,10 @@ Source: Banos et al. 2015, "mHealthDroid"; UCI Machine Learning Repository, data
 from __future__ import annotations
 
 import collections
-import hashlib
-import http.client
 import io
 import os
 import pathlib
 import re
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -22,6 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from resilinet_jax.datasets.download import download
 from resilinet_jax.errors import UserError
 
 URL = "https://archive.ics.uci.edu/static/public/319/mhealth+dataset.zip"
@@ -31,7 +29,6 @@ CHANNELS = 23
 # Rows per label 1..12 over all subjects; rows labelled 0 belong to no activity.
 ROWS_PER_LABEL = dict.fromkeys(range(1, 13), 30_720) | {6: 28_315, 7: 29_441, 8: 29_337, 12: 10_342}
 LOG = re.compile(r"(?:^|/)mHealth_subject(\d+)\.log$")
-TIMEOUT = 5.0  # seconds without an answer until a download is given up
 
 
 class Recording(NamedTuple):
@@ -56,7 +53,7 @@ def load_recordings(data_dir: str | os.PathLike[str], source: pathlib.Path | Non
     if not logs and source is not None:
         raise UserError(f"{source}: no mHealth_subject1.log ... 10.log in it, nor a zip that holds them")
     if not logs:
-        logs = _read_logs(_download(data_dir / "downloads" / "mhealth"))
+        logs = _read_logs(download(URL, SHA256, data_dir / "downloads" / "mhealth" / "mhealth+dataset.zip", "mHealth"))
     missing = [f"mHealth_subject{subject}.log" for subject in SUBJECTS if subject not in logs]
     if missing:
         raise UserError(f"mHealth is incomplete: {', '.join(missing)} missing; fetch the whole archive from {URL}")
@@ -131,25 +128,3 @@ def _parse(name: str, log: bytes) -> Recording:
         raise UserError(f"{name}: row {row} holds a reading that is not a finite number")
     active = table[table[:, -1] != 0]
     return Recording(active[:, :-1], active[:, -1].astype(np.int32) - 1)
-
-
-def _download(folder: pathlib.Path) -> pathlib.Path:
-    """Fetches the published zip into `folder`, whole or not at all."""
-    target, part = folder / "mhealth+dataset.zip", folder / f"mhealth.{os.getpid()}.part"
-    remedy = f"fetch it by hand and give its folder as --data_dir: {URL}"
-    digest = hashlib.sha256()
-    try:
-        with urllib.request.urlopen(URL, timeout=TIMEOUT) as response:
-            folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                while block := response.read(1 << 20):
-                    digest.update(block)
-                    file.write(block)
-    except (OSError, http.client.HTTPException) as error:  # URLError and time-outs among the first
-        part.unlink(missing_ok=True)
-        raise UserError(f"can't download mHealth ({getattr(error, 'reason', error)}); {remedy}") from None
-    if digest.hexdigest() != SHA256:
-        part.unlink()
-        raise UserError(f"the downloaded mHealth archive is not the published one (SHA-256 differs); {remedy}")
-    part.replace(target)
-    return target

@@ -1,0 +1,109 @@
+"""The CIFAR-10 scenario's network and training step in PyTorch: what an engineer would write there.
+
+Channels-last, fused Adam, masks by multiplication, random batches gathered from uint8 images in memory.
+`python -m benchmarks.training` runs it in a process of its own; `benchmarks.parity` trains it on real data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LAYERS = (
+    ((64, 1), (128, 1), (128, 1)),
+    ((256, 2), (256, 1), (512, 2), (512, 1), (512, 1)),
+    ((512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1)),
+)
+
+
+class SameConv2d(nn.Conv2d):
+    """A 3x3 convolution that pads as Keras' and XLA's `same` do: at stride 2, after an even size, not before."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, groups: int = 1):
+        super().__init__(inputs, outputs, 3, stride, padding=1 if stride == 1 else 0, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolved."""
+        return super().forward(x if self.stride == (1, 1) else nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+def _normalised(convolution: nn.Module, filters: int) -> list[nn.Module]:
+    return [convolution, nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01), nn.ReLU6(inplace=True)]
+
+
+class ResiliNet(nn.Module):
+    """MobileNetV1 over m1, m2, m3 with skips i->m2 and m1->m3."""
+
+    def __init__(self, alpha: float, classes: int = 10):
+        super().__init__()
+        scaled = lambda filters: int(filters * alpha)  # noqa: E731
+        self.stem = nn.Sequential(*_normalised(SameConv2d(3, scaled(32), 1), scaled(32)))
+        stages, width = [], scaled(32)
+        for node in LAYERS:
+            parts: list[nn.Module] = []
+            for filters, stride in node:
+                parts += _normalised(SameConv2d(width, width, stride, groups=width), width)
+                parts += _normalised(nn.Conv2d(width, scaled(filters), 1, bias=False), scaled(filters))
+                width = scaled(filters)
+            stages.append(nn.Sequential(*parts))
+        self.stages = nn.ModuleList(stages)
+        self.skips = nn.ModuleList(
+            [nn.Conv2d(scaled(32), scaled(128), 1), nn.Conv2d(scaled(128), scaled(512), 1, stride=4)]
+        )
+        self.head = nn.Linear(width, classes)
+        for module in self.modules():  # Keras' initialisation
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                area = module.kernel_size[0] ** 2 if isinstance(module, nn.Conv2d) else 1
+                depthwise = isinstance(module, nn.Conv2d) and module.groups > 1
+                inputs = module.weight.shape[0] if depthwise else module.weight.shape[1]
+                outputs = 1 if depthwise else module.weight.shape[0]
+                limit = (6 / (area * (inputs + outputs))) ** 0.5
+                nn.init.uniform_(module.weight, -limit, limit)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, alive: Tensor, active: Tensor) -> Tensor:
+        """Logits; `alive` holds m1's and m2's survival, `active` the skips' gates (0: as vanilla)."""
+        source = self.stem(x)
+        m1 = alive[0] * self.stages[0](source)
+        m2 = alive[1] * self.stages[1](m1 + active[0] * self.skips[0](source))
+        m3 = self.stages[2](m2 + active[1] * self.skips[1](m1))
+        return self.head(nn.functional.dropout(m3.mean((2, 3)), 1e-3, self.training))
+
+
+def training_step(model: ResiliNet, compiled: bool) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """One step of Adam on a batch of uint8 images, for `alive` and `active` of this step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
+    forward = torch.compile(model) if compiled else model
+
+    def step(x: Tensor, y: Tensor, alive: Tensor, active: Tensor) -> Tensor:
+        images = (x.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        loss = nn.functional.cross_entropy(forward(images, alive, active), y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def peer_turn(batch_size: int, alpha: float, compiled: bool) -> Callable[[int], None]:
+    """A function that trains one model for a number of steps on made-up images."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    xs = torch.from_numpy(rng.integers(0, 256, (8 * batch_size, 32, 32, 3), dtype=np.uint8))
+    ys = torch.from_numpy(rng.integers(0, 10, len(xs)))
+    step = training_step(ResiliNet(alpha).to(memory_format=torch.channels_last), compiled)
+
+    def turn(count: int) -> None:
+        total = torch.zeros(())
+        alive, active = (torch.rand(count, 2) >= 0.05).float(), (torch.rand(count, 2) < 0.5).float()
+        for number in range(count):
+            indices = torch.randperm(len(ys))[:batch_size]
+            total += step(xs[indices], ys[indices], alive[number], active[number])
+        float(total)
+
+    return turn

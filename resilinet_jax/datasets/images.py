@@ -1,0 +1,129 @@
+"""Data sets of small images, which fit the device: CIFAR-10, and handwritten digits as the embedded default."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from resilinet_jax.datasets.cifar10 import NAME as CIFAR10
+from resilinet_jax.datasets.cifar10 import prepare_cifar10
+from resilinet_jax.datasets.cifar10.archive import find_archive
+from resilinet_jax.datasets.folder import default_data_dir
+from resilinet_jax.datasets.prepared import PreparedSplit, decode_image, find_prepared, square
+from resilinet_jax.datasets.splits import Examples, Splits, chance_accuracy
+from resilinet_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """A data set of images in memory.
+
+    Attributes:
+      name: how reports call it.
+      told: what it is, in a line.
+      train, test: uint8 pixels and labels; the last tenth of `train` is for validation.
+    """
+
+    name: str
+    told: str
+    train: Examples
+    test: Examples
+
+    @property
+    def rows(self) -> int:
+        """Number of images."""
+        return len(self.train.y) + len(self.test.y)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels and labels, shortened to 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for array in (*self.train, *self.test):
+            digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+    def split(self, seed: int, train_examples: int | None = None) -> Splits:
+        """The last tenth of the training images for validation, as SPEC has it for CIFAR-10.
+
+        Args:
+          seed: of the choice where `train_examples` limits it.
+          train_examples: at most so many for training, drawn at random; None for all.
+
+        Raises:
+          UserError: if a split would be empty.
+        """
+        total = len(self.train.y)
+        held_out = round(0.1 * total)
+        if not held_out or not len(self.test.y):
+            raise UserError(f"{self.name}: {total} training and {len(self.test.y)} test images are too few; bring more")
+        chosen = np.arange(total - held_out)
+        if train_examples is not None and train_examples < len(chosen):
+            chosen = np.random.default_rng(seed).permutation(chosen)[:train_examples]
+        train, validation = (
+            Examples(self.train.x[part], self.train.y[part]) for part in (chosen, np.arange(total - held_out, total))
+        )
+        classes = int(max(self.train.y.max(), self.test.y.max())) + 1
+        return Splits(train, validation, self.test, classes, chance_accuracy(train.y, self.test.y))
+
+
+def load_images(name: str, data_dir: pathlib.Path | None, size: int) -> Images:
+    """Loads a data set, and says in a line which it is.
+
+    Args:
+      name: `cifar10`; `digits`; or `auto`: CIFAR-10 if there is any in `data_dir`, else `digits`.
+      data_dir: TFDS' folder, or where the archive of CIFAR-10 lies; None for TFDS' default.
+      size: of the images, in pixels.
+
+    Raises:
+      UserError: if it can't be had, or `data_dir` was given and holds no CIFAR-10.
+    """
+    folder = data_dir or default_data_dir()
+    reason = ""
+    if name == "auto":
+        has_cifar10 = find_prepared(folder, CIFAR10) or find_archive(folder)
+        if data_dir is not None and not has_cifar10:
+            raise UserError(
+                f"--data_dir={data_dir}: no CIFAR-10 in it, neither prepared by TFDS (cifar10/<version>/"
+                "dataset_info.json) nor its archive cifar-10-binary.tar.gz; without the flag, digits are used"
+            )
+        name = CIFAR10 if has_cifar10 else "digits"
+        reason = "" if has_cifar10 else f" (no CIFAR-10 in {folder}; see --dataset)"
+    if name == "digits":
+        return _load_digits(size, reason)
+    prepared = prepare_cifar10(folder)
+    train, test = (_read(PreparedSplit(prepared, split), size) for split in ("train", "test"))
+    return Images(name, f"{name}, {_counts(train, test, size)}, from {prepared}", train, test)
+
+
+def _read(split: PreparedSplit, size: int) -> Examples:
+    examples = split.read(range(len(split)))
+    x = np.stack(
+        [square(decode_image(e["image"], f"{split.name} {number}"), size) for number, e in enumerate(examples)]
+    )
+    return Examples(x, np.array([e["label"] for e in examples], np.int32))
+
+
+def _load_digits(size: int, reason: str) -> Images:
+    """The handwritten digits that scikit-learn brings: 8x8 pixels in 17 shades, drawn larger.
+
+    A sixth, drawn once and for all, is for the test.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    shades = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    x = np.stack([np.asarray(Image.fromarray(each).resize((size, size), Image.Resampling.BILINEAR)) for each in shades])
+    x = np.repeat(x[..., None], 3, -1)
+    y = digits.target.astype(np.int32)
+    shuffled = np.random.default_rng(0).permutation(len(y))
+    cut = len(y) // 6
+    train, test = (Examples(x[part], y[part]) for part in (shuffled[cut:], shuffled[:cut]))
+    told = f"digits, handwritten ones from scikit-learn (not CIFAR-10), {_counts(train, test, size)}{reason}"
+    return Images("digits", told, train, test)
+
+
+def _counts(train: Examples, test: Examples, size: int) -> str:
+    return f"{len(train.y):,} training and {len(test.y):,} test images at {size}x{size}"

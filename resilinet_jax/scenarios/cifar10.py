@@ -1,0 +1,66 @@
+"""CIFAR-10: MobileNetV1 over two nodes and the cloud, on small images.
+
+Paper: Yousefpour et al. 2020, sections 3.1, 3.2 and 3.4. Its epochs are not given there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilinet_jax.scenarios import Data, Preset, Scenario
+from resilinet_jax.scenarios._mobilenet import FAILURE_SETTINGS, build_mobilenet, compiler_options
+
+if TYPE_CHECKING:
+    from resilinet_jax.network import Network
+    from resilinet_jax.settings import Settings
+
+
+def build_network(classes: int, alpha: float, image_size: int) -> Network:
+    """MobileNetV1 with stride 1 in the stem and in stacked layer 2; the size of the images changes nothing in it."""
+    del image_size
+    return build_mobilenet(classes, alpha, small_images=True)
+
+
+def load(settings: Settings, preset: Preset) -> Data:
+    """Small images, kept on the device."""
+    from resilinet_jax.datasets.augmentation import random_affine
+    from resilinet_jax.datasets.images import load_images
+    from resilinet_jax.feed import Resident
+
+    images = load_images(settings.dataset, settings.data_folder, preset.network["image_size"])
+    splits = images.split(settings.seed, preset.train_examples)
+    feed = Resident(splits, random_affine if preset.augment else None)
+    return Data(feed, splits.classes, images.name, images.told, images.rows, images.fingerprint())
+
+
+SCENARIO = Scenario(
+    name="cifar10",
+    datasets=("digits", "cifar10"),
+    load=load,
+    build_network=build_network,
+    failure_settings=FAILURE_SETTINGS,
+    presets={
+        "paper": Preset(
+            runs=10,
+            epochs=75,
+            batch_size=128,
+            learning_rate=0.001,
+            failout_rate=0.05,
+            train_examples=None,
+            augment=True,
+            network={"alpha": 0.75, "image_size": 32},
+        ),
+        "quick": Preset(
+            runs=2,
+            epochs=12,
+            batch_size=128,
+            learning_rate=0.001,
+            failout_rate=0.05,
+            train_examples=8_000,
+            augment=False,
+            network={"alpha": 0.25, "image_size": 32},
+        ),
+    },
+    huge_pages=True,
+    compiler_options=compiler_options,
+)

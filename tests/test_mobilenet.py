@@ -1,0 +1,185 @@
+"""The distributed MobileNetV1: its shapes, and what a failed node leaves untouched."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resilinet_jax import stages
+from resilinet_jax.cells import Wiring, make_cell
+from resilinet_jax.datasets.splits import Examples
+from resilinet_jax.network import Network
+from resilinet_jax.ops import PLAIN
+from resilinet_jax.scenarios import load_scenario
+from resilinet_jax.scenarios._mobilenet import build_mobilenet
+from resilinet_jax.stages import Layer, MobileNetStage, PointwiseAdapter, Stem
+from resilinet_jax.training import initial_state, run_keys, train_chunk
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (8, 6, 6, 3)).astype(np.uint8)
+LABELS = RNG.integers(0, 3, 8).astype(np.int32)
+GRAPH = build_mobilenet(3, 0.1, small_images=True).graph
+# Its graph with fewer layers, which compile faster; one of them strided.
+NETWORK = Network(
+    GRAPH,
+    {
+        "i": Stem(4, 1),
+        "m1": MobileNetStage((Layer(5, 1),)),
+        "m2": MobileNetStage((Layer(6, 2),)),
+        "m3": MobileNetStage((Layer(7, 1),), 3),
+    },
+    {"i->m2": PointwiseAdapter(5, 1), "m1->m3": PointwiseAdapter(6, 2)},
+)
+ADD = Wiring(*(jnp.ones(len(GRAPH.hyperconnections)) for _ in Wiring._fields))
+
+
+START = jax.jit(lambda keys: initial_state(NETWORK, keys, IMAGES[:1], 1))
+STEP = jax.jit(lambda state, cell, keys: train_chunk(NETWORK, None, 8, state, cell, keys, Examples(IMAGES, LABELS))[0])
+LOSS = jax.jit(
+    jax.grad(lambda v, survival: (NETWORK.apply(v, IMAGES, survival, ADD, jax.random.key(1)).logits ** 2).sum())
+)
+
+
+def trained(rates, seed=0, start=START, step=STEP, **settings):
+    """A run before and after one step in which nodes fail with certainty or not at all."""
+    cell = jax.tree.map(jnp.asarray, make_cell(GRAPH, failout_rate=rates, **settings))
+    keys = run_keys(0, seed)
+    before = start(keys)
+    return before.variables, step(before, cell, keys).variables
+
+
+def moved(before, after):
+    """Names whose leaves all differ; a name is missing if none does."""
+    changed = {
+        name: [bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (before[name], after[name])))]
+        for name in before
+    }
+    assert all(len(set(flags)) == 1 for flags in changed.values()), changed
+    return {name for name, flags in changed.items() if all(flags)}
+
+
+class TestShapes:
+    @pytest.mark.parametrize(("alpha", "parameters"), [(1.0, 3_228_864), (0.75, 1_832_976), (0.25, 218_544)])
+    def test_parameters_are_those_of_keras(self, alpha, parameters):
+        # keras.applications.MobileNet(include_top=False) reports these, running statistics included.
+        variables = jax.eval_shape(
+            lambda key: build_mobilenet(1000, alpha, small_images=False).init(key, jnp.zeros((1, 160, 160, 3))),
+            jax.random.key(0),
+        )
+        count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+        head = count(variables.params["m3"]["Dense_0"])
+        adapters = sum(count(variables.params[name]) for name in ("i->m2", "m1->m3"))
+        normalised = 27  # each counts its steps, which Keras doesn't
+        assert count(variables) - head - adapters - normalised == parameters
+
+    @pytest.mark.parametrize(
+        ("scenario", "size", "expected"),
+        [
+            ("cifar10", 32, {"i": (8, 32), "m1": (32, 32), "m2": (128, 8)}),
+            ("imagenet", 160, {"i": (8, 80), "m1": (32, 40), "m2": (128, 10)}),
+        ],
+    )
+    def test_feature_maps_between_nodes(self, scenario, size, expected):
+        network = load_scenario(scenario).build_network(10, alpha=0.25, image_size=size)
+        x = jnp.zeros((1, size, size, 3))
+        variables = jax.eval_shape(network.init, jax.random.key(0), x)
+        value = x
+        for node, (channels, side) in expected.items():
+            given = {"params": variables.params[node], "batch_stats": variables.statistics[node]}
+            value = jax.eval_shape(lambda g, v, n=node: network.stages[n].apply(g, v, False), given, value)
+            assert value.shape == (channels, side, side, 1)
+
+
+class TestAFailedNode:
+    def test_moves_neither_its_parameters_nor_its_statistics(self):
+        everything = {"i", "m1", "m2", "m3"}
+        for rates, failed, silent_edges in [
+            ({}, set(), {"i->m2", "m1->m3"}),  # select: skips are silent while everything is alive
+            ({"m1": 1.0}, {"m1"}, {"m1->m3"}),
+            ({"m2": 1.0}, {"m2"}, {"i->m2"}),
+        ]:
+            before, after = trained(rates)
+            alive = (everything | {"i->m2", "m1->m3"}) - silent_edges - failed
+            assert moved(before.params, after.params) == alive
+            assert moved(before.statistics, after.statistics) == everything - failed
+
+    def test_gets_zero_gradients(self):
+        variables = START(run_keys(0, 0)).variables
+        gradient = LOSS(variables, jnp.array([0.0, 1.0])).params
+        assert not any(leaf.any() for leaf in jax.tree.leaves(gradient["m1"]))
+        assert any(leaf.any() for leaf in jax.tree.leaves(gradient["i->m2"]))
+        alive = LOSS(variables, jnp.ones(2)).params
+        assert all(leaf.any() for leaf in jax.tree.leaves(alive["m1"]))
+
+    @pytest.mark.parametrize("training_key", [None, jax.random.key(1)], ids=["inference", "training"])
+    def test_sends_exact_zeros(self, training_key):
+        # m2 and the cloud must see just what they would see if m1 and its hyperconnections did not exist.
+        variables = START(run_keys(0, 0)).variables
+        # Biases of normalisation are what leaks; give them a value.
+        shifted = jax.tree.map(lambda leaf: leaf + 0.5, variables.params)
+        variables = variables._replace(params=shifted)
+        lone = dict(zip(("m1->m2", "m1->m3"), (0.0, 0.0)))
+        absent = ADD._replace(
+            present=jnp.array([lone.get(edge.name, 1.0) for edge in GRAPH.hyperconnections], jnp.float32)
+        )
+        failed = NETWORK.apply(variables, IMAGES, jnp.array([0.0, 1.0]), ADD, training_key)
+        missing = NETWORK.apply(variables, IMAGES, jnp.array([1.0, 1.0]), absent, training_key)
+        np.testing.assert_array_equal(failed.logits, missing.logits)
+        assert failed.logits.any()
+
+    def test_leaves_stacked_runs_in_which_it_lives_alone(self):
+        rates = [{"m1": 1.0}, {"m2": 1.0}, {}]
+        cells = [
+            jax.tree.map(jnp.asarray, make_cell(GRAPH, failout_rate=rate, training_activity=1.0)) for rate in rates
+        ]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cells)
+        keys = jax.vmap(lambda run: run_keys(0, run))(jnp.arange(3))
+        before = jax.vmap(START)(keys)
+        after = jax.jit(jax.vmap(STEP))(before, stacked, keys)
+        for run, failed in enumerate(({"m1"}, {"m2"}, set())):
+            first, last = (jax.tree.map(lambda leaf, r=run: leaf[r], s.variables) for s in (before, after))
+            assert moved(first.statistics, last.statistics) == {"i", "m1", "m2", "m3"} - failed
+            assert {"m1", "m2"} - moved(first.params, last.params) == failed
+            # Each run of the stack equals the run alone, but for rounding, which Adam's first step may blow up.
+            _, alone = trained(rates[run], seed=run, training_activity=1.0)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), last.statistics, alone.statistics)
+
+
+def test_running_statistics_are_averages_that_fade_and_serve_at_inference():
+    module, batches = (
+        stages.NormaliseRelu6(),
+        [jnp.asarray(RNG.normal(k, k, (2, 3, 4, 5)), jnp.float32) for k in (1, 2, 3)],
+    )
+    variables = module.init(jax.random.key(0), batches[0], False)
+    for x in batches:
+        output, updated = module.apply(variables, x, True, mutable=["batch_stats"])
+        variables = variables | updated
+        mean, variance = (value[:, None, None, None] for value in (x.mean((1, 2, 3)), x.var((1, 2, 3))))
+        np.testing.assert_allclose(output, np.clip((x - mean) / np.sqrt(variance + 1e-3), 0, 6), atol=1e-5)
+    weights = np.array([0.99**2, 0.99, 1])
+    for name, statistic in (("mean", np.mean), ("variance", np.var)):
+        seen = [statistic(x, (1, 2, 3)) for x in batches]
+        expected = weights @ seen / weights.sum()
+        np.testing.assert_allclose(variables["batch_stats"][name], expected, rtol=1e-4)
+    mean, variance = (np.asarray(variables["batch_stats"][name])[:, None, None, None] for name in ("mean", "variance"))
+    served = np.clip((x - mean) / np.sqrt(variance + 1e-3), 0, 6)
+    np.testing.assert_allclose(module.apply(variables, x, False), served, atol=1e-5)
+
+
+def test_fast_operations_train_as_plain_ones_do(monkeypatch):
+    with jax.enable_x64(True):
+        settings = {"training_activity": 1.0, "learning_rate": 1e-3, "start": jax.jit(START.__wrapped__)}
+        _, fast = trained({"m1": 1.0}, **settings, step=jax.jit(STEP.__wrapped__))
+        monkeypatch.setattr(stages, "operations", lambda: PLAIN)
+        _, plain = trained({"m1": 1.0}, **settings, step=jax.jit(lambda *run: STEP.__wrapped__(*run)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), fast, plain)
+
+
+def test_dropout_is_for_training_only_and_changes_with_the_step(monkeypatch):
+    monkeypatch.setattr(stages, "DROPOUT_RATE", 0.5)
+    variables = START(run_keys(0, 0)).variables
+    alive = jnp.ones(2)
+    twice = [NETWORK.apply(variables, IMAGES, alive, ADD).logits for _ in range(2)]
+    np.testing.assert_array_equal(*twice)
+    steps = [NETWORK.apply(variables, IMAGES, alive, ADD, jax.random.key(k)).logits for k in (1, 2)]
+    assert (steps[0] != steps[1]).any()
