@@ -78,7 +78,7 @@ def _launch(argv: list[str]) -> None:
 
     if flags.FLAGS["huge_pages"].value and load_scenario(settings.scenario).huge_pages:
         restart_with_huge_pages()
-        print(f"Memory: huge pages, for speed ({VARIABLE}={os.environ.get(VARIABLE)}; --nohuge_pages leaves it alone).")
+        print(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).", flush=True)
     import jax  # after the check: a mistake should cost no more than a blink
 
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

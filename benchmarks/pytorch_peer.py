@@ -31,7 +31,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def _normalised(convolution: nn.Module, filters: int) -> list[nn.Module]:
-    return [convolution, nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01), nn.ReLU6(inplace=True)]
+    return [convolution, nn.BatchNorm2d(filters, eps=1e-3), nn.ReLU6(inplace=True)]
 
 
 class ResiliNet(nn.Module):

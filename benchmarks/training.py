@@ -47,10 +47,10 @@ def project_turn(scenario: str, alpha: float, models: int) -> Callable[[int], No
     from resilinet_jax.scenarios import load_scenario
 
     rng = np.random.default_rng(0)
-    steps = 2
+    steps = 4  # a chunk
     x, y = rng.integers(0, 256, (steps * BATCH, 32, 32, 3), np.uint8), rng.integers(0, 10, steps * BATCH, np.int32)
     chosen = load_scenario(scenario)
-    network = chosen.build_network(10, alpha, 32)
+    network = chosen.build_network(10, alpha, 32, momentum=0.99)
     settings = engine.TrainingSettings(models, 1, BATCH, 0, compiler_options=chosen.compiler_options())
     feed = Resident(Splits(Examples(x, y), Examples(x, y), Examples(x, y), 10, 0.1))
     program = engine.Program(network, feed, settings, 1)
@@ -79,11 +79,11 @@ def serve(contender: dict[str, Any]) -> None:
         models = 1
     else:
         turn, models = project_turn(_SCENARIO.value, **contender), contender["models"]
-    steps = 2
+    steps = 4  # a chunk
     turn(steps)  # compiles
     start = time.perf_counter()
     turn(steps)
-    steps = max(2, 2 * round(_SECONDS.value / 2 / ((time.perf_counter() - start) / steps)))
+    steps = max(4, 4 * round(_SECONDS.value / 4 / ((time.perf_counter() - start) / steps)))
     print("ready", flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()

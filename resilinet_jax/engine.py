@@ -193,7 +193,7 @@ class Program:
         arguments = (state.variables, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
         masks = (jnp.ones(nodes), Wiring(*(jnp.ones(edges) for _ in Wiring._fields)))
         analysis: Any = jax.jit(self._network.apply).lower(*arguments, *masks).cost_analysis()
-        return 3 * analysis["flops"]
+        return 3 * max(1.0, analysis["flops"])
 
     def place(self, models: Models) -> tuple[Models, Mesh]:
         """Models on as many devices as they keep busy; the last is repeated until all devices have equally many."""

@@ -104,7 +104,7 @@ class Settings:
         for name in given:
             unused = name in _NETWORK_FLAGS and name not in preset.network
             if unused or (name == "augment" and preset.augment is None):
-                known = ", ".join(f"--{flag}" for flag in preset.network)
+                known = ", ".join(f"--{flag}" for flag in _NETWORK_FLAGS if flag in preset.network)
                 raise UserError(f"--{name} means nothing to --scenario={scenario.name}; its network has {known}")
         network = {name: given.get(name, value) for name, value in preset.network.items()}
         own = {field.name for field in dataclasses.fields(preset)} - {"network"}

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Num
 
 from resilinet_jax.ops import EPSILON, Images, affine_relu6, operations, subsample
 
-MOMENTUM = 0.99  # of the running statistics, Keras' default
+MOMENTUM = 0.99  # of the running statistics: what a step's weight is multiplied by with each later one; Keras' default
 DROPOUT_RATE = 1e-3  # before the classifier, as Keras' MobileNet has it
 
 
@@ -58,11 +58,13 @@ class Layer(NamedTuple):
 class NormaliseRelu6(nn.Module):
     """Batch normalisation, then ReLU6: by the batch's statistics in training, by running ones at inference."""
 
+    momentum: float = MOMENTUM
+
     @nn.compact
     def __call__(self, x: Images, training: bool) -> Images:
         """Normalised over height, width and batch; training moves the running statistics.
 
-        They are averages whose weights fall by `MOMENTUM` with each step back, over the steps that there have been.
+        They are averages whose weights fall by `momentum` with each step back, over the steps that there have been.
         Keras mixes in mean 0 and variance 1 from before the first step, which takes hundreds of steps to fade.
         """
         shape = x.shape[:1]
@@ -74,7 +76,8 @@ class NormaliseRelu6(nn.Module):
         if training:
             normalised = operations().normalise(x, scale, bias)
             steps.value = steps.value + 1
-            share = (1 - MOMENTUM) / (1 - MOMENTUM**steps.value)  # of this step among all so far; 1 for the first
+            # Of this step among all so far; 1 for the first.
+            share = (1 - self.momentum) / (1 - self.momentum**steps.value)
             mean.value = mean.value + share * (normalised.mean - mean.value)
             variance.value = variance.value + share * (normalised.variance - variance.value)
             return normalised.output
@@ -87,13 +90,14 @@ class Stem(nn.Module):
 
     filters: int
     stride: int
+    momentum: float = MOMENTUM
 
     @nn.compact
     def __call__(self, x: Num[Array, "batch height width channels"], training: bool) -> Images:
         """Feature maps of pixels in 0..255, which are scaled to [-1, 1] first."""
         scaled = x.transpose(3, 1, 2, 0).astype(jnp.result_type(float)) / 127.5 - 1
         kernel = self.param("kernel", _glorot, (3, 3, x.shape[-1], self.filters))
-        return NormaliseRelu6()(operations().convolve(scaled, kernel, self.stride), training)
+        return NormaliseRelu6(self.momentum)(operations().convolve(scaled, kernel, self.stride), training)
 
 
 class MobileNetStage(nn.Module):
@@ -104,6 +108,7 @@ class MobileNetStage(nn.Module):
 
     layers: tuple[Layer, ...]
     classes: int | None = None
+    momentum: float = MOMENTUM
 
     @nn.compact
     def __call__(self, x: Images, training: bool) -> Images | Float[Array, "batch classes"]:
@@ -111,9 +116,9 @@ class MobileNetStage(nn.Module):
         for number, layer in enumerate(self.layers):
             channels = x.shape[0]
             depthwise = self.param(f"depthwise_{number}", _glorot, (3, 3, channels, 1))
-            x = NormaliseRelu6()(operations().depthwise(x, depthwise, layer.stride), training)
+            x = NormaliseRelu6(self.momentum)(operations().depthwise(x, depthwise, layer.stride), training)
             pointwise = self.param(f"pointwise_{number}", _glorot, (channels, layer.filters))
-            x = NormaliseRelu6()(operations().pointwise(x, pointwise), training)
+            x = NormaliseRelu6(self.momentum)(operations().pointwise(x, pointwise), training)
         if self.classes is None:
             return x
         pooled = x.mean((1, 2)).T

@@ -75,6 +75,7 @@ def test_the_last_tenth_is_for_validation_and_a_limit_draws_from_the_rest(archiv
     np.testing.assert_array_equal(splits.test.x, images.test.x)
     few = images.split(seed=1, train_examples=30)
     assert len(few.train.y) == 30
+    np.testing.assert_array_equal(few.validation.y, images.train.y[90:93])
     assert len({image.tobytes() for image in few.train.x} - {image.tobytes() for image in images.train.x[:90]}) == 0
     assert (few.train.y != images.split(seed=2, train_examples=30).train.y).any()
 

@@ -18,7 +18,7 @@ from resilinet_jax.training import initial_state, run_keys, train_chunk
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (8, 6, 6, 3)).astype(np.uint8)
 LABELS = RNG.integers(0, 3, 8).astype(np.int32)
-GRAPH = build_mobilenet(3, 0.1, small_images=True).graph
+GRAPH = build_mobilenet(3, 0.1, 0.99, small_images=True).graph
 # Its graph with fewer layers, which compile faster; one of them strided.
 NETWORK = Network(
     GRAPH,
@@ -63,7 +63,7 @@ class TestShapes:
     def test_parameters_are_those_of_keras(self, alpha, parameters):
         # keras.applications.MobileNet(include_top=False) reports these, running statistics included.
         variables = jax.eval_shape(
-            lambda key: build_mobilenet(1000, alpha, small_images=False).init(key, jnp.zeros((1, 160, 160, 3))),
+            lambda key: build_mobilenet(1000, alpha, 0.99, small_images=False).init(key, jnp.zeros((1, 160, 160, 3))),
             jax.random.key(0),
         )
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
@@ -80,7 +80,7 @@ class TestShapes:
         ],
     )
     def test_feature_maps_between_nodes(self, scenario, size, expected):
-        network = load_scenario(scenario).build_network(10, alpha=0.25, image_size=size)
+        network = load_scenario(scenario).build_network(10, alpha=0.25, image_size=size, momentum=0.99)
         x = jnp.zeros((1, size, size, 3))
         variables = jax.eval_shape(network.init, jax.random.key(0), x)
         value = x

@@ -7,6 +7,7 @@ from rich.console import Console
 from resilinet_jax.cells import CellBuilder, describe
 from resilinet_jax.report import print_tables, report_files
 from resilinet_jax.results import Results
+from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import SCENARIO
 from sweeps import first_line, hyperconnection_weight, load_sweep, skip_configuration, sweep_names
 from tests.reference import CHAIN, TREE
@@ -157,3 +158,24 @@ def test_skip_activity_crosses_training_with_inference():
     assert len({cell.training_key() for cell in cells.values()}) == 5
     table = load_sweep("skip_activity").tables(fake("skip_activity"))[1]
     assert list(table.columns) == ["Activity", "none", "n1", "n2", "n3", "n1+n3"]
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_serves_the_networks_for_images(name):
+    mobilenet = load_scenario("cifar10")
+    build = CellBuilder(
+        mobilenet.build_network(10, alpha=0.1, image_size=32, momentum=0.99).graph,
+        mobilenet.failure_settings,
+        0.05,
+        1e-3,
+    )
+    results = fake(name, build=build)
+    sweep = load_sweep(name)
+    files = report_files(name, [], results, sweep.tables(results), sweep.figure(results), {})
+    assert files["figure.png"].startswith(b"\x89PNG")
+    if name == "skip_configuration":  # Fig. 6b: none; m1; i; all
+        assert list(results.cells) == ["skips_none", "skips_m1", "skips_i", "skips_m1+i"]
+    if name == "failure_combinations":  # 0.96 * 0.98, 0.04 * 0.98, 0.96 * 0.02, 0.04 * 0.02
+        assert [row[:2] for row in sweep.tables(results)[0].rows] == [
+            ["None", "94.08"], ["m1", "3.92"], ["m2", "1.92"], ["m1, m2", "0.08"],
+        ]  # fmt: skip

@@ -50,7 +50,8 @@ class Images:
 
         Args:
           seed: of the choice where `train_examples` limits it.
-          train_examples: at most so many for training, drawn at random; None for all.
+          train_examples: at most so many for training, drawn at random, and an eighth of it for validation, which
+            keeps the two in proportion; None for all.
 
         Raises:
           UserError: if a split would be empty.
@@ -60,11 +61,12 @@ class Images:
         if not held_out or not len(self.test.y):
             raise UserError(f"{self.name}: {total} training and {len(self.test.y)} test images are too few; bring more")
         chosen = np.arange(total - held_out)
-        if train_examples is not None and train_examples < len(chosen):
-            chosen = np.random.default_rng(seed).permutation(chosen)[:train_examples]
-        train, validation = (
-            Examples(self.train.x[part], self.train.y[part]) for part in (chosen, np.arange(total - held_out, total))
-        )
+        validation_part = np.arange(total - held_out, total)
+        if train_examples is not None:
+            if train_examples < len(chosen):
+                chosen = np.random.default_rng(seed).permutation(chosen)[:train_examples]
+            validation_part = validation_part[: max(1, train_examples // 8)]
+        train, validation = (Examples(self.train.x[part], self.train.y[part]) for part in (chosen, validation_part))
         classes = int(max(self.train.y.max(), self.test.y.max())) + 1
         return Splits(train, validation, self.test, classes, chance_accuracy(train.y, self.test.y))
 

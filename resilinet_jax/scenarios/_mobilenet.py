@@ -32,12 +32,13 @@ FAILURE_SETTINGS = {
 }
 
 
-def build_mobilenet(classes: int, alpha: float, small_images: bool) -> Network:
+def build_mobilenet(classes: int, alpha: float, momentum: float, small_images: bool) -> Network:
     """The chain i -> m1 -> m2 -> m3 with skips i->m2 and m1->m3.
 
     Args:
       classes: number of them.
       alpha: factor on every number of filters.
+      momentum: of batch normalisation's running statistics.
       small_images: as the paper's code has it for CIFAR-10, the stem and stacked layer 2 then have stride 1.
     """
     from resilinet_jax.network import Network
@@ -51,8 +52,9 @@ def build_mobilenet(classes: int, alpha: float, small_images: bool) -> Network:
     layers = {node: [Layer(scaled(filters), stride) for filters, stride in own] for node, own in LAYERS.items()}
     if small_images:
         layers["m1"][1] = layers["m1"][1]._replace(stride=1)
-    stages = {"i": Stem(scaled(STEM), 1 if small_images else 2)} | {
-        node: MobileNetStage(tuple(own), classes if node == graph.cloud else None) for node, own in layers.items()
+    stages = {"i": Stem(scaled(STEM), 1 if small_images else 2, momentum)} | {
+        node: MobileNetStage(tuple(own), classes if node == graph.cloud else None, momentum)
+        for node, own in layers.items()
     }
     adapters = {}
     for skip in graph.skips:

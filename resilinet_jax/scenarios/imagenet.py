@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from resilinet_jax.settings import Settings
 
 
-def build_network(classes: int, alpha: float, image_size: int) -> Network:
+def build_network(classes: int, alpha: float, image_size: int, momentum: float) -> Network:
     """MobileNetV1 as published; the size of the images changes nothing in it."""
     del image_size
-    return build_mobilenet(classes, alpha, small_images=False)
+    return build_mobilenet(classes, alpha, momentum, small_images=False)
 
 
 def load(settings: Settings, preset: Preset) -> Data:
@@ -53,7 +53,7 @@ SCENARIO = Scenario(
             failout_rate=0.05,
             train_examples=None,
             augment=True,
-            network={"alpha": 0.75, "image_size": 160},
+            network={"alpha": 0.75, "image_size": 160, "momentum": 0.99},
         ),
         # Nothing that two cores could do in minutes says much about ImageNet; this shows that it runs.
         "quick": Preset(
@@ -65,7 +65,7 @@ SCENARIO = Scenario(
             failout_rate=0.05,
             train_examples=20_000,
             augment=True,
-            network={"alpha": 0.25, "image_size": 64},
+            network={"alpha": 0.25, "image_size": 64, "momentum": 0.9},
         ),
     },
     huge_pages=True,

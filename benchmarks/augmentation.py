@@ -1,0 +1,57 @@
+"""Random rotation, shift and flip against dm-pix: `python -m benchmarks.augmentation`. Needs `pip install dm-pix`.
+
+Both turn a batch of uint8 images bilinearly with repeated edges; the median of several calls, compiled.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from resilinet_jax.datasets.augmentation import ROTATION, SHIFT, random_affine
+
+_BATCH = flags.DEFINE_integer("batch_size", 128, "Images.", lower_bound=1)
+_SIZE = flags.DEFINE_integer("image_size", 32, "Their height and width.", lower_bound=2)
+
+
+def peer(key: jax.Array, images: jax.Array) -> jax.Array:
+    """The same with dm-pix."""
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        draws = jax.random.uniform(key, (3,), minval=-1, maxval=1)
+        angle, size = draws[0] * jnp.deg2rad(ROTATION), image.shape[0]
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        matrix = jnp.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        middle = jnp.array([(size - 1) / 2, (size - 1) / 2, 0])
+        offset = middle - matrix @ middle + jnp.append(draws[1:] * SHIFT * size, 0)
+        turned = dm_pix.affine_transform(image.astype(jnp.float32), matrix, offset=offset, order=1, mode="nearest")
+        return dm_pix.random_flip_left_right(key, turned)
+
+    return jax.vmap(one)(jax.random.split(key, len(images)), images)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints both times."""
+    del argv
+    shape = (_BATCH.value, _SIZE.value, _SIZE.value, 3)
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    first = None
+    for name, function in (("dm-pix", peer), ("resilinet_jax", random_affine)):
+        call: Callable[..., jax.Array] = jax.jit(function)
+        seconds = []
+        for number in range(12):
+            start = time.perf_counter()
+            call(jax.random.key(number), images).block_until_ready()
+            seconds.append(time.perf_counter() - start)
+        median = statistics.median(seconds[1:])
+        first = first or median
+        print(f"{name:15}{1000 * median:8.2f} ms{first / median:8.1f} times as fast")
+
+
+if __name__ == "__main__":
+    app.run(main)
