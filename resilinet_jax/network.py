@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Num
+from jaxtyping import Array, Float, Int, Key, Num
 
 from resilinet_jax.cells import Numbers, Wiring
 from resilinet_jax.errors import UserError
@@ -18,16 +18,45 @@ from resilinet_jax.graph import Graph
 STATISTICS = "batch_stats"  # Flax's name for what batch normalisation keeps
 
 
+class Statistics(NamedTuple):
+    """A stage's running statistics, apart for each arrival: the set of hyperconnections that carry to its node.
+
+    Which of them carry is all that a node can observe of failures elsewhere. What comes over a skip alone has another
+    mean and variance than what comes without it or with both, and an average over them fits none (README, "Findings").
+
+    Attributes:
+      seen: in how many training steps each arrival occurred; its number has bit k set if the k-th of
+        `Graph.incoming` carries.
+      values: what the stage keeps for each.
+    """
+
+    seen: Float[Array, "*stack arrivals"]
+    values: Any  # leaves [*stack, arrivals, ...]
+
+    def row(self, arrival: Int[Array, ""]) -> Any:
+        """For inference: those of an arrival, or of the most frequent one if training never showed it."""
+        known = jnp.where(self.seen[arrival] > 0, arrival, self.seen.argmax())
+        return jax.tree.map(lambda leaf: leaf[known], self.values)
+
+    def updated(self, arrival: Int[Array, ""], values: Any, sends: Float[Array, ""]) -> Statistics:
+        """After a training step; the same if the node did not send in it."""
+
+        def put(old: Array, new: Array) -> Array:
+            return old.at[arrival].set(jnp.where(sends > 0, new, old[arrival]))
+
+        return Statistics(put(self.seen, self.seen[arrival] + 1), jax.tree.map(put, self.values, values))
+
+
 class Variables(NamedTuple):
     """What a network's modules keep, by node and hyperconnection name.
 
     Attributes:
       params: what training optimises.
-      statistics: running statistics of batch normalisation, of the modules that have any.
+      statistics: of batch normalisation, for the nodes whose stages have any.
     """
 
     params: dict[str, Any]
-    statistics: dict[str, Any]
+    statistics: dict[str, Statistics]
 
 
 class Output(NamedTuple):
@@ -41,7 +70,7 @@ class Output(NamedTuple):
 
     logits: Float[Array, "batch classes"]
     informed: Float[Array, ""]
-    statistics: dict[str, Any]
+    statistics: dict[str, Statistics]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +109,9 @@ class Network:
             value, made = module.init_with_output(own, *inputs)
             variables.params[name] = made["params"]
             if STATISTICS in made:
-                variables.statistics[name] = made[STATISTICS]
+                arrivals = 2 ** len(list(self.graph.incoming(name)))
+                values = jax.tree.map(lambda leaf: jnp.stack([leaf] * arrivals), made[STATISTICS])
+                variables.statistics[name] = Statistics(jnp.zeros(arrivals), values)
             return value
 
         for node in self.graph.order:
@@ -130,24 +161,27 @@ class Network:
                 return value
             return jnp.asarray(self.adapters[name].apply({"params": variables.params[name]}, value))
 
-        def compute(node: str, value: Array) -> Array:
+        def compute(node: str, value: Array, carries: Sequence[Array]) -> Array:
             if node not in self.stages:
                 return value
             given = {"params": variables.params[node]}
-            if node in statistics:
-                given[STATISTICS] = statistics[node]
+            known = statistics.get(node)
+            arrival = sum((jnp.where(carried > 0, 2**k, 0) for k, carried in enumerate(carries)), jnp.zeros((), int))
             if training_key is None:
+                if known is not None:
+                    given[STATISTICS] = known.row(arrival)
                 return jnp.asarray(self.stages[node].apply(given, value, False))
+            if known is not None:
+                given[STATISTICS] = jax.tree.map(lambda leaf: leaf[arrival], known.values)
             key = jax.random.fold_in(training_key, graph.order.index(node))
-            result, updated = self.stages[node].apply(given, value, True, rngs={"dropout": key}, mutable=[STATISTICS])
-            if node in statistics:
-                keep = lambda old, new: jnp.where(sends[node] > 0, new, old)  # noqa: E731
-                statistics[node] = jax.tree.map(keep, statistics[node], updated[STATISTICS])
+            result, after = self.stages[node].apply(given, value, True, rngs={"dropout": key}, mutable=[STATISTICS])
+            if known is not None:
+                statistics[node] = known.updated(arrival, after[STATISTICS], sends[node])
             return result
 
         alive = {graph.source: jnp.ones(()), graph.cloud: jnp.ones(())} | dict(zip(graph.fallible, survival))
         sends = {graph.source: alive[graph.source]}
-        output = {graph.source: compute(graph.source, jnp.asarray(x))}
+        output = {graph.source: compute(graph.source, jnp.asarray(x), ())}
         for node in graph.order[1:]:
             carries, received = [], []
             for i, edge in graph.incoming(node):
@@ -156,7 +190,7 @@ class Network:
                 carries.append(carried)
                 received.append(wiring.weight[i] * _masked(carried, adapt(edge.name, output[edge.source])))
             sends[node] = alive[node] * jnp.stack(carries).max()
-            output[node] = _masked(sends[node], compute(node, sum(received[1:], received[0])))
+            output[node] = _masked(sends[node], compute(node, sum(received[1:], received[0]), carries))
         return Output(output[graph.cloud], sends[graph.cloud], statistics)
 
 

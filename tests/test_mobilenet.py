@@ -8,7 +8,7 @@ import pytest
 from resilinet_jax import stages
 from resilinet_jax.cells import Wiring, make_cell
 from resilinet_jax.datasets.splits import Examples
-from resilinet_jax.network import Network
+from resilinet_jax.network import Network, Statistics
 from resilinet_jax.ops import PLAIN
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios._mobilenet import build_mobilenet
@@ -70,7 +70,8 @@ class TestShapes:
         head = count(variables.params["m3"]["Dense_0"])
         adapters = sum(count(variables.params[name]) for name in ("i->m2", "m1->m3"))
         normalised = 27  # each counts its steps, which Keras doesn't
-        assert count(variables) - head - adapters - normalised == parameters
+        statistics = sum(count(of_node.values) // len(of_node.seen) for of_node in variables.statistics.values())
+        assert count(variables.params) + statistics - head - adapters - normalised == parameters
 
     @pytest.mark.parametrize(
         ("scenario", "size", "expected"),
@@ -85,7 +86,8 @@ class TestShapes:
         variables = jax.eval_shape(network.init, jax.random.key(0), x)
         value = x
         for node, (channels, side) in expected.items():
-            given = {"params": variables.params[node], "batch_stats": variables.statistics[node]}
+            statistics = jax.eval_shape(lambda of_node: of_node.row(jnp.array(0)), variables.statistics[node])
+            given = {"params": variables.params[node], "batch_stats": statistics}
             value = jax.eval_shape(lambda g, v, n=node: network.stages[n].apply(g, v, False), given, value)
             assert value.shape == (channels, side, side, 1)
 
@@ -143,6 +145,45 @@ class TestAFailedNode:
             # Each run of the stack equals the run alone, but for rounding, which Adam's first step may blow up.
             _, alone = trained(rates[run], seed=run, training_activity=1.0)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), last.statistics, alone.statistics)
+
+
+class TestRunningStatisticsByArrival:
+    # Of m2: bit 0 is m1->m2, bit 1 the skip i->m2.
+    SIMPLE, SKIP, BOTH = 1, 2, 3
+
+    @pytest.mark.parametrize(
+        ("rates", "activity", "arrival"),
+        [({}, 0.0, SIMPLE), ({"m1": 1.0}, 0.0, SKIP), ({}, 1.0, BOTH)],
+    )
+    def test_a_step_moves_those_of_what_arrived_alone(self, rates, activity, arrival):
+        before, after = (each.statistics["m2"] for each in trained(rates, training_activity=activity))
+        np.testing.assert_array_equal(after.seen, np.arange(4) == arrival)
+        for old, new in zip(*(jax.tree.leaves(each.values) for each in (before, after))):
+            same = [(old[row] == new[row]).all() for row in range(4)]
+            assert same == [row != arrival for row in range(4)]
+
+    @pytest.mark.parametrize("arrived", [SIMPLE, SKIP, BOTH])
+    def test_inference_takes_those_of_what_arrives_or_else_the_most_frequent(self, arrived):
+        # Marks each row by its number, and says what a stage without other layers has to make of it.
+        value = jnp.arange(4.0)
+        m2 = Statistics(jnp.array([0.0, 5.0, 0.0, 7.0]), {"mean": value})
+        expected = {self.SIMPLE: self.SIMPLE, self.SKIP: self.BOTH, self.BOTH: self.BOTH}
+        assert m2.row(jnp.array(arrived))["mean"] == expected[arrived]
+
+    def test_serve_an_arrival_as_they_serve_the_stage_alone(self):
+        variables = trained({"m1": 1.0})[1]
+
+        def alone(node, arrival, received):
+            statistics = jax.tree.map(lambda leaf: leaf[arrival], variables.statistics[node].values)
+            given = {"params": variables.params[node], "batch_stats": statistics}
+            return NETWORK.stages[node].apply(given, received, False)
+
+        source = alone("i", 0, jnp.asarray(IMAGES))
+        skipped = NETWORK.adapters["i->m2"].apply({"params": variables.params["i->m2"]}, source)
+        expected = alone("m3", self.SIMPLE, alone("m2", self.SKIP, skipped))
+        select = ADD._replace(activity=jnp.zeros_like(ADD.activity))
+        got = NETWORK.apply(variables, IMAGES, jnp.array([0.0, 1.0]), select)
+        np.testing.assert_allclose(got.logits, expected, atol=1e-5)
 
 
 def test_running_statistics_are_averages_that_fade_and_serve_at_inference():
