@@ -48,9 +48,15 @@ _define("alpha", None, float, "a number", "Width of MobileNet.")
 _define("image_size", None, int, "an integer", "Height and width of the images, in pixels.")
 flags.DEFINE_bool("augment", None, "Rotate, shift and flip images at random in training.")
 _define("train_examples", None, int, "an integer", "At most so many examples for training.")
+_define("tolerance", 0.005, float, "a number", "Width of the intervals if a graph is too large to enumerate.")
 _define("seed", 0, int, "an integer", "Of the split, initialisation, batch order and failout.")
 flags.DEFINE_string("results_dir", "results", "Results go to <results_dir>/<scenario>/<sweep>.")
 flags.DEFINE_bool("huge_pages", True, "Start anew with memory settings that make training on CPU faster.")
+flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache folder.")
+flags.DEFINE_string("coordinator_address", None, "host:port of process 0, where several processes share the work.")
+_define("num_processes", None, int, "an integer", "How many processes share the work.")
+_define("process_id", None, int, "an integer", "Which of them this is, from 0; it alone prints and writes.")
+flags.DEFINE_bool("distributed", False, "Several processes, found by JAX itself: SLURM, TPU pods, Kubernetes.")
 flags.DEFINE_bool("overwrite", False, "Replace results that are there.")
 
 
@@ -79,18 +85,33 @@ def _launch(argv: list[str]) -> None:
     if flags.FLAGS["huge_pages"].value and load_scenario(settings.scenario).huge_pages:
         restart_with_huge_pages()
         print(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).", flush=True)
-    import jax  # after the check: a mistake should cost no more than a blink
-
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update(
-            "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        )
+    # After the check: a mistake should cost no more than a blink.
     from rich.console import Console
 
+    from resilinet_jax import hosts
     from resilinet_jax.experiment import run_experiment
 
+    together = ("coordinator_address", "num_processes", "process_id")
+    processes: dict[str, Any] = {name: flags.FLAGS[name].value for name in together}
+    hosts.check(**processes)
+    _set_up_jax()
     chosen = {name: sweeps.load_sweep(name) for name in settings.chosen_sweeps(names)}
-    run_experiment(settings, chosen, Console(highlight=False, markup=False, emoji=False))
+    with hosts.joined(**processes, detect=bool(flags.FLAGS["distributed"].value)):
+        console = Console(highlight=False, markup=False, emoji=False, quiet=not hosts.is_first())
+        run_experiment(settings, chosen, console)
+
+
+def _set_up_jax() -> None:
+    """What must be set before the first array: a CPU device for each core, and where compiled programs are kept."""
+    import jax
+
+    from resilinet_jax.compilation import default_cache_dir, keep_compiled_programs
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        jax.config.update("jax_num_cpu_devices", cores)
+    if flags.FLAGS["compilation_cache"].value:
+        keep_compiled_programs(default_cache_dir())
 
 
 def main(argv: list[str]) -> None:

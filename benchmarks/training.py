@@ -42,6 +42,7 @@ def project_turn(scenario: str, alpha: float, models: int) -> Callable[[int], No
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     from resilinet_jax import engine
     from resilinet_jax.cells import CellBuilder
+    from resilinet_jax.combinations import all_combinations
     from resilinet_jax.datasets.splits import Examples, Splits
     from resilinet_jax.feed import Resident
     from resilinet_jax.scenarios import load_scenario
@@ -53,7 +54,7 @@ def project_turn(scenario: str, alpha: float, models: int) -> Callable[[int], No
     network = chosen.build_network(10, alpha, 32, momentum=0.99)
     settings = engine.TrainingSettings(models, 1, BATCH, 0, compiler_options=chosen.compiler_options())
     feed = Resident(Splits(Examples(x, y), Examples(x, y), Examples(x, y), 10, 0.1))
-    program = engine.Program(network, feed, settings, 1)
+    program = engine.Program(network, feed, settings, 1, all_combinations(network.graph))
     build = CellBuilder(network.graph, chosen.failure_settings, 0.05, 1e-3)
     (training,) = engine.plan_trainings({"resilinet": build("resilinet")})
     stacked, mesh = program.place(engine.assemble([(training, run) for run in range(models)], 1, 1, seed=0))

@@ -14,12 +14,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from resilinet_jax import hosts
 from resilinet_jax.cells import Cell, Numbers, Wiring, draw_weight, inference_wiring, stack_cells
+from resilinet_jax.combinations import Combinations, all_combinations
 from resilinet_jax.datasets.splits import Examples
 from resilinet_jax.evaluation import Tally, accuracy_of, count_correct, empty_tally
-from resilinet_jax.failout import failure_combinations
 from resilinet_jax.feed import Feed
 from resilinet_jax.network import Network
+from resilinet_jax.plan import plan_applications, without_failures
 from resilinet_jax.progress import Progress
 from resilinet_jax.training import (
     RunKeys,
@@ -110,30 +112,33 @@ def run_cells(
     cells: Mapping[str, Cell],
     settings: TrainingSettings,
     progress: Progress,
+    combinations: Combinations | None = None,
 ) -> dict[str, Float[np.ndarray, "runs combinations"]]:
     """Trains and evaluates every cell, each `settings.runs` times.
 
     Returns:
-      By cell name, the test accuracy of each run under each of `failure_combinations(network.graph.fallible)`.
+      By cell name, the test accuracy of each run under each of `combinations`, which are all if None is given.
     """
+    combinations = combinations or all_combinations(network.graph)
     trainings = plan_trainings(cells)
     # Model number m is run m % runs of training m // runs.
     models = [(training, run) for training in trainings for run in range(settings.runs)]
     selections = max(len(training.selections) for training in trainings)
     variants = max(len(training.variants) for training in trainings)
-    program = Program(network, feed, settings, selections)
-    progress.start(models=len(models), epochs=settings.epochs, examples=program.examples_per_epoch)
-    measured: list[np.ndarray] = []
+    program = Program(network, feed, settings, selections, combinations)
+    share = hosts.own_share(len(models))
+    progress.start(models=len(share), epochs=settings.epochs, examples=program.examples_per_epoch)
+    own = np.empty((len(share), variants, len(combinations.survival)))
     try:
-        for members in _passes(len(models), program.models_per_pass()):
-            chosen = [models[m] for m in members]
-            batch = assemble(chosen, selections, variants, settings.seed)
-            measured += list(program.run(batch, progress))
+        for members in _passes(len(share), program.models_per_pass()):
+            batch = assemble([models[share[m]] for m in members], selections, variants, settings.seed)
+            own[members.start : members.stop] = program.run(batch, progress)
     finally:
         progress.finish()
+    measured = hosts.gather(own, len(models))
     accuracy = {}
     for t, training in enumerate(trainings):
-        of_training = np.stack(measured[t * settings.runs : (t + 1) * settings.runs])
+        of_training = measured[t * settings.runs : (t + 1) * settings.runs]
         for v, names in enumerate(training.names):
             accuracy.update(dict.fromkeys(names, of_training[:, v]))
     return {name: accuracy[name] for name in cells}
@@ -142,12 +147,19 @@ def run_cells(
 class Program:
     """The compiled functions of a sweep: one each to start, train, validate, finish an epoch and test."""
 
-    def __init__(self, network: Network, feed: Feed, settings: TrainingSettings, selections: int):
+    def __init__(
+        self,
+        network: Network,
+        feed: Feed,
+        settings: TrainingSettings,
+        selections: int,
+        combinations: Combinations,
+    ):
         """Prepares the functions; nothing compiles before `run`."""
         self._network, self._feed, self._settings, self._selections = network, feed, settings, selections
-        self._stack = settings.stack or _default_stack()
+        self._stack = settings.stack or default_stack()
         self._devices = jax.local_devices()[: settings.devices]
-        self._survival = failure_combinations(network.graph.fallible)
+        self._plan = plan_applications(network.graph, combinations.survival)
         self._compiled: dict[int, dict[str, Callable]] = {}
         chunk = feed.spec("train").y.shape[0]
         self.examples_per_epoch = feed.chunks * (chunk // settings.batch_size * settings.batch_size)
@@ -171,8 +183,9 @@ class Program:
         def one(variant: tuple[Array, Cell, Tally]) -> Tally:
             selection, cell, before = variant
             best = jax.tree.map(lambda leaf: leaf[selection], state.best)
-            wiring, survival = inference_wiring(cell, weight), jnp.asarray(self._survival)
-            return count_correct(self._network, best, wiring, survival, before, chunk, self._stack)
+            return count_correct(
+                self._network, best, inference_wiring(cell, weight), self._plan, before, chunk, self._stack
+            )
 
         return jax.lax.map(one, (models.variant_selection, models.variant, tally))
 
@@ -223,14 +236,15 @@ class Program:
             tally = jax.device_put(empty_tally(padded, self._selections, 1), split)
             for chunk in self._feed.held_out("validation", whole):
                 tally = call["validate"](tally, state, models, chunk)
-            accuracy = accuracy_of(tally, self._feed.sizes["validation"], chance=0.0)[..., 0]
+            nothing_failed = without_failures(self._network.graph)
+            accuracy = accuracy_of(tally, nothing_failed, self._feed.sizes["validation"], chance=0.0)[..., 0]
             state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
             progress.epoch(number, models=count, loss=loss, validation_accuracy=accuracy[:count])
         with progress.phase(f"evaluating {count} runs under every failure combination"):
-            tally = jax.device_put(empty_tally(*models.variant_selection.shape, len(self._survival)), split)
+            tally = jax.device_put(empty_tally(*models.variant_selection.shape, self._plan.answers), split)
             for chunk in self._feed.held_out("test", whole):
                 tally = call["test"](tally, state, models, chunk)
-            accuracy = accuracy_of(tally, self._feed.sizes["test"], self._feed.chance())
+            accuracy = accuracy_of(tally, self._plan, self._feed.sizes["test"], self._feed.chance())
         # A run that diverged before its first validation has no model to report on.
         best_epoch = np.take_along_axis(np.asarray(state.best_epoch), np.asarray(models.variant_selection), 1)
         return np.where(best_epoch[..., None] > 0, accuracy, np.nan)[:count]
@@ -247,12 +261,12 @@ class Program:
                 )
 
             def stacked(function: Callable, mapped: int, shared: int, stack: int = 1, **kwargs: Any) -> Any:
-                return jax.jit(_over_models(mesh, stack, function, mapped, shared), **kwargs)
+                return jax.jit(over_models(mesh, stack, function, mapped, shared), **kwargs)
 
             start = stacked(self._start, 1, 0)
             state = jax.eval_shape(start, models.keys)
             validation = empty_tally(padded, self._selections, 1)
-            test = empty_tally(padded, variants, len(self._survival))
+            test = empty_tally(padded, variants, self._plan.answers)
             lowered = {
                 "start": start.lower(models.keys),
                 "train": stacked(self._train, 2, 1, self._stack, donate_argnums=0).lower(state, models, spec("train")),
@@ -267,7 +281,7 @@ class Program:
         return self._compiled[padded]
 
 
-def _over_models(mesh: Mesh, stack: int, function: Callable, mapped: int, shared: int) -> Callable:
+def over_models(mesh: Mesh, stack: int, function: Callable, mapped: int, shared: int) -> Callable:
     """Maps `function` over a leading axis of its first `mapped` arguments: devices side by side, stacks in turn.
 
     The `shared` arguments after them are the same for all models.
@@ -287,7 +301,7 @@ def _over_models(mesh: Mesh, stack: int, function: Callable, mapped: int, shared
     return wrapped
 
 
-def _default_stack() -> int:
+def default_stack() -> int:
     """Models at once per device. On CPU one after another is as fast, needs less memory and repeats bit for bit."""
     return 1 if jax.default_backend() == "cpu" else 64
 
@@ -300,8 +314,8 @@ def _mesh(models: int, devices: Sequence[jax.Device]) -> Mesh:
 
 def _passes(models: int, most: int) -> Iterator[range]:
     """Splits model numbers into passes of (nearly) equal size, of at most `most` models."""
-    count = -(-models // most)
-    size = -(-models // count)
+    count = max(1, -(-models // most))
+    size = max(1, -(-models // count))
     return (range(first, min(first + size, models)) for first in range(0, models, size))
 
 

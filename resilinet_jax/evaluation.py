@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from resilinet_jax.cells import Numbers, Wiring
+from resilinet_jax.combinations import Combinations
 from resilinet_jax.datasets.splits import PADDING, Examples
 from resilinet_jax.errors import UserError
 from resilinet_jax.failout import combination_probabilities
-from resilinet_jax.network import Network, Variables
+from resilinet_jax.graph import Hyperconnection
+from resilinet_jax.network import Network, Sent, Variables
+from resilinet_jax.plan import NOTHING, Plan
 
-BATCH = 1024  # examples per step: enough to fill the matrix units
+BATCH = 1024  # examples per step, where memory allows: enough to fill the matrix units
+LIVE_BYTES = 2**30  # that the outputs of one model's stages may take at a time
 
 
 class Tally(NamedTuple):
-    """What has been counted so far under each survival mask.
+    """What has been counted so far of each answer: an application of the cloud in a `Plan`.
 
     Attributes:
       correct: examples classified correctly.
-      informed: whether anything reaches the cloud.
+      informed: whether anything reached the cloud.
       finite: whether every logit was a finite number.
     """
 
-    correct: Int[Numbers, "*stack masks"]
-    informed: Bool[Numbers, "*stack masks"]
-    finite: Bool[Numbers, "*stack masks"]
+    correct: Int[Numbers, "*stack answers"]
+    informed: Bool[Numbers, "*stack answers"]
+    finite: Bool[Numbers, "*stack answers"]
 
 
 def empty_tally(*shape: int) -> Tally:
-    """Nothing counted yet; the last axis is the masks'."""
+    """Nothing counted yet; the last axis is the answers'."""
     return Tally(np.zeros(shape, np.int32), np.zeros(shape, bool), np.ones(shape, bool))
 
 
@@ -41,47 +46,105 @@ def count_correct(
     network: Network,
     variables: Variables,
     wiring: Wiring,
-    survival: Float[Array, "masks nodes"],
+    plan: Plan,
     tally: Tally,
     examples: Examples,
     stack: int | None = None,
 ) -> Tally:
-    """Adds examples to a tally: which of them are classified correctly under each survival mask.
+    """Adds examples to a tally: how many of them each answer of a plan classifies correctly.
 
     Args:
       network: what to evaluate.
       variables: its own.
       wiring: the cell's hyperconnections at inference.
-      survival: one mask per row; 1 = alive.
+      plan: the stage applications that the failure combinations need.
       tally: of the examples before these.
       examples: a split or a part of one; labels of `PADDING` count for nothing.
-      stack: how many masks at once; None for all.
+      stack: how many applications of a stage at once, or more where memory makes batches small; None for all.
     """
-
-    def under(mask: Float[Array, " nodes"], batch: Examples) -> tuple[Array, Array, Array]:
-        logits, informed, _ = network.apply(variables, batch.x, mask, wiring)
-        return (logits.argmax(-1) == batch.y).sum(), informed > 0, jnp.isfinite(logits).all()
+    batch_size = _batch_size(network, variables, wiring, plan, examples)
+    at_once = None if stack is None else max(stack, min(BATCH, examples.y.shape[0]) // batch_size)
 
     def count(tally: Tally, batch: Examples) -> tuple[Tally, None]:
-        correct, informed, finite = jax.lax.map(lambda mask: under(mask, batch), survival, batch_size=stack)
-        return Tally(tally.correct + correct, informed, tally.finite & finite), None
+        logits, informed = apply_plan(network, variables, wiring, plan, batch.x, at_once)
+        correct = (logits.argmax(-1) == batch.y[None]).sum(-1)
+        finite = jnp.isfinite(logits).all((1, 2))
+        return Tally(tally.correct + correct, informed > 0, tally.finite & finite), None
 
-    return jax.lax.scan(count, jax.tree.map(jnp.asarray, tally), _batches(examples))[0]
+    return jax.lax.scan(count, jax.tree.map(jnp.asarray, tally), _batches(examples, batch_size))[0]
 
 
-def accuracy_of(tally: Tally, examples: int, chance: float) -> Float[np.ndarray, "*stack masks"]:
-    """Fraction of examples classified correctly under each mask.
+def apply_plan(
+    network: Network,
+    variables: Variables,
+    wiring: Wiring,
+    plan: Plan,
+    x: Num[Numbers, "batch *features"],
+    stack: int | None = None,
+) -> Sent:
+    """What the cloud says in each of its applications: `Network.apply` at inference, for many masks at once.
+
+    Returns:
+      Logits [answers, batch, classes], and whether anything arrived.
+    """
+    graph = network.graph
+    source, _ = network.source_sends(variables, x)
+    sent = {graph.source: jax.tree.map(lambda leaf: leaf[None], source)}
+    for node, rows in plan.incoming.items():
+        brought = [
+            sent[edge.source]._replace(value=_adapt_each(network, variables, edge, sent[edge.source].value, stack))
+            for _, edge in graph.incoming(node)
+        ]
+
+        def application(row: Int[Array, " hyperconnections"], node: str = node, brought: list = brought) -> Sent:
+            incoming = [
+                Sent(each.value[number], jnp.where(number == NOTHING, 0, each.sends[number]))
+                for number, each in zip(row, brought)
+            ]
+            return network.node_sends(variables, node, incoming, jnp.ones(()), wiring)[0]
+
+        sent[node] = jax.lax.map(application, jnp.asarray(rows), batch_size=stack)
+    return sent[graph.cloud]
+
+
+def _adapt_each(
+    network: Network, variables: Variables, edge: Hyperconnection, values: Array, stack: int | None
+) -> Array:
+    if edge.name not in network.adapters:
+        return values
+    return jax.lax.map(lambda value: network.adapt(variables, edge, value), values, batch_size=stack)
+
+
+def _batch_size(network: Network, variables: Variables, wiring: Wiring, plan: Plan, examples: Examples) -> int:
+    """Examples at a time, so that the outputs that some node has yet to read fit `LIVE_BYTES`."""
+    one = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
+    sent, _ = jax.eval_shape(network.outputs, variables, one, jnp.ones(len(network.graph.fallible)), wiring)
+    size = {node: math.prod(each.value.shape) * each.value.dtype.itemsize for node, each in sent.items()}
+    applications = {network.graph.source: 1} | {node: len(rows) for node, rows in plan.incoming.items()}
+    order = network.graph.order
+    last_reader = {edge.source: order.index(edge.target) for edge in network.graph.hyperconnections}
+    peak = max(
+        sum(applications[node] * size[node] for node in order[: now + 1] if last_reader.get(node, now) >= now)
+        for now in range(len(order))
+    )
+    return min(BATCH, examples.y.shape[0], max(1, LIVE_BYTES // peak))
+
+
+def accuracy_of(tally: Tally, plan: Plan, examples: int, chance: float) -> Float[np.ndarray, "*stack combinations"]:
+    """Fraction of examples classified correctly under each failure combination of a plan.
 
     Args:
       tally: of a whole split.
-      examples: how many it holds.
+      plan: that it was counted by.
+      examples: how many the split holds.
       chance: the accuracy where nothing reaches the cloud (`chance_accuracy`).
 
     Returns:
       NaN where a logit was not finite: what has diverged predicts nothing, though argmax would name a class.
     """
     correct, informed, finite = (np.asarray(part) for part in tally)
-    return np.where(finite, np.where(informed, correct / examples, chance), np.nan)
+    of_answers = np.where(finite, np.where(informed, correct / examples, chance), np.nan)
+    return np.where(plan.cloud == NOTHING, chance, of_answers[..., plan.cloud])
 
 
 def average_accuracy(
@@ -101,17 +164,37 @@ def average_accuracy(
     Source: Yousefpour et al. 2020, section 3.3.
     """
     probability = combination_probabilities(np.asarray(failure_probability))
-    accuracy = np.asarray(accuracy, np.float64)
-    if accuracy.shape[-1:] != probability.shape:
+    if np.shape(accuracy)[-1:] != probability.shape:
         raise UserError(f"accuracy must end in {len(probability)} failure combinations, got shape {accuracy.shape}")
+    return _expectation(accuracy, probability)
+
+
+def average_accuracy_bounds(
+    accuracy: Float[np.ndarray, "*cells combinations"],
+    combinations: Combinations,
+    failure_probability: Float[np.ndarray, " nodes"],
+) -> tuple[Float[np.ndarray, "*cells"], Float[np.ndarray, "*cells"]]:
+    """Between which two numbers the average accuracy lies, whatever the accuracy under combinations left out.
+
+    Args:
+      accuracy: fraction correct in [0, 1], last axis in the order of `combinations`.
+      combinations: those that were evaluated.
+      failure_probability: in [0, 1], in the graph's node order.
+    """
+    low = _expectation(accuracy, combinations.probabilities(failure_probability))
+    return low, low + combinations.left_out(failure_probability)
+
+
+def _expectation(
+    accuracy: Float[np.ndarray, "*cells combinations"], probability: Float[np.ndarray, " combinations"]
+) -> Float[np.ndarray, "*cells"]:
     # A combination that cannot happen must not spread its NaN.
-    return np.asarray(np.where(probability > 0, accuracy * probability, 0.0).sum(-1))
+    return np.asarray(np.where(probability > 0, np.asarray(accuracy, np.float64) * probability, 0.0).sum(-1))
 
 
-def _batches(examples: Examples) -> Examples:
+def _batches(examples: Examples, batch_size: int) -> Examples:
     """Examples with a leading axis of batches, the last one filled up with padding."""
     total = examples.y.shape[0]
-    batch_size = min(BATCH, total)
     count = -(-total // batch_size)
     missing = count * batch_size - total
     x = jnp.pad(jnp.asarray(examples.x), [(0, missing)] + [(0, 0)] * (examples.x.ndim - 1))

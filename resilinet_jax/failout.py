@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Num
 
 from resilinet_jax.errors import UserError
 
@@ -63,8 +63,15 @@ def combination_probabilities(
     if not np.all((probability >= 0) & (probability <= 1)):
         raise UserError(f"failure probabilities must be in [0, 1], got {probability.tolist()}")
     nodes = probability.shape[-1]
-    survival = failure_combinations([str(v) for v in range(nodes)]).astype(bool)
-    return np.where(survival, 1 - probability[..., None, :], probability[..., None, :]).prod(-1)
+    return mask_probabilities(failure_combinations([str(v) for v in range(nodes)]), probability)
+
+
+def mask_probabilities(
+    survival: Num[np.ndarray, "combinations nodes"], failure_probability: Float[np.ndarray, "*settings nodes"]
+) -> Float[np.ndarray, "*settings combinations"]:
+    """The same of any masks."""
+    failure = np.asarray(failure_probability, np.float64)[..., None, :]
+    return np.where(survival > 0, 1 - failure, failure).prod(-1)
 
 
 def with_failout_at_inference(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from resilinet_jax.cells import Numbers, Wiring
 from resilinet_jax.errors import UserError
-from resilinet_jax.graph import Graph
+from resilinet_jax.graph import Graph, Hyperconnection
 
 STATISTICS = "batch_stats"  # Flax's name for what batch normalisation keeps
 
@@ -57,6 +57,18 @@ class Variables(NamedTuple):
 
     params: dict[str, Any]
     statistics: dict[str, Statistics]
+
+
+class Sent(NamedTuple):
+    """What a node sends, or what of it a hyperconnection brings.
+
+    Attributes:
+      value: its output; exactly zero if it does not send.
+      sends: 1 if it is alive and received something, else 0.
+    """
+
+    value: Array
+    sends: Float[Array, "*applications"]
 
 
 class Output(NamedTuple):
@@ -153,45 +165,99 @@ class Network:
 
         Source: Yousefpour et al. 2020, section 2; README, "Methods".
         """
+        sent, statistics = self.outputs(variables, x, survival, wiring, training_key)
+        return Output(sent[self.graph.cloud].value, sent[self.graph.cloud].sends, statistics)
+
+    def outputs(
+        self,
+        variables: Variables,
+        x: Num[Numbers, "batch *features"],
+        survival: Float[Array, " nodes"],
+        wiring: Wiring,
+        training_key: Key[Array, ""] | None = None,
+    ) -> tuple[dict[str, Sent], dict[str, Statistics]]:
+        """As `apply`, with what every node sends, and the statistics after it, by node."""
         graph = self.graph
         statistics = dict(variables.statistics)
-
-        def adapt(name: str, value: Array) -> Array:
-            if name not in self.adapters:
-                return value
-            return jnp.asarray(self.adapters[name].apply({"params": variables.params[name]}, value))
-
-        def compute(node: str, value: Array, carries: Sequence[Array]) -> Array:
-            if node not in self.stages:
-                return value
-            given = {"params": variables.params[node]}
-            known = statistics.get(node)
-            arrival = sum((jnp.where(carried > 0, 2**k, 0) for k, carried in enumerate(carries)), jnp.zeros((), int))
-            if training_key is None:
-                if known is not None:
-                    given[STATISTICS] = known.row(arrival)
-                return jnp.asarray(self.stages[node].apply(given, value, False))
-            if known is not None:
-                given[STATISTICS] = jax.tree.map(lambda leaf: leaf[arrival], known.values)
-            key = jax.random.fold_in(training_key, graph.order.index(node))
-            result, after = self.stages[node].apply(given, value, True, rngs={"dropout": key}, mutable=[STATISTICS])
-            if known is not None:
-                statistics[node] = known.updated(arrival, after[STATISTICS], sends[node])
-            return result
-
-        alive = {graph.source: jnp.ones(()), graph.cloud: jnp.ones(())} | dict(zip(graph.fallible, survival))
-        sends = {graph.source: alive[graph.source]}
-        output = {graph.source: compute(graph.source, jnp.asarray(x), ())}
+        alive = {graph.cloud: jnp.ones(())} | dict(zip(graph.fallible, survival))
+        sent = {}
+        sent[graph.source], own = self.source_sends(variables, x, training_key)
+        statistics |= own
         for node in graph.order[1:]:
-            carries, received = [], []
-            for i, edge in graph.incoming(node):
-                gate = jnp.maximum(wiring.activity[i], 1 - sends[edge.bypassed[-1]]) if edge.is_skip else 1.0
-                carried = wiring.present[i] * gate * sends[edge.source]
-                carries.append(carried)
-                received.append(wiring.weight[i] * _masked(carried, adapt(edge.name, output[edge.source])))
-            sends[node] = alive[node] * jnp.stack(carries).max()
-            output[node] = _masked(sends[node], compute(node, sum(received[1:], received[0]), carries))
-        return Output(output[graph.cloud], sends[graph.cloud], statistics)
+            incoming = [
+                sent[edge.source]._replace(value=self.adapt(variables, edge, sent[edge.source].value))
+                for _, edge in graph.incoming(node)
+            ]
+            sent[node], own = self.node_sends(variables, node, incoming, alive[node], wiring, training_key)
+            statistics |= own
+        return sent, statistics
+
+    def adapt(self, variables: Variables, edge: Hyperconnection, value: Array) -> Array:
+        """What a hyperconnection makes of its sender's output."""
+        if edge.name not in self.adapters:
+            return value
+        return jnp.asarray(self.adapters[edge.name].apply({"params": variables.params[edge.name]}, value))
+
+    def source_sends(
+        self, variables: Variables, x: Num[Numbers, "batch *features"], training_key: Key[Array, ""] | None = None
+    ) -> tuple[Sent, dict[str, Statistics]]:
+        """The source's output for a batch, and its statistics after it."""
+        always = jnp.ones(())
+        value, statistics = self._compute(variables, self.graph.source, jnp.asarray(x), (), always, training_key)
+        return Sent(value, always), statistics
+
+    def node_sends(
+        self,
+        variables: Variables,
+        node: str,
+        incoming: Sequence[Sent],
+        alive: Float[Array, ""],
+        wiring: Wiring,
+        training_key: Key[Array, ""] | None = None,
+    ) -> tuple[Sent, dict[str, Statistics]]:
+        """A node's output for what its hyperconnections bring, in the order of `Graph.incoming`, each adapted.
+
+        Returns:
+          What it sends, and its running statistics after it, by its name, if it has any.
+        """
+        edges = list(self.graph.incoming(node))
+        simple = {edge.source: k for k, (_, edge) in enumerate(edges) if not edge.is_skip}
+        carries, received = [], []
+        for (i, edge), sent in zip(edges, incoming):
+            carried = wiring.present[i] * sent.sends
+            if edge.is_skip:
+                stands_for = incoming[simple[edge.bypassed[-1]]]
+                carried *= jnp.maximum(wiring.activity[i], 1 - stands_for.sends)
+            carries.append(carried)
+            received.append(wiring.weight[i] * _masked(carried, sent.value))
+        sends = alive * jnp.stack(carries).max()
+        value, statistics = self._compute(variables, node, sum(received[1:], received[0]), carries, sends, training_key)
+        return Sent(_masked(sends, value), sends), statistics
+
+    def _compute(
+        self,
+        variables: Variables,
+        node: str,
+        value: Array,
+        carries: Sequence[Array],
+        sends: Float[Array, ""],
+        training_key: Key[Array, ""] | None,
+    ) -> tuple[Array, dict[str, Statistics]]:
+        """The stage applied; in training, the statistics that it leaves."""
+        if node not in self.stages:
+            return value, {}
+        stage, given = self.stages[node], {"params": variables.params[node]}
+        known = variables.statistics.get(node)
+        arrival = sum((jnp.where(carried > 0, 2**k, 0) for k, carried in enumerate(carries)), jnp.zeros((), int))
+        if training_key is None:
+            if known is not None:
+                given[STATISTICS] = known.row(arrival)
+            return jnp.asarray(stage.apply(given, value, False)), {}
+        if known is not None:
+            given[STATISTICS] = jax.tree.map(lambda leaf: leaf[arrival], known.values)
+        key = jax.random.fold_in(training_key, self.graph.order.index(node))
+        result, after = stage.apply(given, value, True, rngs={"dropout": key}, mutable=[STATISTICS])
+        return result, {} if known is None else {node: known.updated(arrival, after[STATISTICS], sends)}
 
 
 def _masked(factor: Float[Array, ""], value: Array) -> Array:

@@ -19,10 +19,11 @@ class Progress:
     The time left is what the remaining epochs of all models take at the speed measured so far.
     """
 
-    def __init__(self, console: Console | None = None):
-        """Prints to `console`, standard error by default."""
+    def __init__(self, console: Console | None = None, quiet: bool = False):
+        """Prints to `console`, standard error by default; nothing if `quiet`."""
         self._console = console or Console(stderr=True, highlight=False, markup=False)
-        self._status = self._console.status("") if self._console.is_terminal else None
+        self._quiet = quiet
+        self._status = self._console.status("") if self._console.is_terminal and not quiet else None
 
     def start(self, *, models: int, epochs: int, examples: int) -> None:
         """Training begins: `models` of them, `epochs` each, with `examples` an epoch."""
@@ -82,7 +83,7 @@ class Progress:
     def _show(self, text: str) -> None:
         if self._status:
             self._status.update(text)
-        else:
+        elif not self._quiet:
             print(text.replace("\n", ": "), file=self._console.file, flush=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import shutil
 import tempfile
@@ -13,14 +14,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from resilinet_jax.cells import Cell, describe
-from resilinet_jax.evaluation import average_accuracy
-from resilinet_jax.failout import (
-    combination_name,
-    combination_probabilities,
-    failing_sets,
-    with_failout_at_inference,
-)
+from resilinet_jax.combinations import Combinations
+from resilinet_jax.evaluation import average_accuracy_bounds
+from resilinet_jax.failout import combination_name, with_failout_at_inference
 from resilinet_jax.graph import Graph
+
+SHOWN = 16  # failure combinations that a table or figure has room for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,21 +27,33 @@ class Results:
     """The accuracies of a sweep's cells.
 
     Attributes:
-      graph: of the scenario.
+      combinations: that were evaluated.
       failure_settings: by name, failure probability by node name.
       cells: by name.
-      accuracy: by cell name, in the order of `failing_sets(graph.fallible)`.
+      accuracy: by cell name, in the order of `combinations`.
     """
 
-    graph: Graph
+    combinations: Combinations
     failure_settings: Mapping[str, Mapping[str, float]]
     cells: Mapping[str, Cell]
     accuracy: Mapping[str, Float[np.ndarray, "runs combinations"]]
 
     @property
+    def graph(self) -> Graph:
+        """Of the scenario."""
+        return self.combinations.graph
+
+    @functools.cached_property
     def failing_sets(self) -> list[tuple[str, ...]]:
-        """Every failure combination, as the names of the failing nodes."""
-        return failing_sets(self.graph.fallible)
+        """Every failure combination that was evaluated, as the names of the failing nodes."""
+        return self.combinations.failing_sets
+
+    def shown_sets(self, setting: str) -> list[tuple[str, ...]]:
+        """All of them, or the most probable ones under a failure setting where they are too many to show."""
+        if len(self.failing_sets) <= SHOWN:
+            return self.failing_sets
+        likely = np.argsort(-self.combination_probability(setting), kind="stable")[:SHOWN]
+        return [self.failing_sets[number] for number in sorted(likely)]
 
     def failure_probability(self, setting: str) -> Float[np.ndarray, " nodes"]:
         """Of each fallible node under a failure setting."""
@@ -50,22 +61,34 @@ class Results:
 
     def combination_probability(self, setting: str) -> Float[np.ndarray, " combinations"]:
         """Of each failure combination under a failure setting."""
-        return combination_probabilities(self.failure_probability(setting))
+        return self.combinations.probabilities(self.failure_probability(setting))
 
     def under(self, cell: str, failing: Sequence[str]) -> Float[np.ndarray, " runs"]:
         """Accuracy of each run while just these nodes fail."""
         return self.accuracy[cell][:, self.failing_sets.index(tuple(failing))]
 
     def average(self, cell: str, setting: str) -> Float[np.ndarray, " runs"]:
-        """Average accuracy of each run under a failure setting."""
-        return average_accuracy(self.accuracy[cell], self.failure_probability(setting))
+        """Average accuracy of each run under a failure setting: the middle of the interval that it lies in.
+
+        It is exact where all failure combinations were evaluated; else `left_out` is how wide the interval is.
+        """
+        return self._average(cell, self.failure_probability(setting))
 
     def average_with_failout(self, cell: str, setting: str) -> Float[np.ndarray, " runs"]:
-        """The same if the cell's failout had been left on while testing."""
+        """The same if the cell's failout had been left on while testing; NaN if its combinations were not evaluated."""
         failure = with_failout_at_inference(
             self.failure_probability(setting), np.asarray(self.cells[cell].failout_rate, np.float64)
         )
-        return average_accuracy(self.accuracy[cell], failure)
+        known = self.combinations.left_out(failure) <= max(map(self.left_out, self.failure_settings))
+        return self._average(cell, failure) if known else np.full(len(self.accuracy[cell]), np.nan)
+
+    def _average(self, cell: str, failure: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, " runs"]:
+        low, high = average_accuracy_bounds(self.accuracy[cell], self.combinations, failure)
+        return (low + high) / 2
+
+    def left_out(self, setting: str) -> float:
+        """Probability of the failure combinations that were not evaluated."""
+        return self.combinations.left_out(self.failure_probability(setting))
 
     def accuracies_frame(self) -> pd.DataFrame:
         """One row per cell, run and failure combination, with the cell's settings as columns."""
@@ -117,7 +140,9 @@ def sample_deviation(values: Float[np.ndarray, " runs"]) -> float:
 
 
 def percent(values: Float[np.ndarray, " runs"], digits: int = 2) -> str:
-    """Fractions as mean ± sample deviation in percent; the mean alone for a single run."""
+    """Fractions as mean ± sample deviation in percent; the mean alone for a single run; n/a for NaN."""
+    if np.isnan(values).all():
+        return "n/a"
     mean = f"{100 * values.mean():.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {100 * sample_deviation(values):.{digits}f}"
 
@@ -162,3 +187,13 @@ def setting_table(
         for setting in results.failure_settings
     ]
     return Table(title, ["Failures", *columns], rows)
+
+
+def interval_table(results: Results) -> Table:
+    """How wide the intervals are in which the average accuracies lie, where not all combinations were evaluated."""
+    rows = [
+        [setting.capitalize(), f"{100 * results.left_out(setting):.2g}", f"± {50 * results.left_out(setting):.2g}"]
+        for setting in results.failure_settings
+    ]
+    title = "Intervals (points) around the average accuracies, which hold the exact ones"
+    return Table(title, ["Failures", "Width", "Around the middle"], rows)

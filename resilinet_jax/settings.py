@@ -41,6 +41,7 @@ class Settings:
     image_size: int | None = None
     augment: bool | None = None
     train_examples: int | None = None
+    tolerance: float = 0.005
     seed: int = 0
     results_dir: str = "results"
     overwrite: bool = False
@@ -68,6 +69,8 @@ class Settings:
             raise UserError(f"--seed must be in [0, {2**31 - 1}], got {self.seed}")
         if self.failout_rate is not None and not 0 <= self.failout_rate <= 1:
             raise UserError(f"--failout_rate must be in [0, 1], got {self.failout_rate}")
+        if not 0 < self.tolerance <= 1:
+            raise UserError(f"--tolerance must be in (0, 1], got {self.tolerance}")
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise UserError(f"--learning_rate must be positive, got {self.learning_rate}")
         if self.learning_rate_decay is not None and not 0 < self.learning_rate_decay <= 1:

@@ -20,6 +20,7 @@ from resilinet_jax.datasets.splits import Examples
 from resilinet_jax.evaluation import Tally, count_correct
 from resilinet_jax.failout import sample_survival
 from resilinet_jax.network import Network, Variables
+from resilinet_jax.plan import without_failures
 
 # Keras' Adam, but for the place of epsilon. The step size is the cell's, so it is applied apart.
 OPTIMIZER = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7)
@@ -154,11 +155,11 @@ def validate_chunk(
       cell: its setting; survival scaling comes later and has no part in selection.
       selection: inference activities for each of which the best epoch is kept.
       keys: the run's.
-      tally: of the chunks before, with a row per selection and a single mask.
+      tally: of the chunks before, with a row per selection and a single answer.
       chunk: of the validation split.
     """
     weight = draw_weight(cell, keys.weight)
-    nothing_failed = jnp.ones((1, len(network.graph.fallible)))
+    nothing_failed = without_failures(network.graph)
 
     def count(inputs: tuple[Float[Array, ""], Tally]) -> Tally:
         activity, before = inputs

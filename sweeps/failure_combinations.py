@@ -18,13 +18,14 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 def tables(results: Results) -> list[Table]:
     """Every failure combination with its probability."""
+    probabilities = dict(zip(results.failing_sets, results.combination_probability(SETTING)))
     rows = [
         [
             ", ".join(failing) or "None",
-            f"{100 * probability:.2f}" if probability >= 0.0001 else f"{100 * probability:.1g}",
+            _percent_of(probabilities[failing]),
             *(percent(results.under(cell, failing)) for cell in METHODS.values()),
         ]
-        for failing, probability in zip(results.failing_sets, results.combination_probability(SETTING))
+        for failing in results.shown_sets(SETTING)
     ]
     return [
         Table("Accuracy (%) while nodes fail", ["Failing nodes", f"Prob. (%), {SETTING}", *METHODS], rows),
@@ -34,9 +35,12 @@ def tables(results: Results) -> list[Table]:
 def figure(results: Results) -> Figure:
     """The same as bars."""
     drawn, (ax,) = new_figure(width=8)
-    series = {
-        label: [results.under(cell, failing) for failing in results.failing_sets] for label, cell in METHODS.items()
-    }
-    grouped_bars(ax, [combination_name(failing).replace("+", "+\n") for failing in results.failing_sets], series)
+    shown = results.shown_sets(SETTING)
+    series = {label: [results.under(cell, failing) for failing in shown] for label, cell in METHODS.items()}
+    grouped_bars(ax, [combination_name(failing).replace("+", "+\n") for failing in shown], series)
     ax.set_xlabel("failing nodes")
     return drawn
+
+
+def _percent_of(probability: float) -> str:
+    return f"{100 * probability:.2f}" if probability >= 0.0001 else f"{100 * probability:.1g}"

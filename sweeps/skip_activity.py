@@ -29,7 +29,7 @@ def tables(results: Results) -> list[Table]:
     """Average accuracies, and the accuracy under each combination that leaves a path."""
     pairs = [(training, inference) for inference in AT_INFERENCE for training in ACTIVITIES]
     settings = list(results.failure_settings)
-    informed = [failing for failing in results.failing_sets if results.graph.has_path(failing)]
+    informed = [failing for failing in results.shown_sets("normal") if results.graph.has_path(failing)]
     average_rows = [
         [f"{training:g} → {inference}"]
         + [percent(results.average(cell_name(training, inference), setting)) for setting in settings]

@@ -12,6 +12,7 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.evaluation import accuracy_of, average_accuracy, count_correct, empty_tally
 from resilinet_jax.failout import failure_combinations
 from resilinet_jax.network import Network
+from resilinet_jax.plan import plan_applications
 from resilinet_jax.stages import DenseStage, dense
 from tests.reference import CHAIN, forward
 
@@ -78,11 +79,12 @@ def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, stack, monkeypatc
     edges = len(CHAIN.hyperconnections)
     wiring = Wiring(jnp.ones(edges), jnp.ones(edges), jnp.zeros(edges))
     masks = failure_combinations(CHAIN.fallible)
-    tally = empty_tally(len(masks))
+    plan = plan_applications(CHAIN, masks)
+    tally = empty_tally(plan.answers)
     for part in (slice(0, 6), slice(6, None)):  # as it comes in chunks
         chunk = Examples(x[part], y[part])
-        tally = count_correct(network, variables, wiring, jnp.asarray(masks), tally, chunk, stack)
-    got = accuracy_of(tally, len(y), 0.123)
+        tally = count_correct(network, variables, wiring, plan, tally, chunk, stack)
+    got = accuracy_of(tally, plan, len(y), 0.123)
     expected = []
     for mask in masks:
         logits, arrived = forward(

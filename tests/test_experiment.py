@@ -1,12 +1,14 @@
+import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
-from resilinet_jax import experiment
+from resilinet_jax import combinations, experiment
 from resilinet_jax.settings import Settings
-from sweeps import load_sweep
+from sweeps import load_sweep, sweep_names
 
 
 @pytest.fixture
@@ -14,9 +16,9 @@ def asked(monkeypatch):
     """What the engine would have been asked to run; it answers with accuracies made up on the spot."""
     seen = {}
 
-    def answer(network, feed, cells, training, progress):
-        seen.update(network=network, splits=feed._splits, cells=cells, training=training)
-        return {name: np.full((training.runs, 8), 0.5) for name in cells}
+    def answer(network, feed, cells, training, progress, combinations):
+        seen.update(network=network, splits=feed._splits, cells=cells, training=training, combinations=combinations)
+        return {name: np.full((training.runs, len(combinations.survival)), 0.5) for name in cells}
 
     monkeypatch.setattr(experiment, "run_cells", answer)
     return seen
@@ -72,3 +74,22 @@ def test_split_and_seed_reach_the_split(tmp_path, npz, asked):
 def test_train_examples_are_a_limit(tmp_path, npz, asked):
     run(tmp_path, npz, batch_size=5, train_examples=100)
     assert [len(part.y) for part in asked["splits"][:3]] == [100, 12, 60]
+
+
+def test_a_graph_too_large_to_enumerate_gets_intervals_in_every_sweep(asked, npz, tmp_path, monkeypatch):
+    monkeypatch.setattr(combinations, "MOST_NODES", 2)
+    output = io.StringIO()
+    settings = Settings(sweep="all", dataset=npz, results_dir=str(tmp_path), tolerance=0.06, runs=2)
+    chosen = {name: load_sweep(name) for name in sweep_names()}
+    experiment.run_experiment(settings, chosen, Console(file=output, width=80, highlight=False))
+    assert not asked["combinations"].complete
+    # Under hazardous failures n2 alone, n3 alone or both are likely enough to count; under normal ones less so.
+    assert "of 8 failure combinations are evaluated" in output.getvalue()
+    assert output.getvalue().count("Intervals (points) around the average accuracies") == len(chosen)
+    hazardous = np.array([0.22, 0.20, 0.15])
+    left_out = asked["combinations"].left_out(hazardous)
+    assert 0 < left_out <= 0.06
+    report = (tmp_path / "health" / "average_accuracy" / "report.md").read_text()
+    assert f"| Hazardous | {100 * left_out:.2g} | ± {50 * left_out:.2g} |" in report
+    frame = pd.read_csv(tmp_path / "health" / "average_accuracy" / "accuracies.csv", keep_default_na=False)
+    assert set(frame.failing) == {"+".join(failing) or "none" for failing in asked["combinations"].failing_sets}

@@ -50,7 +50,8 @@ def test_list_names_every_sweep():
 def test_help_names_every_flag():
     text = launch("--help").stdout
     fields = {field.name for field in dataclasses.fields(Settings)}
-    for flag in fields | {"huge_pages"}:
+    others = {"huge_pages", "compilation_cache", "coordinator_address", "num_processes", "process_id", "distributed"}
+    for flag in fields | others:
         assert f"--{flag}:" in text or f"--[no]{flag}:" in text, flag
 
 
@@ -75,6 +76,8 @@ def test_help_names_every_flag():
         (["--sweep=all", "--learning_rate=0"], "--learning_rate must be positive"),
         (["--sweep=all", "--learning_rate=nan"], "--learning_rate must be positive"),
         (["--sweep=all", "--failout_rate=1.5"], "--failout_rate must be in [0, 1], got 1.5"),
+        (["--sweep=all", "--tolerance=0"], "--tolerance must be in (0, 1], got 0"),
+        (["--sweep=all", "--num_processes=2"], "need --coordinator_address"),
         (["--sweep=all", "--failout_rate=x"], "expected a number, got 'x'"),
         (["--sweep=all", "--learning_rate_decay=1.1"], "--learning_rate_decay must be in (0, 1], got 1.1"),
         (["--sweep=all", "--alpha=0.5"], "--alpha means nothing to --scenario=health; its network has --hidden_units"),

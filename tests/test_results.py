@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from resilinet_jax.cells import CellBuilder
+from resilinet_jax.combinations import all_combinations
 from resilinet_jax.results import Results, Table, percent, write_folder
 from tests.reference import CHAIN
 
@@ -12,7 +13,7 @@ SETTINGS = {"no failure": {}, "normal": {"n1": 0.08, "n2": 0.04, "n3": 0.01}}
 BUILD = CellBuilder(CHAIN, SETTINGS, 0.05, 1e-3)
 RESILINET = np.array([[97.28, 92.48, 86.52, 93.38, 8.12, 91.75, 7.86, 8.11]]) / 100
 RESULTS = Results(
-    CHAIN,
+    all_combinations(CHAIN),
     SETTINGS,
     {"resilinet": BUILD("resilinet", failout_rate={"n1": 0.1, "n2": 0.2, "n3": 0.3}), "dfg": BUILD("dfg")},
     {"resilinet": np.concatenate([RESILINET, RESILINET - 0.01]), "dfg": RESILINET},

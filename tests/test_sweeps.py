@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from resilinet_jax.cells import CellBuilder, describe
+from resilinet_jax.combinations import all_combinations
 from resilinet_jax.report import print_tables, report_files
 from resilinet_jax.results import Results
 from resilinet_jax.scenarios import load_scenario
@@ -30,13 +31,13 @@ def fake(name, runs=3, build=BUILD):
     level = {cell: rng.uniform(0.2, 0.9, combinations) for cell in cells}
     accuracy = {cell: level[cell] + rng.normal(0, 0.005, (runs, combinations)) for cell in cells}
     accuracy[next(iter(cells))][0] -= 0.4  # one cell has a wide deviation
-    return Results(build.graph, build.failure_settings, cells, accuracy)
+    return Results(all_combinations(build.graph), build.failure_settings, cells, accuracy)
 
 
 def as_in_table_2(name, assign):
     cells = load_sweep(name).cells(BUILD)
     accuracy = {cell: np.array([TABLE_2[assign(cell)]]) / 100 for cell in cells}
-    return load_sweep(name).tables(Results(CHAIN, SCENARIO.failure_settings, cells, accuracy))
+    return load_sweep(name).tables(Results(all_combinations(CHAIN), SCENARIO.failure_settings, cells, accuracy))
 
 
 def test_all_seven_sweeps_are_there():

@@ -1,0 +1,152 @@
+"""Which failure combinations are evaluated: all of them, or the most probable ones of a graph with too many.
+
+2^V combinations of V nodes can't be enumerated for long. But few of them weigh anything where failures are rare, and
+those that leave no path need no computation: their accuracy is that of guessing, and their probability is known. So
+an average accuracy lies in an interval as wide as the probability of what was left out.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Collection
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from resilinet_jax.failout import failing_sets, failure_combinations, mask_probabilities
+from resilinet_jax.graph import Graph
+
+MOST_NODES = 14  # that may fail, for all combinations to be evaluated
+MOST_COMBINATIONS = 2**20  # looked at for one failure setting, however little they weigh
+
+
+@dataclasses.dataclass(frozen=True)
+class Combinations:
+    """The failure combinations of a graph that are evaluated.
+
+    Attributes:
+      graph: the scenario's.
+      survival: a mask per row, in the order of `graph.fallible`.
+      complete: whether these are all. If not, the last row stands for all those under which nothing reaches the
+        cloud, and each other one leaves a path.
+    """
+
+    graph: Graph
+    survival: Float[np.ndarray, "combinations nodes"]
+    complete: bool
+
+    @property
+    def failing_sets(self) -> list[tuple[str, ...]]:
+        """The names of the failing nodes of each combination."""
+        if self.complete:
+            return failing_sets(self.graph.fallible)
+        names = np.array(self.graph.fallible)
+        return [tuple(names[mask == 0].tolist()) for mask in self.survival]
+
+    def probabilities(self, failure_probability: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, " combinations"]:
+        """Of each row; together less than 1 by what was left out."""
+        probability = mask_probabilities(self.survival, failure_probability)
+        if not self.complete:
+            probability[-1] = 1 - information_probability(self.graph, failure_probability)
+        return probability
+
+    def left_out(self, failure_probability: Float[np.ndarray, " nodes"]) -> float:
+        """Probability of the combinations that are not there."""
+        return 0.0 if self.complete else max(0.0, 1 - float(self.probabilities(failure_probability).sum()))
+
+
+def all_combinations(graph: Graph) -> Combinations:
+    """Every one, in the order of `failing_sets`."""
+    return Combinations(graph, failure_combinations(graph.fallible), complete=True)
+
+
+def choose_combinations(
+    graph: Graph, failure_probabilities: Collection[Float[np.ndarray, " nodes"]], tolerance: float
+) -> Combinations:
+    """All combinations of up to `MOST_NODES` nodes; else those that matter under any of the failure settings.
+
+    Args:
+      graph: of the scenario.
+      failure_probabilities: of each failure setting.
+      tolerance: how wide the interval of an average accuracy may be, as a fraction.
+    """
+    if len(graph.fallible) <= MOST_NODES:
+        return all_combinations(graph)
+    likely = [likely_combinations(graph, failure, tolerance) for failure in failure_probabilities]
+    rows = dict.fromkeys(mask.tobytes() for masks in likely for mask in masks)  # each once, in order
+    survival = np.frombuffer(b"".join(rows), np.float32).reshape(-1, len(graph.fallible))
+    silent = np.zeros((1, len(graph.fallible)), np.float32)
+    return Combinations(graph, np.concatenate([survival, silent]), complete=False)
+
+
+def informed(graph: Graph, survival: Float[np.ndarray, "combinations nodes"]) -> Bool[np.ndarray, " combinations"]:
+    """Whether anything from the source still reaches the cloud under each mask, with every skip present."""
+    alive = dict(zip(graph.fallible, np.asarray(survival).T > 0))
+    sends = {graph.source: np.ones(len(survival), bool)}
+    for node in graph.order[1:]:
+        sends[node] = alive.get(node, True) & np.any([sends[edge.source] for _, edge in graph.incoming(node)], 0)
+    return sends[graph.cloud]
+
+
+def information_probability(graph: Graph, failure_probability: Float[np.ndarray, " nodes"]) -> float:
+    """Probability that anything from the source reaches the cloud, with every skip present; exact.
+
+    Goes through the nodes in order and keeps the distribution of who sends among those that a later node hears,
+    which takes 2^(width of the graph) steps a node instead of 2^nodes.
+    """
+    failure = dict(zip(graph.fallible, failure_probability))
+    order = graph.order
+    last_heard = {edge.source: order.index(edge.target) for edge in graph.hyperconnections}
+    distribution = {frozenset([graph.source]): 1.0}
+    for number, node in enumerate(order[1:], 1):
+        heard = {edge.source for _, edge in graph.incoming(node)}
+        after: dict[frozenset[str], float] = collections.defaultdict(float)
+        for senders, probability in distribution.items():
+            kept = frozenset(sender for sender in senders if last_heard[sender] > number)
+            silent = failure.get(node, 0.0) if heard & senders else 1.0
+            after[kept | {node}] += probability * (1 - silent)
+            after[kept] += probability * silent
+        distribution = after
+    return distribution[frozenset([graph.cloud])]
+
+
+def likely_combinations(
+    graph: Graph, failure_probability: Float[np.ndarray, " nodes"], tolerance: float
+) -> Float[np.ndarray, "combinations nodes"]:
+    """The most probable masks under which anything reaches the cloud, until those left out weigh `tolerance`.
+
+    Args:
+      graph: of any size.
+      failure_probability: of each node that may fail, independently of the others.
+      tolerance: the probability that may be left out; more is if `MOST_COMBINATIONS` don't get there.
+    """
+    failure = np.asarray(failure_probability, np.float64)
+    reachable = information_probability(graph, failure)
+    usual = failure <= 0.5
+    # What a node adds to the negative logarithm of the probability when it is not in its usual state.
+    with np.errstate(divide="ignore"):
+        cost = np.abs(np.log(failure) - np.log1p(-failure))
+    limit, total = 0.0, 2 ** int(np.isfinite(cost).sum())
+    while True:
+        survival = np.where(_subsets(cost, limit), ~usual, usual).astype(np.float32)
+        examined = len(survival)
+        survival = survival[informed(graph, survival)]
+        probability = mask_probabilities(survival, failure)
+        if reachable - probability.sum() <= tolerance or examined >= min(total, MOST_COMBINATIONS):
+            break
+        limit += 0.25
+    order = np.argsort(-probability, kind="stable")
+    enough = np.searchsorted(np.cumsum(probability[order]), reachable - tolerance) + 1
+    return survival[order[: min(enough, MOST_COMBINATIONS)]]
+
+
+def _subsets(cost: Float[np.ndarray, " nodes"], limit: float) -> Bool[np.ndarray, "subsets nodes"]:
+    """All subsets whose costs sum to at most `limit`."""
+    subsets, sums = np.zeros((1, len(cost)), bool), np.zeros(1)
+    for node, own in enumerate(cost):
+        more = np.flatnonzero(sums + own <= limit)
+        joined = subsets[more]
+        joined[:, node] = True
+        subsets, sums = np.concatenate([subsets, joined]), np.concatenate([sums, sums[more] + own])
+    return subsets

@@ -1,0 +1,112 @@
+"""Several processes, on one host or many, that train a sweep together: each its own share of the models.
+
+Nothing but the measured accuracies ever crosses between them, so each process computes on its own devices alone, and
+a model's numbers do not depend on how many processes there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Float
+
+from resilinet_jax.errors import UserError
+
+PATIENCE = 20  # seconds without a sign of life until a process is taken for dead, which ends the others
+
+
+def check(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Refuses flags that can't work, before anything is waited for.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    if coordinator_address is None:
+        if num_processes is not None or process_id is not None:
+            raise UserError("--num_processes and --process_id need --coordinator_address=host:port of process 0")
+        return
+    if not re.fullmatch(r".+:\d{1,5}", coordinator_address):
+        raise UserError(f"--coordinator_address must be host:port, got {coordinator_address!r}")
+    if num_processes is None or process_id is None:
+        raise UserError("--coordinator_address needs --num_processes and --process_id as well")
+    if num_processes < 1:
+        raise UserError(f"--num_processes must be an integer of at least 1, got {num_processes}")
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"--process_id must be in [0, {num_processes - 1}], got {process_id}")
+
+
+@contextlib.contextmanager
+def joined(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None, detect: bool
+) -> Iterator[None]:
+    """Makes this process one of several meanwhile; entered before the first array is made.
+
+    Args:
+      coordinator_address: `host:port` of process 0, the same for all; None where there is only this process.
+      num_processes: how many there are.
+      process_id: which of them this is, from 0.
+      detect: whether JAX is to find the others by itself (SLURM, TPU pods, Kubernetes).
+
+    Raises:
+      UserError: if they don't find together.
+    """
+    if coordinator_address is None and not detect:
+        yield
+        return
+    try:
+        jax.distributed.initialize(coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"can't join the other processes ({_first_line(error)}); start every one with the same "
+            "--coordinator_address and --num_processes, each with a --process_id of its own"
+        ) from None
+    try:
+        yield
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        # An ordinary exit would wait for the others, which wait for this one.
+        print(f"error: {str(error) or 'interrupted'}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes; alone it does."""
+    return jax.process_index() == 0
+
+
+def own_share(total: int) -> range:
+    """Which of `total` models this process trains: contiguous, of (nearly) equal numbers."""
+    size = _share_size(total)
+    first = min(jax.process_index() * size, total)
+    return range(first, min(first + size, total))
+
+
+def gather(own: Float[np.ndarray, "own *rest"], total: int) -> Float[np.ndarray, "total *rest"]:
+    """Brings together, on every process, what each measured of its share."""
+    if jax.process_count() == 1:
+        return own
+    size = _share_size(total)
+    padded = np.full((size, *own.shape[1:]), np.nan)
+    padded[: len(own)] = own
+    # As bytes: JAX would round float64 to float32.
+    try:
+        bits = np.asarray(multihost_utils.process_allgather(padded.view(np.uint32)))
+    except RuntimeError as error:
+        raise UserError(
+            f"another process has ended ({_first_line(error)}); see its messages, and start all of them again"
+        ) from None
+    return bits.reshape(-1, *bits.shape[2:]).view(np.float64)[:total]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]
+
+
+def _share_size(total: int) -> int:
+    return -(-total // jax.process_count())

@@ -1,0 +1,77 @@
+"""Real processes on loopback: they measure what one alone measures."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from resilinet_jax import hosts
+from resilinet_jax.errors import UserError
+from tests.test_launch import ROOT
+
+
+def start(*flags):
+    command = [sys.executable, str(ROOT / "launch.py"), *map(str, flags)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+
+
+def test_two_processes_measure_what_one_does_and_the_first_alone_writes(tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 600)
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(600, 6)) + 2 * np.eye(3, 6)[y], y=y)
+    # 3 cells x 3 runs: two processes can't share them evenly.
+    flags = [
+        "--sweep=average_accuracy", f"--dataset={tmp_path / 'mine.npz'}", "--runs=3", "--epochs=2", "--batch_size=32",
+        "--hidden_units=8",
+    ]  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"--coordinator_address=127.0.0.1:{free.getsockname()[1]}"
+    together = [f"--results_dir={tmp_path / 'two'}", address, "--num_processes=2"]
+    processes = [start(*flags, f"--results_dir={tmp_path / 'one'}")]
+    processes += [start(*flags, *together, f"--process_id={number}") for number in range(2)]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    one, two = ((tmp_path / name / "health/average_accuracy/accuracies.csv").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert len(one.splitlines()) == 1 + 9 * 8
+    assert "of 5 runs" in said[1][1]  # of the first process' own share
+    assert "Written to" in said[1][0]
+    assert "Written to" not in said[2][0]
+    assert "epoch" not in said[2][1]
+
+
+def test_alone_this_process_trains_everything_and_writes():
+    assert hosts.is_first()
+    assert hosts.own_share(7) == range(7)
+    np.testing.assert_array_equal(hosts.gather(np.ones((7, 2)), 7), np.ones((7, 2)))
+
+
+@pytest.mark.parametrize(("processes", "total"), [(2, 9), (3, 9), (8, 21), (4, 3)])
+def test_shares_cover_every_model_once(monkeypatch, processes, total):
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: processes)
+    shares = []
+    for number in range(processes):
+        monkeypatch.setattr(hosts.jax, "process_index", lambda number=number: number)
+        shares += hosts.own_share(total)
+    assert shares == list(range(total))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((None, 2, None), "need --coordinator_address"),
+        (("here", 2, 0), "must be host:port, got 'here'"),
+        (("here:1", None, 0), "needs --num_processes and --process_id"),
+        (("here:1", 0, 0), "--num_processes must be an integer of at least 1, got 0"),
+        (("here:1", 2, 2), r"--process_id must be in \[0, 1\], got 2"),
+    ],
+)
+def test_flags_that_cannot_work_are_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        hosts.check(*flags)
+    hosts.check(None, None, None)
+    hosts.check("here:1", 2, 1)
