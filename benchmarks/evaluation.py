@@ -29,11 +29,10 @@ from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.engine import Models
 from resilinet_jax.evaluation import Tally, accuracy_of, average_accuracy_bounds, count_correct, empty_tally
 from resilinet_jax.feed import Resident
-from resilinet_jax.graph import build_chain
 from resilinet_jax.network import Network, Variables
 from resilinet_jax.plan import plan_applications
 from resilinet_jax.scenarios import load_scenario
-from resilinet_jax.stages import DenseStage, dense
+from resilinet_jax.scenarios.health import dense_network
 from resilinet_jax.training import RunState, run_keys
 
 _MODELS = flags.DEFINE_integer("models", 40, "Models of the Health network.", lower_bound=1)
@@ -136,9 +135,9 @@ def health_table(data: Examples) -> None:
 
 def chain_network(fallible: int, units: int) -> Network:
     """A chain with one dense layer a node and a skip around each."""
-    graph = build_chain(["i", *(f"n{number}" for number in range(1, fallible + 1)), "cloud"])
-    stages = {node: DenseStage(1, units, CLASSES if node == graph.cloud else None) for node in graph.order[1:]}
-    return Network(graph, stages, {"i->n2": dense(units)})
+    return dense_network(
+        dict.fromkeys([*(f"n{number}" for number in range(1, fallible + 1)), "cloud"], 1), units, CLASSES
+    )
 
 
 def untrained(network: Network, data: Examples) -> tuple[Variables, Wiring]:

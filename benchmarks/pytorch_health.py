@@ -1,4 +1,8 @@
-"""The Health network in PyTorch, evaluated as the paper's code does it: a forward pass for each failure combination."""
+"""The Health network in PyTorch.
+
+Trained as an engineer would, one model after another or stacked by `torch.func`; evaluated as the paper's code does
+it, a forward pass for each failure combination.
+"""
 
 from __future__ import annotations
 
@@ -50,5 +54,61 @@ def evaluation_turn(x: np.ndarray, y: np.ndarray, batch_size: int, compiled: boo
         return [
             sum(int((forward(a, mask, select).argmax(1) == b).sum()) for a, b in zip(xs, ys)) / len(y) for mask in masks
         ]
+
+    return turn
+
+
+def training_turn(
+    way: str, models: int, batch_size: int, units: int, layers: tuple[int, ...], examples: int
+) -> Callable[[int], None]:
+    """A function that trains for a number of steps, on made-up readings: failout, drawn skips, Adam.
+
+    Args:
+      way: `eager` or `compile`, which train one model, or `vmap`, which trains `models` stacked ones.
+      models: how many for `vmap`.
+      batch_size: examples per step.
+      units: of a layer.
+      layers: of each node.
+      examples: in an epoch.
+    """
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    xs = torch.from_numpy(rng.normal(size=(examples, 23)).astype(np.float32))
+    ys = torch.from_numpy(rng.integers(0, 12, examples))
+    made = [ResiliNet(23, units, 12, layers) for _ in range(models if way == "vmap" else 1)]
+    base = made[0]
+    loss_of = nn.functional.cross_entropy
+    if way == "vmap":
+        params, _ = torch.func.stack_module_state(made)
+
+        def loss(params: dict[str, Tensor], x: Tensor, y: Tensor, alive: Tensor, active: Tensor) -> Tensor:
+            return loss_of(torch.func.functional_call(base, params, (x, alive, active)), y)
+
+        gradients = torch.func.vmap(torch.func.grad(loss))
+        optimizer = torch.optim.Adam(list(params.values()), lr=1e-3, eps=1e-7, fused=True)
+
+        def step(indices: Tensor, alive: Tensor, active: Tensor) -> None:
+            each = gradients(params, xs[indices], ys[indices], alive, active)
+            for name, value in params.items():
+                value.grad = each[name]
+            optimizer.step()
+    else:
+        forward = torch.compile(base) if way == "compile" else base
+        optimizer = torch.optim.Adam(base.parameters(), lr=1e-3, eps=1e-7, fused=True)
+
+        def step(indices: Tensor, alive: Tensor, active: Tensor) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            loss_of(forward(xs[indices[0]], alive[0], active[0]), ys[indices[0]]).backward()
+            optimizer.step()
+
+    steps = examples // batch_size
+
+    def turn(count: int) -> None:
+        for _ in range(-(-count // steps)):
+            orders = torch.stack([torch.randperm(examples) for _ in made])
+            for batch in range(steps):
+                alive = (torch.rand(len(made), 3) >= 0.05).float()
+                active = (torch.rand(len(made), 3) < 0.5).float()
+                step(orders[:, batch * batch_size : (batch + 1) * batch_size], alive, active)
 
     return turn

@@ -1,9 +1,10 @@
-"""Training speed of a scenario with images against PyTorch: `python -m benchmarks.training --scenario cifar10`.
+"""Training speed against PyTorch: `python -m benchmarks.training --scenario cifar10` (or health, small).
 
-Needs `pip install torch`. Both train the same distributed network with failout, drawn skips, running statistics and
-metrics on the same shape of data: PyTorch one model by eager execution and by `torch.compile`, the better of which
-counts; this project one model and a stack of them, through its engine's own training function. Every contender is
-a process of its own with the same memory settings; they take turns, round by round, and the medians are compared.
+Needs `pip install torch`. All train the same distributed network with failout, drawn skips, shuffling and Adam on the
+same shape of data: PyTorch one model by eager execution and by `torch.compile`, for the dense networks also stacked
+models by `torch.func.vmap`, the best of which counts; this project one model or stacks of them, through its engine's
+own training function. Every contender is a process of its own with the same memory settings; they take turns, round
+by round, and the medians are compared. `small` is a dense network of 32 units, as for a microcontroller.
 """
 
 from __future__ import annotations
@@ -12,28 +13,53 @@ import contextlib
 import importlib.util
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import app, flags
 
 from resilinet_jax.memory import huge_pages_environment
 
-_SCENARIO = flags.DEFINE_enum("scenario", "cifar10", ["cifar10"], "Whose network is trained.")
-_ALPHAS = flags.DEFINE_list("alphas", ["0.25", "0.75"], "Widths of MobileNet.")
-_MODELS = flags.DEFINE_integer("models", 4, "Size of the stack.", lower_bound=2)
+_SCENARIO = flags.DEFINE_enum("scenario", "cifar10", ["cifar10", "health", "small"], "Whose network is trained.")
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Times each contender's turn comes.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 4.0, "About how long a turn is.", lower_bound=0.1)
+_JSON = flags.DEFINE_string("json", None, "Where the figures go as JSON.")
 _WORKER = flags.DEFINE_string("worker", None, "Internal: a contender, as JSON.")
 
-BATCH = 128
+
+class Case(NamedTuple):
+    """A network and how it is trained.
+
+    Attributes:
+      size: of the network.
+      batch_size: examples per step.
+      steps: per chunk of examples.
+      peers: ways of PyTorch.
+      stacks: models of this project's contenders.
+    """
+
+    size: dict[str, Any]
+    batch_size: int
+    steps: int
+    peers: tuple[str, ...]
+    stacks: tuple[int, ...]
 
 
-def project_turn(scenario: str, alpha: float, models: int) -> Callable[[int], None]:
+DENSE_PEERS = ("eager", "compile", "vmap")
+CASES = {
+    "cifar10": [Case({"alpha": alpha}, 128, 4, ("eager", "compile"), (1, 4)) for alpha in (0.25, 0.75)],
+    "health": [Case({"units": 250, "layers": (1, 2, 3, 4)}, 1024, 40, DENSE_PEERS, (10, 40))],
+    "small": [Case({"units": 32, "layers": (1, 2, 2, 1)}, 128, 100, DENSE_PEERS, (80,))],
+}
+PEER_STACK = 10  # models that torch.func stacks
+
+
+def project_turn(scenario: str, case: Case, models: int) -> Callable[[int], None]:
     """A function that trains `models` models for a number of steps, through the engine."""
     import jax
     import numpy as np
@@ -46,14 +72,22 @@ def project_turn(scenario: str, alpha: float, models: int) -> Callable[[int], No
     from resilinet_jax.datasets.splits import Examples, Splits
     from resilinet_jax.feed import Resident
     from resilinet_jax.scenarios import load_scenario
+    from resilinet_jax.scenarios.health import dense_network
 
     rng = np.random.default_rng(0)
-    steps = 4  # a chunk
-    x, y = rng.integers(0, 256, (steps * BATCH, 32, 32, 3), np.uint8), rng.integers(0, 10, steps * BATCH, np.int32)
-    chosen = load_scenario(scenario)
-    network = chosen.build_network(10, alpha, 32, momentum=0.99)
-    settings = engine.TrainingSettings(models, 1, BATCH, 0, compiler_options=chosen.compiler_options())
-    feed = Resident(Splits(Examples(x, y), Examples(x, y), Examples(x, y), 10, 0.1))
+    count = case.steps * case.batch_size
+    if scenario == "cifar10":
+        chosen = load_scenario(scenario)
+        network = chosen.build_network(10, image_size=32, momentum=0.99, **case.size)
+        x = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    else:
+        chosen = load_scenario("health")
+        layers = dict(zip(("n1", "n2", "n3", "n4"), case.size["layers"]))
+        network = dense_network(layers, case.size["units"], 12)
+        x = rng.normal(size=(count, 23)).astype(np.float32)
+    data = Examples(x, rng.integers(0, 10, count, np.int32))
+    settings = engine.TrainingSettings(models, 1, case.batch_size, 0, compiler_options=chosen.compiler_options())
+    feed = Resident(Splits(data, data, data, 10, 0.1))
     program = engine.Program(network, feed, settings, 1, all_combinations(network.graph))
     build = CellBuilder(network.graph, chosen.failure_settings, 0.05, 1e-3)
     (training,) = engine.plan_trainings({"resilinet": build("resilinet")})
@@ -62,34 +96,39 @@ def project_turn(scenario: str, alpha: float, models: int) -> Callable[[int], No
     state = call["start"](stacked.keys)
     chunk = next(feed.train(0, NamedSharding(mesh, PartitionSpec())))
 
-    def turn(count: int) -> None:
+    def turn(steps: int) -> None:
         nonlocal state
-        for _ in range(-(-count // steps)):
+        for _ in range(-(-steps // case.steps)):
             state, loss = call["train"](state, stacked, chunk)
         loss.block_until_ready()
 
     return turn
 
 
-def serve(contender: dict[str, Any]) -> None:
-    """Trains for a turn whenever a line arrives, and answers with models x images per second."""
-    if contender.pop("peer"):
+def peer_turn(scenario: str, case: Case, way: str) -> Callable[[int], None]:
+    """The same in PyTorch."""
+    if scenario == "cifar10":
         from benchmarks.pytorch_peer import peer_turn
 
-        turn: Callable[[int], None] = peer_turn(BATCH, **contender)
-        models = 1
-    else:
-        turn, models = project_turn(_SCENARIO.value, **contender), contender["models"]
-    steps = 4  # a chunk
-    turn(steps)  # compiles
+        return peer_turn(case.batch_size, compiled=way == "compile", **case.size)
+    from benchmarks.pytorch_health import training_turn
+
+    return training_turn(way, PEER_STACK, case.batch_size, examples=case.steps * case.batch_size, **case.size)
+
+
+def serve(number: int, way: str | None, models: int) -> None:
+    """Trains for a turn whenever a line arrives, and answers with models x examples per second."""
+    case = CASES[_SCENARIO.value][number]
+    turn = project_turn(_SCENARIO.value, case, models) if way is None else peer_turn(_SCENARIO.value, case, way)
+    turn(case.steps)  # compiles
     start = time.perf_counter()
-    turn(steps)
-    steps = max(4, 4 * round(_SECONDS.value / 4 / ((time.perf_counter() - start) / steps)))
+    turn(case.steps)
+    chunks = max(1, round(_SECONDS.value / (time.perf_counter() - start)))
     print("ready", flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
-        turn(steps)
-        print(models * steps * BATCH / (time.perf_counter() - start), flush=True)
+        turn(chunks * case.steps)
+        print(models * chunks * case.steps * case.batch_size / (time.perf_counter() - start), flush=True)
 
 
 @contextlib.contextmanager
@@ -117,33 +156,39 @@ def worker(contender: dict[str, Any]) -> Iterator[Callable[[], float]]:
         ask.close()
 
 
+def race(number: int, case: Case) -> dict[str, float]:
+    """Each contender's median of models x examples per second."""
+    contenders = {
+        f"PyTorch, {way}": {"way": way, "models": PEER_STACK if way == "vmap" else 1} for way in case.peers
+    } | {f"resilinet_jax, {models} at a time": {"way": None, "models": models} for models in case.stacks}
+    with contextlib.ExitStack() as stack:
+        turns = {name: stack.enter_context(worker({"number": number, **own})) for name, own in contenders.items()}
+        speeds: dict[str, list[float]] = {name: [] for name in turns}
+        for _ in range(_ROUNDS.value):
+            for name, turn in turns.items():
+                speeds[name].append(turn())
+    return {name: statistics.median(values) for name, values in speeds.items()}
+
+
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
     if _WORKER.value:
-        serve(json.loads(_WORKER.value))
+        serve(**json.loads(_WORKER.value))
         return
     if importlib.util.find_spec("torch") is None:
         raise SystemExit("error: this compares with PyTorch, which is missing; pip install torch")
-    print(f"{_SCENARIO.value}, batches of {BATCH}, median of {_ROUNDS.value} turns; models x images/s")
-    print(f"{'':34}{'speed':>10}{'ratio':>8}")
-    for alpha in map(float, _ALPHAS.value):
-        contenders = {
-            "PyTorch, eager": {"peer": True, "alpha": alpha, "compiled": False},
-            "PyTorch, torch.compile": {"peer": True, "alpha": alpha, "compiled": True},
-            "resilinet_jax, one model": {"peer": False, "alpha": alpha, "models": 1},
-            f"resilinet_jax, stack of {_MODELS.value}": {"peer": False, "alpha": alpha, "models": _MODELS.value},
-        }
-        with contextlib.ExitStack() as stack:
-            turns = {name: stack.enter_context(worker(contender)) for name, contender in contenders.items()}
-            speeds: dict[str, list[float]] = {name: [] for name in turns}
-            for _ in range(_ROUNDS.value):
-                for name, turn in turns.items():
-                    speeds[name].append(turn())
-        medians = {name: statistics.median(values) for name, values in speeds.items()}
+    print(f"{_SCENARIO.value}, median of {_ROUNDS.value} turns; models x examples/s")
+    figures = []
+    for number, case in enumerate(CASES[_SCENARIO.value]):
+        print(f"{', '.join(f'{name} {value}' for name, value in case.size.items())}, batches of {case.batch_size}")
+        medians = race(number, case)
         best = max(value for name, value in medians.items() if name.startswith("PyTorch"))
         for name, value in medians.items():
-            print(f"alpha {alpha:<5}{name:23}{value:10,.0f}{value / best:8.2f}", flush=True)
+            print(f"  {name:30}{value:12,.0f}{value / best:8.2f}", flush=True)
+        figures.append({"case": case._asdict(), "models x examples/s": medians})
+    if _JSON.value:
+        pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from resilinet_jax.graph import build_chain
 from resilinet_jax.scenarios import Data, Preset, Scenario
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from resilinet_jax.network import Network
     from resilinet_jax.settings import Settings
 
@@ -19,16 +21,22 @@ LAYERS = {"n1": 1, "n2": 2, "n3": 3, "n4": 4}
 
 def build_network(classes: int, hidden_units: int) -> Network:
     """The chain i -> n1 -> n2 -> n3 -> n4 with skips i->n2, n1->n3, n2->n4; the softmax head on n4."""
+    return dense_network(LAYERS, hidden_units, classes)
+
+
+def dense_network(layers: Mapping[str, int], hidden_units: int, classes: int) -> Network:
+    """A chain of nodes with so many dense layers each, from a source `i`, with a skip around every fallible node."""
     from resilinet_jax.network import Network
     from resilinet_jax.stages import DenseStage, dense
 
-    graph = build_chain(("i", *LAYERS))
+    graph = build_chain(("i", *layers))
     stages = {
-        node: DenseStage(layers, hidden_units, classes if node == graph.cloud else None)
-        for node, layers in LAYERS.items()
+        node: DenseStage(count, hidden_units, classes if node == graph.cloud else None)
+        for node, count in layers.items()
     }
     # The raw input has a width of its own; every other hyperconnection joins layers of the same width.
-    return Network(graph, stages, {"i->n2": dense(hidden_units)})
+    adapters = {edge.name: dense(hidden_units) for edge in graph.skips if edge.source == graph.source}
+    return Network(graph, stages, adapters)
 
 
 def load(settings: Settings, preset: Preset) -> Data:
