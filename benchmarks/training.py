@@ -90,16 +90,21 @@ def project_turn(scenario: str, case: Case, models: int) -> Callable[[int], None
     feed = Resident(Splits(data, data, data, 10, 0.1))
     program = engine.Program(network, feed, settings, 1, all_combinations(network.graph))
     build = CellBuilder(network.graph, chosen.failure_settings, 0.05, 1e-3)
-    (training,) = engine.plan_trainings({"resilinet": build("resilinet")})
-    stacked, mesh = program.place(engine.assemble([(training, run) for run in range(models)], 1, 1, seed=0))
+    # As a sweep has them: cells of ten runs each.
+    cells = {f"{rate}": build("resilinet", failout_rate=rate) for rate in np.linspace(0.05, 0.5, -(-models // 10))}
+    each = [(training, run) for training in engine.plan_trainings(cells) for run in range(min(models, 10))]
+    stacked, mesh = program.place(engine.assemble(each, 1, 1, seed=0))
     call = program.compile(mesh, stacked)
     state = call["start"](stacked.keys)
-    chunk = next(feed.train(0, NamedSharding(mesh, PartitionSpec())))
+    whole = NamedSharding(mesh, PartitionSpec())
+    chunk, orders_keys = next(feed.train(0, whole)), program.orders_keys(stacked, mesh)
+    number = jax.device_put(np.int32(0), whole)
 
     def turn(steps: int) -> None:
         nonlocal state
         for _ in range(-(-steps // case.steps)):
-            state, loss = call["train"](state, stacked, chunk)
+            orders = jax.device_put(call["order"](orders_keys, number), whole)
+            state, loss = call["train"](state, stacked, chunk, orders)
         loss.block_until_ready()
 
     return turn

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from resilinet_jax import hosts
 from resilinet_jax.cells import Cell, Numbers, Wiring, draw_weight, inference_wiring, stack_cells
@@ -26,6 +26,7 @@ from resilinet_jax.progress import Progress
 from resilinet_jax.training import (
     RunKeys,
     RunState,
+    batch_order,
     finish_epoch,
     initial_state,
     run_keys,
@@ -104,6 +105,7 @@ class Models(NamedTuple):
     variant_selection: Int[Numbers, "*models variants"]
     variant: Cell  # leaves [models, variants, ...]
     keys: RunKeys  # leaves [models]
+    order: Int[Numbers, "*models"]  # models of the same run number share their batches: which of the orders is theirs
 
 
 def run_cells(
@@ -160,7 +162,7 @@ class Program:
         self._stack = settings.stack or default_stack()
         self._devices = jax.local_devices()[: settings.devices]
         self._plan = plan_applications(network.graph, combinations.survival)
-        self._compiled: dict[int, dict[str, Callable]] = {}
+        self._compiled: dict[tuple[int, int], dict[str, Callable]] = {}
         chunk = feed.spec("train").y.shape[0]
         self.examples_per_epoch = feed.chunks * (chunk // settings.batch_size * settings.batch_size)
 
@@ -170,9 +172,14 @@ class Program:
         spec = self._feed.spec("train").x
         return initial_state(self._network, keys, jnp.zeros((1, *spec.shape[1:]), spec.dtype), self._selections)
 
-    def _train(self, state: RunState, models: Models, chunk: Examples) -> tuple[RunState, Float[Array, ""]]:
-        batch_size = self._settings.batch_size
-        return train_chunk(self._network, self._feed.augment, batch_size, state, models.cell, models.keys, chunk)
+    def _order(self, chunks_key: Key[Array, ""], number: Int[Array, ""]) -> Int[Array, "steps batch"]:
+        return batch_order(chunks_key, number, self._feed.spec("train").y.shape[0], self._settings.batch_size)
+
+    def _train(
+        self, state: RunState, models: Models, chunk: Examples, orders: Int[Array, "runs steps batch"]
+    ) -> tuple[RunState, Float[Array, ""]]:
+        order = orders[models.order]
+        return train_chunk(self._network, self._feed.augment, state, models.cell, models.keys, chunk, order)
 
     def _validate(self, tally: Tally, state: RunState, models: Models, chunk: Examples) -> Tally:
         return validate_chunk(self._network, state, models.cell, models.selection, models.keys, tally, chunk)
@@ -221,15 +228,18 @@ class Program:
         count = len(models.selection)
         models, mesh = self.place(models)
         padded = len(models.selection)
+        orders_keys = self.orders_keys(models, mesh)
         split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
         with progress.phase(f"compiling for {count} runs"):
             call = self.compile(mesh, models)
         state = call["start"](models.keys)
-        chunks = self._feed.train(0, whole)
+        chunks, number_of_chunk = self._feed.train(0, whole), 0
         for number in range(1, self._settings.epochs + 1):
             loss = 0.0
             for done in range(1, self._feed.chunks + 1):
-                state, losses = call["train"](state, models, next(chunks))
+                orders = call["order"](orders_keys, jax.device_put(np.int32(number_of_chunk), whole))
+                state, losses = call["train"](state, models, next(chunks), jax.device_put(orders, whole))
+                number_of_chunk += 1
                 loss += float(np.mean(losses[:count])) / self._feed.chunks  # waits: at most one chunk is under way
                 if done < self._feed.chunks:
                     progress.part(number, done / self._feed.chunks, models=count, loss=float(np.mean(losses[:count])))
@@ -249,10 +259,18 @@ class Program:
         best_epoch = np.take_along_axis(np.asarray(state.best_epoch), np.asarray(models.variant_selection), 1)
         return np.where(best_epoch[..., None] > 0, accuracy, np.nan)[:count]
 
+    def orders_keys(self, models: Models, mesh: Mesh) -> Key[Array, " orders"]:
+        """The key of each order of batches that the models have, spread over the devices."""
+        _, first = np.unique(np.asarray(models.order), return_index=True)
+        padded = np.resize(first, -(-len(first) // mesh.size) * mesh.size)
+        return jax.device_put(models.keys.chunks[padded], NamedSharding(mesh, PartitionSpec("models")))
+
     def compile(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
         """Compiles ahead of the first call, once per stack shape, so that no epoch's time holds a compilation."""
         padded, variants = models.variant_selection.shape
-        if padded not in self._compiled:
+        orders_keys = self.orders_keys(models, mesh)
+        shape = (padded, len(orders_keys))
+        if shape not in self._compiled:
             whole = NamedSharding(mesh, PartitionSpec())
 
             def spec(split: str) -> Examples:
@@ -267,9 +285,15 @@ class Program:
             state = jax.eval_shape(start, models.keys)
             validation = empty_tally(padded, self._selections, 1)
             test = empty_tally(padded, variants, self._plan.answers)
+            order, number = stacked(self._order, 1, 1), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+            orders = jax.eval_shape(order, orders_keys, number)
+            orders = jax.ShapeDtypeStruct(orders.shape, orders.dtype, sharding=whole)
             lowered = {
+                "order": order.lower(orders_keys, number),
                 "start": start.lower(models.keys),
-                "train": stacked(self._train, 2, 1, self._stack, donate_argnums=0).lower(state, models, spec("train")),
+                "train": stacked(self._train, 2, 2, self._stack, donate_argnums=0).lower(
+                    state, models, spec("train"), orders
+                ),
                 "validate": stacked(self._validate, 3, 1, self._stack).lower(
                     validation, state, models, spec("validation")
                 ),
@@ -277,8 +301,8 @@ class Program:
                 "test": stacked(self._test, 3, 1, self._stack).lower(test, state, models, spec("test")),
             }
             options = dict(self._settings.compiler_options)
-            self._compiled[padded] = {name: each.compile(options) for name, each in lowered.items()}
-        return self._compiled[padded]
+            self._compiled[shape] = {name: each.compile(options) for name, each in lowered.items()}
+        return self._compiled[shape]
 
 
 def over_models(mesh: Mesh, stack: int, function: Callable, mapped: int, shared: int) -> Callable:
@@ -326,7 +350,9 @@ def assemble(chosen: Sequence[tuple[Training, int]], selections: int, variants: 
         return values + values[:1] * (length - len(values))
 
     filled = [fill(training.variants, variants) for training, _ in chosen]
+    _, order = np.unique([run for _, run in chosen], return_inverse=True)
     return Models(
+        order=order.astype(np.int32),
         cell=stack_cells([training.cell for training, _ in chosen]),
         selection=np.array([fill(training.selections, selections) for training, _ in chosen], np.float32),
         variant_selection=np.array([[selection for selection, _ in each] for each in filled], np.int32),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, Num
 
 from resilinet_jax.cells import Cell, Numbers, draw_weight, inference_wiring, training_wiring
@@ -69,72 +70,93 @@ def initial_state(network: Network, keys: RunKeys, x: Num[Numbers, "batch *featu
         chunks=jnp.zeros((), jnp.int32),
         epoch=jnp.zeros((), jnp.int32),
         variables=variables,
-        optimizer=OPTIMIZER.init(variables.params),
+        optimizer=OPTIMIZER.init(ravel_pytree(variables.params)[0]),
         best=jax.tree.map(lambda leaf: jnp.stack([leaf] * selections), variables),
         best_accuracy=jnp.full(selections, -1.0, jnp.float32),
         best_epoch=jnp.zeros(selections, jnp.int32),
     )
 
 
+def batch_order(
+    chunks_key: Key[Array, ""], number: Int[Numbers, ""], examples: int, batch_size: int
+) -> Int[Array, "steps batch"]:
+    """Which examples of a chunk make up each batch: the same for all runs of a number, so that it is drawn once.
+
+    The examples that do not fill the last batch are left out; the next epoch's order leaves out others.
+
+    Args:
+      chunks_key: of the run's `RunKeys`.
+      number: of the chunk, counted from the very first.
+      examples: static; in the chunk.
+      batch_size: static; at most so many.
+    """
+    steps = examples // batch_size
+    key, *_ = _chunk_keys(chunks_key, number)
+    return jax.random.permutation(key, examples)[: steps * batch_size].reshape(steps, batch_size)
+
+
+def _chunk_keys(chunks_key: Key[Array, ""], number: Int[Numbers, ""]) -> Key[Array, "5"]:
+    """For the order, failout, skip activity, augmentation and dropout in a chunk."""
+    return jax.random.split(jax.random.fold_in(chunks_key, number), 5)
+
+
 def train_chunk(
     network: Network,
     augment: Augment | None,
-    batch_size: int,
     state: RunState,
     cell: Cell,
     keys: RunKeys,
     chunk: Examples,
+    order: Int[Array, "steps batch"],
 ) -> tuple[RunState, Float[Array, ""]]:
     """Trains on a chunk of examples: shuffled batches, a survival mask and skip activity for each, Adam.
 
-    Where all examples are on the device, the chunk is the whole training split and this is an epoch. The examples
-    that do not fill the last batch are left out; the next epoch's order leaves out others.
+    Where all examples are on the device, the chunk is the whole training split and this is an epoch.
 
     Args:
       network: static.
       augment: static; changes a batch at random before each step, None for nothing.
-      batch_size: static; at most the number of examples.
       state: the run so far.
       cell: its setting.
       keys: the run's.
       chunk: what to train on.
+      order: from `batch_order`.
 
     Returns:
       The state after it, and the mean loss.
     """
-    order_key, failout_key, activity_key, augment_key, step_key = jax.random.split(
-        jax.random.fold_in(keys.chunks, state.chunks), 5
-    )
-    examples = chunk.y.shape[0]
-    steps = examples // batch_size
-    order = jax.random.permutation(order_key, examples)[: steps * batch_size].reshape(steps, batch_size)
+    _, failout_key, activity_key, augment_key, step_key = _chunk_keys(keys.chunks, state.chunks)
+    steps = order.shape[0]
     survival = sample_survival(failout_key, jnp.asarray(cell.failout_rate), steps)
     draws = jax.random.uniform(activity_key, (steps, cell.present.shape[0]))
     weight = draw_weight(cell, keys.weight)
     xs, ys = jnp.asarray(chunk.x), jnp.asarray(chunk.y)
     learning_rate = cell.learning_rate * cell.learning_rate_decay**state.epoch
 
-    def step(carry: tuple[Variables, Any], inputs: tuple[Array, ...]) -> tuple[tuple[Variables, Any], Array]:
-        variables, optimizer = carry
+    # One vector of all parameters: Adam is then one operation instead of several for each array.
+    flat, unravel = ravel_pytree(state.variables.params)
+
+    def step(carry: tuple[Array, Any, Any], inputs: tuple[Array, ...]) -> tuple[tuple[Array, Any, Any], Array]:
+        flat, statistics, optimizer = carry
         number, indices, alive, draw = inputs
         x, y = xs[indices], ys[indices]
         if augment is not None:
             x = augment(jax.random.fold_in(augment_key, number), x)
         key = jax.random.fold_in(step_key, number)
 
-        def mean_loss(params: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+        def mean_loss(flat: Array) -> tuple[Array, dict[str, Any]]:
             wiring = training_wiring(cell, weight, draw)
-            logits, _, statistics = network.apply(variables._replace(params=params), x, alive, wiring, key)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), statistics
+            logits, _, after = network.apply(Variables(unravel(flat), statistics), x, alive, wiring, key)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), after
 
-        (loss, statistics), gradients = jax.value_and_grad(mean_loss, has_aux=True)(variables.params)
-        updates, optimizer = OPTIMIZER.update(gradients, optimizer)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, variables.params, updates)
-        return (Variables(params, statistics), optimizer), loss
+        (loss, statistics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(flat)
+        update, optimizer = OPTIMIZER.update(gradient, optimizer)
+        return (flat - learning_rate * update, statistics, optimizer), loss
 
-    (variables, optimizer), losses = jax.lax.scan(
-        step, (state.variables, state.optimizer), (jnp.arange(steps), order, survival, draws)
+    (flat, statistics, optimizer), losses = jax.lax.scan(
+        step, (flat, state.variables.statistics, state.optimizer), (jnp.arange(steps), order, survival, draws)
     )
+    variables = Variables(unravel(flat), statistics)
     return state._replace(chunks=state.chunks + 1, variables=variables, optimizer=optimizer), losses.mean()
 
 

@@ -34,7 +34,11 @@ ADD = Wiring(*(jnp.ones(len(GRAPH.hyperconnections)) for _ in Wiring._fields))
 
 
 START = jax.jit(lambda keys: initial_state(NETWORK, keys, IMAGES[:1], 1))
-STEP = jax.jit(lambda state, cell, keys: train_chunk(NETWORK, None, 8, state, cell, keys, Examples(IMAGES, LABELS))[0])
+STEP = jax.jit(
+    lambda state, cell, keys: train_chunk(
+        NETWORK, None, state, cell, keys, Examples(IMAGES, LABELS), jnp.arange(8)[None]
+    )[0]
+)
 LOSS = jax.jit(
     jax.grad(lambda v, survival: (NETWORK.apply(v, IMAGES, survival, ADD, jax.random.key(1)).logits ** 2).sum())
 )

@@ -13,7 +13,7 @@ from resilinet_jax.graph import build_chain
 from resilinet_jax.network import Network, Variables
 from resilinet_jax.plan import without_failures
 from resilinet_jax.stages import DenseStage, dense
-from resilinet_jax.training import finish_epoch, initial_state, run_keys, train_chunk, validate_chunk
+from resilinet_jax.training import batch_order, finish_epoch, initial_state, run_keys, train_chunk, validate_chunk
 from tests.reference import CHAIN
 
 GRAPH = build_chain(("i", "n1", "n2"))  # three nodes: a source, one that may fail, the cloud
@@ -33,7 +33,12 @@ def examples(count=EXAMPLES, seed=0):
 
 # Compiled once for all tests: cells differ in numbers only.
 START = jax.jit(lambda keys, selections: initial_state(NETWORK, keys, examples().x, selections), static_argnums=1)
-TRAIN = jax.jit(lambda size, *run: train_chunk(NETWORK, None, size, *run, examples()), static_argnums=0)
+TRAIN = jax.jit(
+    lambda size, state, cell, keys: train_chunk(
+        NETWORK, None, state, cell, keys, examples(), batch_order(keys.chunks, state.chunks, EXAMPLES, size)
+    ),
+    static_argnums=0,
+)
 VALIDATE = jax.jit(lambda *run: validate_chunk(NETWORK, *run, examples(40, seed=1)))
 
 
@@ -113,7 +118,8 @@ def test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity()
     cell = make_cell(CHAIN, failout_rate={"n1": 0.7, "n2": 0.4, "n3": 0.1}, training_activity=0.5, weight=0.9)
     train, keys = examples(8), run_keys(3, 2)
     start = initial_state(network, keys, train.x, 1)
-    after, mean_loss = train_chunk(network, None, 2, start, cell, keys, train)
+    batches = batch_order(keys.chunks, start.chunks, 8, 2)
+    after, mean_loss = train_chunk(network, None, start, cell, keys, train, batches)
 
     order_key, failout_key, activity_key = jax.random.split(jax.random.fold_in(keys.chunks, 0), 3)
     order = np.asarray(jax.random.permutation(order_key, 8)).reshape(4, 2)
