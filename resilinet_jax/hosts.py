@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, first_line
 
 PATIENCE = 20  # seconds without a sign of life until a process is taken for dead, which ends the others
 
@@ -64,7 +64,7 @@ def joined(
         jax.distributed.initialize(coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"can't join the other processes ({_first_line(error)}); start every one with the same "
+            f"can't join the other processes ({first_line(error)}); start every one with the same "
             "--coordinator_address and --num_processes, each with a --process_id of its own"
         ) from None
     try:
@@ -99,13 +99,9 @@ def gather(own: Float[np.ndarray, "own *rest"], total: int) -> Float[np.ndarray,
         bits = np.asarray(multihost_utils.process_allgather(padded.view(np.uint32)))
     except RuntimeError as error:
         raise UserError(
-            f"another process has ended ({_first_line(error)}); see its messages, and start all of them again"
+            f"another process has ended ({first_line(error)}); see its messages, and start all of them again"
         ) from None
     return bits.reshape(-1, *bits.shape[2:]).view(np.float64)[:total]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
 
 
 def _share_size(total: int) -> int:

@@ -129,8 +129,9 @@ class TestOneLineFor:
     def test_an_archive_that_is_damaged(self, archive, tmp_path, content):
         whole = (archive[0] / "cifar-10-binary.tar.gz").read_bytes()
         (tmp_path / "cifar-10-binary.tar.gz").write_bytes(whole[: len(whole) // 2] if content is None else content)
-        with pytest.raises(UserError, match=r"damaged archive|missing"):
+        with pytest.raises(UserError, match=r"damaged archive|missing") as caught:
             prepare_cifar10(tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 class TestOneLineForPreparedData:

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 
 from resilinet_jax.datasets.splits import Dataset
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, first_line
 
 # What NumPy, zipfile and the decompressors raise for files that are damaged or something else altogether.
 _UNREADABLE = (
@@ -41,7 +41,7 @@ def load_npz(path: pathlib.Path) -> Dataset:
             if not all(isinstance(array, np.ndarray) for array in arrays.values()):
                 raise ValueError("its members are no arrays")
     except _UNREADABLE as error:
-        raise UserError(f"{path.name}: not a readable .npz of plain arrays ({_first_line(error)})") from None
+        raise UserError(f"{path.name}: not a readable .npz of plain arrays ({first_line(error)})") from None
     for name in ("x", "y"):
         if name not in arrays:
             raise UserError(f"{path.name}: no array {name!r}, found {found}; save it with numpy.savez(path, x=x, y=y)")
@@ -83,7 +83,3 @@ def _check_labels(name: str, y: np.ndarray, rows: int) -> None:
             f"{name}: labels go up to {present[-1]} but no row has label {missing}; number the classes 0..C-1 "
             "without gaps: y = numpy.unique(y, return_inverse=True)[1]"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

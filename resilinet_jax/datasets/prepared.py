@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, first_line
 
 SUFFIX = "dataset_info.json"
 
@@ -47,7 +47,7 @@ class PreparedSplit:
         try:
             builder = tfds.builder_from_directory(folder)
         except Exception as error:  # TFDS raises whatever its parsers do
-            raise UserError(f"{folder}: not a TFDS data set ({_first_line(error)}); {remedy}") from None
+            raise UserError(f"{folder}: not a TFDS data set ({first_line(error)}); {remedy}") from None
         if builder.info.file_format.file_suffix != "array_record":
             raise UserError(
                 f"{folder}: prepared as {builder.info.file_format.file_suffix}, which takes TensorFlow to read; "
@@ -65,7 +65,7 @@ class PreparedSplit:
             self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
             self._length = len(self._source)
         except Exception as error:  # array_record's C++ errors among them
-            raise UserError(f"{folder}: can't read split {split!r} ({_first_line(error)}); {remedy}") from None
+            raise UserError(f"{folder}: can't read split {split!r} ({first_line(error)}); {remedy}") from None
         expected = builder.info.splits[split].num_examples
         if self._length != expected:
             raise UserError(f"{folder}: split {split!r} has {self._length:,} examples, expected {expected:,}; {remedy}")
@@ -87,7 +87,7 @@ class PreparedSplit:
         try:
             return self._source.__getitems__(list(numbers))
         except Exception as error:  # as above
-            raise UserError(f"{self.name}: can't read its records ({_first_line(error)}); prepare it again") from None
+            raise UserError(f"{self.name}: can't read its records ({first_line(error)}); prepare it again") from None
 
 
 def decode_image(encoded: bytes, what: str, least: float | None = None) -> Image.Image:
@@ -110,7 +110,7 @@ def decode_image(encoded: bytes, what: str, least: float | None = None) -> Image
         image.load()
         return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{what}: corrupt image ({_first_line(error)}); remove or replace it") from None
+        raise UserError(f"{what}: corrupt image ({first_line(error)}); remove or replace it") from None
 
 
 def square(image: Image.Image, size: int, margin: float = 0.0) -> UInt8[np.ndarray, "size size 3"]:
@@ -124,7 +124,3 @@ def square(image: Image.Image, size: int, margin: float = 0.0) -> UInt8[np.ndarr
     if image.size != (size, size) or margin:
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(image)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, first_line
 
 SIZE = 32
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -64,7 +64,7 @@ def _read_tar(path: pathlib.Path) -> dict[str, bytes]:
             members = {m[1]: member for member in archive if member.isfile() and (m := _BATCH.search(member.name))}
             return {name: archive.extractfile(member).read() for name, member in members.items()}  # type: ignore[union-attr]
     except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: damaged archive ({error}); fetch it again") from None
+        raise UserError(f"{path}: damaged archive ({first_line(error)}); fetch it again") from None
 
 
 def _parse(path: pathlib.Path, files: dict[str, bytes]) -> Batch:
