@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -18,6 +19,7 @@ from resilinet_jax import hosts
 from resilinet_jax.cells import Cell, Numbers, Wiring, draw_weight, inference_wiring, stack_cells
 from resilinet_jax.combinations import Combinations, all_combinations
 from resilinet_jax.datasets.splits import Examples
+from resilinet_jax.errors import UserError
 from resilinet_jax.evaluation import Tally, accuracy_of, count_correct, empty_tally
 from resilinet_jax.feed import Feed
 from resilinet_jax.network import Network
@@ -50,6 +52,7 @@ class TrainingSettings:
       stack: how many models of a device train at once inside the compiled program; None for the backend's
         measured default (`python -m benchmarks.stacking`). The results do not depend on it but for rounding.
       devices: at most so many of the local devices, side by side; None for all. The results do not depend on it.
+      runs_per_pass: how many models one compiled call trains, over all devices; None for what memory allows.
       compiler_options: of XLA.
     """
 
@@ -59,6 +62,7 @@ class TrainingSettings:
     seed: int
     stack: int | None = None
     devices: int | None = None
+    runs_per_pass: int | None = None
     compiler_options: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
@@ -132,9 +136,19 @@ def run_cells(
     progress.start(models=len(share), epochs=settings.epochs, examples=program.examples_per_epoch)
     own = np.empty((len(share), variants, len(combinations.survival)))
     try:
-        for members in _passes(len(share), program.models_per_pass()):
+        waiting = collections.deque(_passes(range(len(share)), settings.runs_per_pass or program.models_per_pass()))
+        while waiting:
+            members = waiting.popleft()
             batch = assemble([models[share[m]] for m in members], selections, variants, settings.seed)
-            own[members.start : members.stop] = program.run(batch, progress)
+            try:
+                own[members.start : members.stop] = program.run(batch, progress)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                if len(members) == 1:
+                    raise UserError("not even one run fits memory; take a smaller network or --batch_size") from None
+                progress.too_many(len(members))
+                waiting.extendleft(reversed(list(_passes(members, -(-len(members) // 2)))))
     finally:
         progress.finish()
     measured = hosts.gather(own, len(models))
@@ -336,11 +350,11 @@ def _mesh(models: int, devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices[: -(-models // per_device)]), ("models",))
 
 
-def _passes(models: int, most: int) -> Iterator[range]:
+def _passes(models: range, most: int) -> Iterator[range]:
     """Splits model numbers into passes of (nearly) equal size, of at most `most` models."""
-    count = max(1, -(-models // most))
-    size = max(1, -(-models // count))
-    return (range(first, min(first + size, models)) for first in range(0, models, size))
+    count = max(1, -(-len(models) // most))
+    size = max(1, -(-len(models) // count))
+    return (models[first : first + size] for first in range(0, len(models), size))
 
 
 def assemble(chosen: Sequence[tuple[Training, int]], selections: int, variants: int, seed: int) -> Models:

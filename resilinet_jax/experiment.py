@@ -12,7 +12,7 @@ from rich.console import Console
 
 from resilinet_jax import hosts
 from resilinet_jax.cells import CellBuilder
-from resilinet_jax.combinations import choose_combinations
+from resilinet_jax.combinations import Combinations, choose_combinations
 from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
 from resilinet_jax.errors import UserError
 from resilinet_jax.progress import Progress
@@ -54,19 +54,23 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
     by_sweep = {name: sweep.cells(build) for name, sweep in sweeps.items()}
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
 
-    notes = [f"Data set: {data.told}.", *_shrunk(settings, preset, scenario.presets["paper"], data)]
-    if not combinations.complete:
-        notes.append(
-            f"{len(combinations.survival):,} of {2 ** len(network.graph.fallible):,} failure combinations are "
-            "evaluated: each average accuracy is the middle of an interval that holds it (widths: last table)."
-        )
+    notes = [
+        f"Data set: {data.told}.",
+        *_shrunk(settings, preset, scenario.presets["paper"], data),
+        *_left_out(combinations),
+    ]
     for note in notes:
         console.print(note, soft_wrap=True)
     trainings = len(plan_trainings(cells))
     console.print(f"Training {trainings} cells x {preset.runs} runs for {', '.join(sweeps)}.", soft_wrap=True)
 
     training = TrainingSettings(
-        preset.runs, preset.epochs, preset.batch_size, settings.seed, compiler_options=scenario.compiler_options()
+        preset.runs,
+        preset.epochs,
+        preset.batch_size,
+        settings.seed,
+        runs_per_pass=settings.runs_per_pass,
+        compiler_options=scenario.compiler_options(),
     )
     known = {
         "settings": dataclasses.asdict(settings),
@@ -106,6 +110,17 @@ def _publish(
     console.print()
     print_tables(console, tables)
     console.print(f"Written to {target}", soft_wrap=True)
+
+
+def _left_out(combinations: Combinations) -> list[str]:
+    """That not all failure combinations are evaluated, if so."""
+    if combinations.complete:
+        return []
+    number, total = len(combinations.survival), 2 ** len(combinations.graph.fallible)
+    return [
+        f"{number:,} of {total:,} failure combinations are evaluated: each average accuracy is the middle of an "
+        "interval that holds it (widths: last table)."
+    ]
 
 
 def _shrunk(settings: Settings, preset: Preset, paper: Preset, data: Data) -> list[str]:

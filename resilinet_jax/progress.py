@@ -29,7 +29,7 @@ class Progress:
         """Training begins: `models` of them, `epochs` each, with `examples` an epoch."""
         self._total = models * epochs  # of epochs to train, over all models
         self._examples, self._epochs = examples, epochs
-        self._done, self._part, self._seconds = 0.0, 0.0, 0.0
+        self._done, self._finished, self._part, self._seconds = 0.0, 0.0, 0.0, 0.0
         self._printed = float("-inf")
         if self._status:
             self._status.start()
@@ -38,6 +38,11 @@ class Progress:
         """Training and evaluation are over."""
         if self._status:
             self._status.stop()
+
+    def too_many(self, models: int) -> None:
+        """Memory does not hold a pass of so many models; it is done again in two halves."""
+        self._done, self._part = self._finished, 0.0
+        self._show(f"memory does not hold {models} runs at once; going on with half as many")
 
     @contextlib.contextmanager
     def phase(self, what: str) -> Iterator[None]:
@@ -56,6 +61,8 @@ class Progress:
         """An epoch of a pass with `models` models has ended."""
         self._advance(models * (1 - self._part))
         self._part = 0.0
+        if number == self._epochs:
+            self._finished = self._done  # of passes that need not be done again
         worst, best = 100 * validation_accuracy.min(), 100 * validation_accuracy.max()
         self._tell(
             f"epoch {number}/{self._epochs} of {models} runs",

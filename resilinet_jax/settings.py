@@ -41,6 +41,7 @@ class Settings:
     image_size: int | None = None
     augment: bool | None = None
     train_examples: int | None = None
+    runs_per_pass: int | None = None
     tolerance: float = 0.005
     seed: int = 0
     results_dir: str = "results"
@@ -61,7 +62,7 @@ class Settings:
         _one_of("split", self.split, SPLITS)
         _one_of("preset", self.preset, PRESETS)
         scenario = load_scenario(self.scenario)
-        for name in ("runs", "epochs", "batch_size", "hidden_units", "image_size", "train_examples"):
+        for name in ("runs", "epochs", "batch_size", "hidden_units", "image_size", "train_examples", "runs_per_pass"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be an integer of at least 1, got {value}")

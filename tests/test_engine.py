@@ -9,6 +9,7 @@ from resilinet_jax import engine
 from resilinet_jax.cells import CellBuilder, Uniform, draw_weight
 from resilinet_jax.datasets.splits import Dataset, Examples, split_dataset
 from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
+from resilinet_jax.errors import UserError
 from resilinet_jax.feed import Resident
 from resilinet_jax.network import Network
 from resilinet_jax.progress import Progress
@@ -116,9 +117,9 @@ def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
 
 
 def test_passes_cover_every_model_once_and_evenly():
-    assert [list(members) for members in engine._passes(7, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [len(members) for members in engine._passes(70, 20)] == [18, 18, 18, 16]
-    assert [len(members) for members in engine._passes(5, 100)] == [5]
+    assert [list(members) for members in engine._passes(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [len(members) for members in engine._passes(range(70), 20)] == [18, 18, 18, 16]
+    assert [len(members) for members in engine._passes(range(5), 100)] == [5]
 
 
 def test_passes_that_hold_little_give_the_same(together, monkeypatch):
@@ -173,3 +174,38 @@ def test_the_training_function_compiles_once_for_all_sweeps(caplog):
     # Cells that share a training differ at inference.
     assert (accuracy["skip_activity/activity_1_add"] != accuracy["skip_activity/activity_1_select"]).any()
     np.testing.assert_array_equal(accuracy["skip_configuration/skips_none"], accuracy["failure_combinations/vanilla"])
+
+
+class TestMemory:
+    """A pass that does not fit: here, one of more models than `most`."""
+
+    @pytest.fixture
+    def tried(self, monkeypatch):
+        seen, run = [], engine.Program.run
+
+        def limited(program, models, progress):
+            seen.append(len(models.selection))
+            if len(models.selection) > self.most:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+            return run(program, models, progress)
+
+        monkeypatch.setattr(engine.Program, "run", limited)
+        return seen
+
+    def test_goes_on_with_half_as_many_and_measures_the_same(self, tried, together):
+        self.most = 3
+        got = run({name: CELLS[name] for name in ("dfg", "resilinet")})
+        assert tried == [6, 3, 3]
+        for name, accuracy in got.items():
+            np.testing.assert_array_equal(accuracy, together[name])
+
+    def test_no_pass_is_larger_than_asked_for(self, tried):
+        self.most = 100
+        run({"dfg": CELLS["dfg"]}, runs_per_pass=2)
+        assert tried == [2, 1]
+
+    def test_says_so_where_a_single_run_does_not_fit(self, tried):
+        self.most = 0
+        with pytest.raises(UserError, match="not even one run fits memory"):
+            run({"dfg": CELLS["dfg"]})
+        assert tried == [3, 2, 1]
