@@ -53,7 +53,7 @@ class TrainingSettings:
         measured default (`python -m benchmarks.stacking`). The results do not depend on it but for rounding.
       devices: at most so many of the local devices, side by side; None for all. The results do not depend on it.
       runs_per_pass: how many models one compiled call trains, over all devices; None for what memory allows.
-      compiler_options: of XLA.
+      compiler_options: of XLA, besides the backend's (`default_compiler_options`).
     """
 
     runs: int
@@ -63,7 +63,7 @@ class TrainingSettings:
     stack: int | None = None
     devices: int | None = None
     runs_per_pass: int | None = None
-    compiler_options: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+    compiler_options: Mapping[str, bool | str] = dataclasses.field(default_factory=dict)
 
 
 class Training(NamedTuple):
@@ -314,7 +314,7 @@ class Program:
                 "finish": stacked(finish_epoch, 2, 0, donate_argnums=0).lower(state, validation.correct[..., 0] * 1.0),
                 "test": stacked(self._test, 3, 1, self._stack).lower(test, state, models, spec("test")),
             }
-            options = dict(self._settings.compiler_options)
+            options = default_compiler_options() | dict(self._settings.compiler_options)
             self._compiled[shape] = {name: each.compile(options) for name, each in lowered.items()}
         return self._compiled[shape]
 
@@ -342,6 +342,16 @@ def over_models(mesh: Mesh, stack: int, function: Callable, mapped: int, shared:
 def default_stack() -> int:
     """Models at once per device. On CPU one after another is as fast, needs less memory and repeats bit for bit."""
     return 1 if jax.default_backend() == "cpu" else 64
+
+
+def default_compiler_options() -> dict[str, bool | str]:
+    """Of XLA. On CPU its kernel library gets single matrix products, and no reductions.
+
+    Training is faster without those: by 7 % for 32 units, by 5 % for MobileNet at alpha 0.25.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
 def _mesh(models: int, devices: Sequence[jax.Device]) -> Mesh:

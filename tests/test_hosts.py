@@ -13,9 +13,11 @@ from resilinet_jax.errors import UserError
 from tests.test_launch import ROOT
 
 
-def start(*flags):
+def start(*flags, **environment):
     command = [sys.executable, str(ROOT / "launch.py"), *map(str, flags)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
 
 
 def test_two_processes_measure_what_one_does_and_the_first_alone_writes(tmp_path):
@@ -42,6 +44,24 @@ def test_two_processes_measure_what_one_does_and_the_first_alone_writes(tmp_path
     assert "Written to" in said[1][0]
     assert "Written to" not in said[2][0]
     assert "epoch" not in said[2][1]
+
+
+def test_eight_devices_measure_what_one_does(tmp_path):
+    # 7 cells x 3 runs: eight devices can't share them evenly.
+    flags = ["--sweep=failout_rate", "--runs=3", "--epochs=1", "--train_examples=4000", "--learning_rate=0.01"]
+    processes = [
+        start(
+            *flags,
+            f"--results_dir={tmp_path / str(devices)}",
+            XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}",
+            NPROC="8",  # threads: XLA has as many as there are cores or devices, and sums some products by thread
+        )
+        for devices in (1, 8)
+    ]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    one, eight = ((tmp_path / name / "health/failout_rate/accuracies.csv").read_bytes() for name in ("1", "8"))
+    assert one == eight
 
 
 def test_alone_this_process_trains_everything_and_writes():
