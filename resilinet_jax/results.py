@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,18 @@ from resilinet_jax.graph import Graph
 SHOWN = 16  # failure combinations that a table or figure has room for
 
 
+class History(NamedTuple):
+    """How a cell's runs were trained, epoch by epoch; NaN after a run diverged.
+
+    Attributes:
+      loss: mean over the epoch's steps.
+      validation_accuracy: without failures, at the cell's own inference activity.
+    """
+
+    loss: Float[np.ndarray, "runs epochs"]
+    validation_accuracy: Float[np.ndarray, "runs epochs"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Results:
     """The accuracies of a sweep's cells.
@@ -30,13 +43,15 @@ class Results:
       combinations: that were evaluated.
       failure_settings: by name, failure probability by node name.
       cells: by name.
-      accuracy: by cell name, in the order of `combinations`.
+      accuracy: by cell name, in the order of `combinations`; NaN for a run that diverged.
+      history: by cell name; empty where it is not known.
     """
 
     combinations: Combinations
     failure_settings: Mapping[str, Mapping[str, float]]
     cells: Mapping[str, Cell]
     accuracy: Mapping[str, Float[np.ndarray, "runs combinations"]]
+    history: Mapping[str, History] = dataclasses.field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
