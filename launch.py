@@ -1,7 +1,10 @@
 """Command line of resilinet_jax: `python launch.py --sweep failout_rate`; `--sweep=list` shows the sweeps."""
 
 import dataclasses
+import errno
 import os
+import pathlib
+import signal
 import sys
 from typing import Any
 
@@ -58,7 +61,8 @@ flags.DEFINE_string("coordinator_address", None, "host:port of process 0, where 
 _define("num_processes", None, int, "an integer", "How many processes share the work.")
 _define("process_id", None, int, "an integer", "Which of them this is, from 0; it alone prints and writes.")
 flags.DEFINE_bool("distributed", False, "Several processes, found by JAX itself: SLURM, TPU pods, Kubernetes.")
-flags.DEFINE_bool("overwrite", False, "Replace results that are there.")
+flags.DEFINE_string("report", None, "Makes the report in this results folder again, without training.")
+flags.DEFINE_bool("overwrite", False, "Train anew, and replace results that are there.")
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -75,6 +79,9 @@ def _launch(argv: list[str]) -> None:
     values: dict[str, Any] = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Settings)}
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}; flags start with --, as in --sweep={names[0]}")
+    if flags.FLAGS["report"].value is not None:
+        _report(pathlib.Path(flags.FLAGS["report"].value).expanduser())
+        return
     if values["sweep"] is None:
         raise UserError(f"--sweep is missing; expected one of {', '.join(names)}, all, or list")
     if values["sweep"] == "list":
@@ -99,15 +106,29 @@ def _launch(argv: list[str]) -> None:
     chosen = {name: sweeps.load_sweep(name) for name in settings.chosen_sweeps(names)}
     with hosts.joined(**processes, detect=bool(flags.FLAGS["distributed"].value)):
         console = Console(highlight=False, markup=False, emoji=False, quiet=not hosts.is_first())
-        run_experiment(settings, chosen, console)
+        diverged = run_experiment(settings, chosen, console)
+    if diverged:
+        raise UserError(diverged)
+
+
+def _report(folder: pathlib.Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"--report={folder}: no such folder; give a sweep's results, as results/health/failout_rate")
+    from rich.console import Console
+
+    from resilinet_jax.experiment import report_again
+
+    report_again(folder, sweeps.load_sweep, Console(highlight=False, markup=False, emoji=False))
 
 
 def _set_up_jax() -> None:
     """What must be set before the first array: a CPU device for each core, and where compiled programs are kept."""
     import jax
+    from absl import logging
 
     from resilinet_jax.compilation import default_cache_dir, keep_compiled_programs
 
+    logging.set_verbosity(logging.FATAL)  # what libraries log, with tracebacks, is also raised
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", cores)
@@ -117,12 +138,16 @@ def _set_up_jax() -> None:
 
 def main(argv: list[str]) -> None:
     """Runs the command line; a user's mistake ends in one line on standard error and status 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends first, like Ctrl-C
     try:
         _launch(argv)
-    except (UserError, OSError) as error:  # no right to read or write, a full disk: the user's to mend as well
+    except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:  # no right to read or write, a full disk: the user's to mend as well
+        full = "; make room: the same command goes on where it stopped" if error.errno == errno.ENOSPC else ""
+        sys.exit(f"error: {error}{full}")
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        sys.exit("interrupted; the same command goes on from here")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from resilinet_jax.evaluation import Tally, accuracy_of, average_accuracy_bounds
 from resilinet_jax.feed import Resident
 from resilinet_jax.network import Network, Variables
 from resilinet_jax.plan import plan_applications
+from resilinet_jax.program import default_stack, over_models
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import dense_network
 from resilinet_jax.training import RunState, run_keys
@@ -57,7 +58,7 @@ def health_program(data: Examples) -> tuple[engine.Program, Network, Models, Run
     program = engine.Program(network, feed, settings, 1, all_combinations(network.graph))
     build = CellBuilder(network.graph, scenario.failure_settings, 0.05, 1e-3)
     (training,) = engine.plan_trainings({"resilinet": build("resilinet")})
-    assembled = engine.assemble([(training, run) for run in range(_MODELS.value)], 1, 1, seed=0)
+    assembled = engine.assemble([engine.Model(training, run) for run in range(_MODELS.value)], 1, 1, seed=0)
     models, mesh = program.place(assembled)
     state = program.compile(mesh, models)["start"](models.keys)
     return program, network, models, state
@@ -94,7 +95,7 @@ def plain_vmap(data: Examples) -> Callable[[], np.ndarray]:
 
         return jax.lax.scan(count, jnp.zeros(len(masks), int), batches)[0]
 
-    call = jax.jit(engine.over_models(mesh, 1, model, 2, 0))
+    call = jax.jit(over_models(mesh, 1, model, 2, 0))
     return lambda: np.asarray(call(state.variables, models)) / len(data.y)
 
 
@@ -155,7 +156,7 @@ def evaluate_chain(network: Network, survival: np.ndarray, data: Examples) -> tu
 
     @jax.jit
     def call(variables: Variables, data: Examples) -> Tally:
-        return count_correct(network, variables, wiring, plan, empty_tally(plan.answers), data, engine.default_stack())
+        return count_correct(network, variables, wiring, plan, empty_tally(plan.answers), data, default_stack())
 
     jax.block_until_ready(call(variables, data))
     start = time.perf_counter()

@@ -73,7 +73,9 @@ def main(argv: Sequence[str]) -> None:
     network = scenario.build_network(splits.classes, alpha=_ALPHA.value, image_size=32, momentum=0.9)
     build = CellBuilder(network.graph, scenario.failure_settings, 0.05, 1e-3)
     settings = TrainingSettings(_SEEDS.value, _EPOCHS.value, BATCH, 0, compiler_options=scenario.compiler_options())
-    own = run_cells(network, Resident(splits), {"vanilla": build("vanilla")}, settings, Progress())["vanilla"][:, 0]
+    own = run_cells(network, Resident(splits), {"vanilla": build("vanilla")}, settings, Progress())["vanilla"].accuracy[
+        :, 0
+    ]
     peer = np.array([peer_accuracy(splits, seed) for seed in range(_SEEDS.value)])
     for name, values in (("resilinet_jax", own), ("PyTorch", peer)):
         print(f"{name:15}{100 * values.mean():6.2f} %   ({', '.join(f'{100 * value:.2f}' for value in values)})")

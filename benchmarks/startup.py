@@ -46,7 +46,7 @@ def compile_seconds(scenario: str) -> float:
     (training,) = engine.plan_trainings(
         {"resilinet": CellBuilder(network.graph, chosen.failure_settings, 0.05, 1e-3)("resilinet")}
     )
-    models, mesh = program.place(engine.assemble([(training, run) for run in range(10)], 1, 1, seed=0))
+    models, mesh = program.place(engine.assemble([engine.Model(training, run) for run in range(10)], 1, 1, seed=0))
     start = time.perf_counter()
     program.compile(mesh, models)
     return time.perf_counter() - start

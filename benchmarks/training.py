@@ -92,7 +92,7 @@ def project_turn(scenario: str, case: Case, models: int) -> Callable[[int], None
     build = CellBuilder(network.graph, chosen.failure_settings, 0.05, 1e-3)
     # As a sweep has them: cells of ten runs each.
     cells = {f"{rate}": build("resilinet", failout_rate=rate) for rate in np.linspace(0.05, 0.5, -(-models // 10))}
-    each = [(training, run) for training in engine.plan_trainings(cells) for run in range(min(models, 10))]
+    each = [engine.Model(training, run) for training in engine.plan_trainings(cells) for run in range(min(models, 10))]
     stacked, mesh = program.place(engine.assemble(each, 1, 1, seed=0))
     call = program.compile(mesh, stacked)
     state = call["start"](stacked.keys)

@@ -7,6 +7,7 @@ Vanilla, DFG, ResiliNet, a failout rate, a weight scheme, a skip configuration, 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -46,14 +47,14 @@ class Cell(NamedTuple):
     learning_rate: Float[Numbers, "*stack"]
     learning_rate_decay: Float[Numbers, "*stack"]
 
-    def training_key(self) -> bytes:
+    def key(self) -> str:
+        """Equal for two cells exactly if all their numbers are."""
+        return _digest(self._asdict())
+
+    def training_key(self) -> str:
         """Equal for two cells exactly if training does the same for both (model selection aside)."""
         inference_only = ("inference_activity", "inference_scale")
-        return b"".join(
-            np.asarray(value, np.float32).tobytes()
-            for name, value in self._asdict().items()
-            if name not in inference_only
-        )
+        return _digest({name: value for name, value in self._asdict().items() if name not in inference_only})
 
 
 class Wiring(NamedTuple):
@@ -236,6 +237,13 @@ def describe(graph: Graph, cell: Cell) -> dict[str, str]:
         "learning_rate": f"{cell.learning_rate:g}",
         "learning_rate_decay": f"{cell.learning_rate_decay:g}",
     }
+
+
+def _digest(fields: Mapping[str, Numbers]) -> str:
+    digest = hashlib.sha256()
+    for name, value in fields.items():
+        digest.update(name.encode() + np.asarray(value, np.float32).tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _scalar(value: float) -> np.ndarray:

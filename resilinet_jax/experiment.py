@@ -2,68 +2,114 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from resilinet_jax import hosts
-from resilinet_jax.cells import CellBuilder
+from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.checkpoints import Checkpoints
 from resilinet_jax.combinations import Combinations, choose_combinations
-from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
-from resilinet_jax.errors import UserError
+from resilinet_jax.engine import plan_models, run_cells, unfinished
+from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.graph import Graph
+from resilinet_jax.program import TrainingSettings
 from resilinet_jax.progress import Progress
-from resilinet_jax.report import environment, print_tables, report_files
-from resilinet_jax.results import Results, interval_table, write_folder
-from resilinet_jax.scenarios import Data, Preset, load_scenario
+from resilinet_jax.report import SETTINGS, environment, print_tables, report_files
+from resilinet_jax.results import History, Results, interval_table, read_results, write_folder
+from resilinet_jax.scenarios import Data, Preset, Scenario, load_scenario
 from resilinet_jax.settings import Settings
+from resilinet_jax.store import (
+    Store,
+    check_identity,
+    code_version,
+    discard,
+    only_command_in,
+    write_identity,
+)
+
+RUNS, CHECKPOINTS = "runs", "checkpoints"  # in a scenario's results folder, beside those of the sweeps
 
 
-def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console: Console) -> None:
+def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console: Console) -> str | None:
     """Runs the sweeps of `settings` (already checked), prints their tables and writes their folders.
+
+    What an interrupted command finished is not trained again, nor what another sweep trained on the same settings.
 
     Args:
       settings: what the user asked for.
       sweeps: the chosen sweeps' modules by name.
       console: where tables and notes go.
 
+    Returns:
+      That runs diverged, in a line, if any did.
+
     Raises:
       UserError: for what only the data can tell, before anything compiles.
     """
     scenario = load_scenario(settings.scenario)
     preset = settings.preset_of(scenario)
+    if not settings.overwrite:
+        check_identity(settings.scenario_folder / RUNS, _identity(settings, preset))
     data = scenario.load(settings, preset)
     examples = data.feed.sizes["train"]
     if preset.batch_size > examples:
         raise UserError(f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}")
+    with only_command_in(settings.scenario_folder) if hosts.is_first() else contextlib.nullcontext():
+        return _run(settings, scenario, preset, data, sweeps, console)
+
+
+def _run(
+    settings: Settings,
+    scenario: Scenario,
+    preset: Preset,
+    data: Data,
+    sweeps: Mapping[str, ModuleType],
+    console: Console,
+) -> str | None:
     network = scenario.build_network(data.classes, **preset.network)
-    build = CellBuilder(
-        network.graph,
-        scenario.failure_settings,
-        preset.failout_rate,
-        preset.learning_rate,
-        preset.learning_rate_decay,
-    )
-    failure_probabilities = [
-        np.array(network.graph.node_values(probability)) for probability in scenario.failure_settings.values()
-    ]
-    combinations = choose_combinations(network.graph, failure_probabilities, settings.tolerance)
-    by_sweep = {name: sweep.cells(build) for name, sweep in sweeps.items()}
+    combinations = _combinations(network.graph, scenario.failure_settings, settings.tolerance)
+    by_sweep = _cells(network.graph, scenario.failure_settings, preset, sweeps)
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
-
-    notes = [
-        f"Data set: {data.told}.",
-        *_shrunk(settings, preset, scenario.presets["paper"], data),
-        *_left_out(combinations),
-    ]
-    for note in notes:
+    known = {
+        "settings": dataclasses.asdict(settings),
+        "preset": dataclasses.asdict(preset),
+        "dataset": {"name": data.name, "fingerprint": data.fingerprint, "rows": data.rows, "classes": data.classes},
+        "examples": dict(data.feed.sizes),
+        "failure_settings": scenario.failure_settings,
+        "notes": [
+            f"Data set: {data.told}.",
+            *_shrunk(settings, preset, scenario.presets["paper"], data),
+            *_left_out(combinations),
+        ],
+        "environment": environment(),
+    }
+    for note in known["notes"]:
         console.print(note, soft_wrap=True)
-    trainings = len(plan_trainings(cells))
-    console.print(f"Training {trainings} cells x {preset.runs} runs for {', '.join(sweeps)}.", soft_wrap=True)
 
+    runs = settings.scenario_folder / RUNS
+    if settings.overwrite and hosts.is_first():
+        discard(runs)
+    identity = _identity(settings, preset) | {
+        "data set": f"{data.name} {data.fingerprint[:12]}",
+        "failure combinations": hashlib.sha256(combinations.survival.tobytes()).hexdigest()[:12],
+    }
+    check_identity(runs, identity)
+    write_identity(runs, identity)
+    progress = Progress(quiet=not hosts.is_first())
+    store = Store(runs, progress.note)
+    wanted = plan_models(cells, preset.runs)
+    finished = len(wanted) - len(unfinished(wanted, store))
+    already = f", {finished} of them finished already" if finished else ""
+    console.print(f"{len(wanted)} runs for {', '.join(sweeps)}{already}.", soft_wrap=True)
     training = TrainingSettings(
         preset.runs,
         preset.epochs,
@@ -72,43 +118,106 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
         runs_per_pass=settings.runs_per_pass,
         compiler_options=scenario.compiler_options(),
     )
-    known = {
-        "settings": dataclasses.asdict(settings),
-        "preset": dataclasses.asdict(preset),
-        "dataset": {"name": data.name, "fingerprint": data.fingerprint, "rows": data.rows},
-        "examples": dict(data.feed.sizes),
-        "failure_settings": scenario.failure_settings,
-        "environment": environment(),
-    }
-    accuracy = run_cells(network, data.feed, cells, training, Progress(quiet=not hosts.is_first()), combinations)
-    if not hosts.is_first():
-        return
-    for name, target in settings.result_folders(list(sweeps)).items():
-        own = {cell: accuracy[f"{name}/{cell}"] for cell in by_sweep[name]}
-        results = Results(combinations, scenario.failure_settings, by_sweep[name], own)
-        _publish(name, sweeps[name], target, results, data.name, notes, known | {"sweep": name}, console)
+    checkpoints = Checkpoints(settings.scenario_folder / CHECKPOINTS / f"process_{hosts.number()}", progress.note)
+    measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints)
+    if hosts.is_first():
+        for name, target in settings.result_folders(list(sweeps)).items():
+            own = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
+            results = Results(
+                combinations,
+                scenario.failure_settings,
+                by_sweep[name],
+                {cell: each.accuracy for cell, each in own.items()},
+                {cell: History(each.loss, each.validation_accuracy) for cell, each in own.items()},
+            )
+            publish(sweeps[name], target, results, known | {"sweep": name}, console)
+    diverged = {(cells[name].training_key(), run) for name, each in measured.items() for run in each.diverged}
+    if not diverged:
+        return None
+    where = [name for name, each in measured.items() if len(each.diverged)]
+    more = f" and {len(where) - 3} more" if len(where) > 3 else ""
+    return (
+        f"{len(diverged)} of {len(wanted)} runs diverged, in {', '.join(where[:3])}{more}; the tables leave them out: "
+        "try a smaller --learning_rate"
+    )
 
 
-def _publish(
-    name: str,
-    sweep: ModuleType,
-    target: pathlib.Path,
-    results: Results,
-    dataset: str,
-    notes: Sequence[str],
-    known: Mapping[str, object],
-    console: Console,
+def report_again(folder: pathlib.Path, load_sweep: Callable[[str], ModuleType], console: Console) -> None:
+    """Makes a sweep's report again from what stands in its results folder, without training.
+
+    Args:
+      folder: of the sweep, or a scenario's, for each sweep in it.
+      load_sweep: a sweep's module by name.
+      console: where tables go.
+
+    Raises:
+      UserError: if it holds no results, or damaged ones.
+    """
+    targets = [folder] if (folder / SETTINGS).exists() else sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
+    if not targets:
+        raise UserError(f"--report={folder} holds no results; give a sweep's folder, as results/health/failout_rate")
+    for target in targets:
+        try:
+            known = json.loads((target / SETTINGS).read_text(encoding="utf-8"))
+            settings, sweep = Settings(**known["settings"]), load_sweep(known["sweep"])
+            scenario = load_scenario(settings.scenario)
+            preset = Preset(**known["preset"])
+            graph = scenario.build_network(known["dataset"]["classes"], **preset.network).graph
+            combinations = _combinations(graph, known["failure_settings"], settings.tolerance)
+            (cells,) = _cells(graph, known["failure_settings"], preset, {known["sweep"]: sweep}).values()
+            results = read_results(target, combinations, known["failure_settings"], cells)
+        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            raise UserError(
+                f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
+            ) from None
+        publish(sweep, target, results, known, console)
+
+
+def _cells(
+    graph: Graph,
+    failure_settings: Mapping[str, Mapping[str, float]],
+    preset: Preset,
+    sweeps: Mapping[str, ModuleType],
+) -> dict[str, dict[str, Cell]]:
+    build = CellBuilder(graph, failure_settings, preset.failout_rate, preset.learning_rate, preset.learning_rate_decay)
+    return {name: sweep.cells(build) for name, sweep in sweeps.items()}
+
+
+def _combinations(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]], tolerance: float) -> Combinations:
+    probabilities = [np.array(graph.node_values(probability)) for probability in failure_settings.values()]
+    return choose_combinations(graph, probabilities, tolerance)
+
+
+def _identity(settings: Settings, preset: Preset) -> dict[str, Any]:
+    """What every run in a results folder rests on, as far as it is known before the data, by the flags' names."""
+    sizes = {field: value for field, value in dataclasses.asdict(preset).items() if field not in ("runs", "network")}
+    flags = sizes | dict(preset.network) | {"split": settings.split, "seed": settings.seed}
+    return {f"--{name}": value for name, value in flags.items()} | code_version()
+
+
+def publish(
+    sweep: ModuleType, target: pathlib.Path, results: Results, known: Mapping[str, Any], console: Console
 ) -> None:
+    """Prints a sweep's tables and writes its folder.
+
+    Args:
+      sweep: its module.
+      target: its folder.
+      results: what was measured.
+      known: all that is needed to repeat it.
+      console: where tables go.
+    """
+    dataset = known["dataset"]["name"]
     # Whoever sees a table or the figure alone must still see what it was measured on.
     tables = [dataclasses.replace(table, title=f"{table.title}, on {dataset}") for table in sweep.tables(results)]
     if not results.combinations.complete:
         tables.append(interval_table(results))
     figure = sweep.figure(results)
     figure.supxlabel(f"on {dataset}", x=0.99, horizontalalignment="right", fontsize="small")
-    title = (sweep.__doc__ or name).split("\n")[0]
-    write_folder(target, report_files(title, notes, results, tables, figure, known))
+    title = (sweep.__doc__ or known["sweep"]).split("\n")[0]
     console.print()
     print_tables(console, tables)
+    write_folder(target, report_files(title, known["notes"], results, tables, figure, known))
     console.print(f"Written to {target}", soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from resilinet_jax.errors import UserError, first_line
 
@@ -80,29 +80,37 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def number() -> int:
+    """Of this process, from 0."""
+    return jax.process_index()
+
+
 def own_share(total: int) -> range:
     """Which of `total` models this process trains: contiguous, of (nearly) equal numbers."""
-    size = _share_size(total)
+    size = -(-total // jax.process_count())
     first = min(jax.process_index() * size, total)
     return range(first, min(first + size, total))
 
 
-def gather(own: Float[np.ndarray, "own *rest"], total: int) -> Float[np.ndarray, "total *rest"]:
-    """Brings together, on every process, what each measured of its share."""
-    if jax.process_count() == 1:
-        return own
-    size = _share_size(total)
-    padded = np.full((size, *own.shape[1:]), np.nan)
-    padded[: len(own)] = own
+def on_any_process(here: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    """Where any process says yes."""
+    return here if jax.process_count() == 1 else np.asarray(_gather(here).any(0))
+
+
+def share(rows: Float[np.ndarray, "rows width"], here: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, "rows width"]:
+    """Brings to every process the rows that each has `here`; the first process' where several have one."""
     # As bytes: JAX would round float64 to float32.
+    all_rows = _gather(rows.view(np.uint32)).view(np.float64)
+    holder = _gather(here).argmax(0)
+    return all_rows[holder, np.arange(len(rows))]
+
+
+def _gather(array: np.ndarray) -> np.ndarray:
+    """From all processes, along a new first axis."""
     try:
-        bits = np.asarray(multihost_utils.process_allgather(padded.view(np.uint32)))
+        return np.asarray(multihost_utils.process_allgather(array))
     except RuntimeError as error:
         raise UserError(
-            f"another process has ended ({first_line(error)}); see its messages, and start all of them again"
+            f"another process has ended ({first_line(error)}); see its messages, and start all of them again: "
+            "they go on where they stopped"
         ) from None
-    return bits.reshape(-1, *bits.shape[2:]).view(np.float64)[:total]
-
-
-def _share_size(total: int) -> int:
-    return -(-total // jax.process_count())

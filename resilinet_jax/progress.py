@@ -27,9 +27,9 @@ class Progress:
 
     def start(self, *, models: int, epochs: int, examples: int) -> None:
         """Training begins: `models` of them, `epochs` each, with `examples` an epoch."""
-        self._total = models * epochs  # of epochs to train, over all models
+        self._left = self._left_at_start = float(models * epochs)  # epochs to train, over all models
         self._examples, self._epochs = examples, epochs
-        self._done, self._finished, self._part, self._seconds = 0.0, 0.0, 0.0, 0.0
+        self._trained, self._part, self._seconds = 0.0, 0.0, 0.0
         self._printed = float("-inf")
         if self._status:
             self._status.start()
@@ -39,10 +39,22 @@ class Progress:
         if self._status:
             self._status.stop()
 
+    def note(self, text: str) -> None:
+        """Says something that stays on the screen."""
+        if not self._quiet:
+            self._console.print(text, soft_wrap=True)
+
+    def resumed(self, epochs: int, *, models: int) -> None:
+        """A pass begins; so many epochs of its models were trained before."""
+        self._left_at_start = self._left
+        self._left -= models * epochs
+        if epochs:
+            self.note(f"Going on with {models} runs after epoch {epochs} of {self._epochs}.")
+
     def too_many(self, models: int) -> None:
         """Memory does not hold a pass of so many models; it is done again in two halves."""
-        self._done, self._part = self._finished, 0.0
-        self._show(f"memory does not hold {models} runs at once; going on with half as many")
+        self._left, self._part = self._left_at_start, 0.0
+        self.note(f"Memory does not hold {models} runs at once; going on with half as many.")
 
     @contextlib.contextmanager
     def phase(self, what: str) -> Iterator[None]:
@@ -51,34 +63,42 @@ class Progress:
         yield
         self._resumed = time.perf_counter()
 
-    def part(self, number: int, done: float, *, models: int, loss: float) -> None:
+    def part(self, number: int, done: float, *, models: int, loss: Float[np.ndarray, " models"]) -> None:
         """A share `done` of epoch `number` is trained."""
         self._advance(models * (done - self._part))
         self._part = done
-        self._tell(f"epoch {number}/{self._epochs} of {models} runs, {done:.0%} of it", f"loss {loss:.3f}")
+        self._tell(f"epoch {number}/{self._epochs} of {models} runs, {done:.0%} of it", _loss(loss))
 
-    def epoch(self, number: int, *, models: int, loss: float, validation_accuracy: Float[np.ndarray, "..."]) -> None:
-        """An epoch of a pass with `models` models has ended."""
+    def epoch(
+        self,
+        number: int,
+        *,
+        models: int,
+        loss: Float[np.ndarray, "models epochs"],
+        validation_accuracy: Float[np.ndarray, "models selections"],
+    ) -> None:
+        """An epoch of a pass with `models` models has ended; `loss` is that of all epochs so far."""
         self._advance(models * (1 - self._part))
         self._part = 0.0
-        if number == self._epochs:
-            self._finished = self._done  # of passes that need not be done again
-        worst, best = 100 * validation_accuracy.min(), 100 * validation_accuracy.max()
-        self._tell(
-            f"epoch {number}/{self._epochs} of {models} runs",
-            f"loss {loss:.3f}, validation {worst:.1f}-{best:.1f} %",
-            last=number == self._epochs,
-        )
+        failed = ~np.isfinite(loss).all(-1)
+        told = [_loss(loss[~failed, -1])]
+        if not failed.all():
+            of_sound = 100 * validation_accuracy[~failed]
+            told.append(f"validation {of_sound.min():.1f}-{of_sound.max():.1f} %")
+        if failed.any():
+            told.append(f"{failed.sum()} failed")
+        self._tell(f"epoch {number}/{self._epochs} of {models} runs", ", ".join(told), last=number == self._epochs)
 
     def _advance(self, epochs: float) -> None:
         self._now = time.perf_counter()
         self._seconds += self._now - self._resumed
         self._resumed = self._now
-        self._done += epochs
+        self._trained += epochs
+        self._left -= epochs
 
     def _tell(self, where: str, what: str, last: bool = False) -> None:
-        speed = self._done * self._examples / self._seconds
-        left = (self._total - self._done) * self._examples / speed
+        speed = self._trained * self._examples / self._seconds
+        left = self._left * self._examples / speed
         # On a terminal two lines, each of which fits 80 columns; in a log one.
         text = f"{where}, {_duration(left)} left\n{what}, {_thousands(speed)} models x examples/s"
         if last or self._now - self._printed >= LOG_EVERY:
@@ -92,6 +112,11 @@ class Progress:
             self._status.update(text)
         elif not self._quiet:
             print(text.replace("\n", ": "), file=self._console.file, flush=True)
+
+
+def _loss(loss: Float[np.ndarray, " models"]) -> str:
+    finite = loss[np.isfinite(loss)]
+    return f"loss {finite.mean():.3f}" if len(finite) else "every run has failed"
 
 
 def _thousands(value: float) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table as RichTable
 
 from resilinet_jax.results import Results, Table
 
+SETTINGS = "settings.json"
 PACKAGES = ("resilinet_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
@@ -58,8 +59,9 @@ def report_files(
     report = f"# {title}\n\n{listed}\n\n{body}\n\n![{title}](figure.png)\n"
     return {
         "accuracies.csv": results.accuracies_frame().to_csv(index=False, float_format="%.7f").encode(),
+        "history.csv": results.history_frame().to_csv(index=False, float_format="%.7f").encode(),
         "averages.csv": results.averages_frame().to_csv(index=False, float_format="%.7f").encode(),
-        "settings.json": (json.dumps(settings, indent=2) + "\n").encode(),
+        SETTINGS: (json.dumps(settings, indent=2) + "\n").encode(),
         "report.md": report.encode(),
         "figure.png": _png(figure),
     }

@@ -134,6 +134,52 @@ class Results:
             ]
         )
 
+    def history_frame(self) -> pd.DataFrame:
+        """One row per cell, run and epoch."""
+        return pd.DataFrame(
+            [
+                {"cell": name, "run": run, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy}
+                for name, history in self.history.items()
+                for run, curves in enumerate(zip(*history))
+                for epoch, (loss, accuracy) in enumerate(zip(*curves), 1)
+            ],
+            columns=["cell", "run", "epoch", "loss", "validation_accuracy"],
+        )
+
+
+def _read_csv(path: pathlib.Path) -> pd.DataFrame:
+    # Only numbers may be missing: a cell may be called `none`.
+    numbers = ("accuracy", "loss", "validation_accuracy")
+    return pd.read_csv(path, keep_default_na=False, na_values={column: [""] for column in numbers})
+
+
+def read_results(
+    folder: pathlib.Path,
+    combinations: Combinations,
+    failure_settings: Mapping[str, Mapping[str, float]],
+    cells: Mapping[str, Cell],
+) -> Results:
+    """A sweep's results as they were written to its folder.
+
+    Raises:
+      ValueError: if they are not those of these cells and combinations.
+    """
+    accuracies, curves = (_read_csv(folder / f"{name}.csv") for name in ("accuracies", "history"))
+    order = [combination_name(failing) for failing in combinations.failing_sets]
+    accuracy = {}
+    for name in cells:
+        wide = accuracies[accuracies.cell == name].pivot(index="run", columns="failing", values="accuracy")
+        accuracy[name] = wide[order].to_numpy(float)
+    history = {}
+    for name in cells:
+        own = curves[curves.cell == name]
+        loss, validation = (
+            own.pivot(index="run", columns="epoch", values=value).to_numpy(float)
+            for value in ("loss", "validation_accuracy")
+        )
+        history[name] = History(loss, validation)
+    return Results(combinations, failure_settings, cells, accuracy, history)
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -165,6 +211,8 @@ def percent(values: Float[np.ndarray, " runs"], digits: int = 2) -> str:
 def write_folder(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
     """Writes files into a folder, which appears whole or not at all, in place of one that was there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*"):  # by a command that was killed
+        shutil.rmtree(left, ignore_errors=True)
     fresh = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         fresh.chmod(0o755)  # mkdtemp keeps others out
@@ -177,6 +225,8 @@ def write_folder(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
             shutil.rmtree(old)
         else:
             fresh.replace(folder)
+    except OSError as error:  # a failed write does not know its file
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

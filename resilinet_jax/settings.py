@@ -80,8 +80,7 @@ class Settings:
             raise UserError(f"--alpha must be positive, got {self.alpha}")
         self.preset_of(scenario)
         self._check_dataset(scenario)
-        for folder in self.result_folders(sweeps).values():
-            _check_free(folder, self.overwrite)
+        _check_writable(self.scenario_folder)
 
     def chosen_sweeps(self, sweeps: Collection[str]) -> list[str]:
         """The names of the sweeps to run."""
@@ -89,8 +88,12 @@ class Settings:
 
     def result_folders(self, sweeps: Collection[str]) -> dict[str, pathlib.Path]:
         """Where each chosen sweep's results go: `<results_dir>/<scenario>/<sweep>`."""
-        base = pathlib.Path(self.results_dir).expanduser() / self.scenario
-        return {sweep: base / sweep for sweep in self.chosen_sweeps(sweeps)}
+        return {sweep: self.scenario_folder / sweep for sweep in self.chosen_sweeps(sweeps)}
+
+    @property
+    def scenario_folder(self) -> pathlib.Path:
+        """Where the results of all sweeps of the scenario go."""
+        return pathlib.Path(self.results_dir).expanduser() / self.scenario
 
     @property
     def data_folder(self) -> pathlib.Path | None:
@@ -136,10 +139,7 @@ def _one_of(flag: str, value: str, known: Collection[str]) -> None:
         raise UserError(f"unknown {flag} {value!r}{hint} (known: {', '.join(known)})")
 
 
-def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
-    """Refuses a folder that holds results already, or where none can be written."""
-    if folder.exists() and not overwrite:
-        raise UserError(f"{folder} holds results already; add --overwrite, or choose another --results_dir")
+def _check_writable(folder: pathlib.Path) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
         with tempfile.TemporaryDirectory(dir=existing):  # nothing but trying tells for sure

@@ -5,8 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from resilinet_jax import engine
+from resilinet_jax import engine, program
 from resilinet_jax.cells import CellBuilder, Uniform, draw_weight
+from resilinet_jax.checkpoints import Checkpoints
 from resilinet_jax.datasets.splits import Dataset, Examples, split_dataset
 from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
 from resilinet_jax.errors import UserError
@@ -15,6 +16,7 @@ from resilinet_jax.network import Network
 from resilinet_jax.progress import Progress
 from resilinet_jax.scenarios.health import SCENARIO
 from resilinet_jax.stages import DenseStage, dense
+from resilinet_jax.store import Store
 from resilinet_jax.training import run_keys
 from sweeps import load_sweep, sweep_names
 from tests.reference import CHAIN
@@ -35,19 +37,33 @@ CELLS = {
     "drawn": BUILD("resilinet", weight=Uniform(0, 10), failout_rate=0.1),
 }
 
+TWO_CELLS = {name: CELLS[name] for name in ("dfg", "resilinet")}
+
 
 class Silent(Progress):
     def _show(self, text):
         pass
 
 
-def run(cells, **changes):
-    return run_cells(NETWORK, Resident(SPLITS), cells, dataclasses.replace(SETTINGS, **changes), Silent())
+def measure(cells, splits=SPLITS, progress=None, store=None, checkpoints=None, **changes):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return run_cells(
+        NETWORK, Resident(splits), cells, settings, progress or Silent(), store=store, checkpoints=checkpoints
+    )
+
+
+def run(cells, splits=SPLITS, **changes):
+    return {name: measured.accuracy for name, measured in measure(cells, splits, **changes).items()}
 
 
 @pytest.fixture(scope="module")
-def together():
-    return run(CELLS)
+def undisturbed():
+    return measure(CELLS)
+
+
+@pytest.fixture(scope="module")
+def together(undisturbed):
+    return {name: measured.accuracy for name, measured in undisturbed.items()}
 
 
 def test_sharded_over_two_devices():
@@ -65,7 +81,8 @@ def test_runs_differ_from_each_other(together):
 
 def test_every_run_and_seed_has_keys_of_its_own():
     (training,) = plan_trainings({"dfg": CELLS["dfg"]})
-    keys = [engine.assemble([(training, run) for run in range(3)], 1, 1, seed).keys for seed in (0, 1)]
+    models = [engine.Model(training, run) for run in range(3)]
+    keys = [engine.assemble(models, 1, 1, seed).keys for seed in (0, 1)]
     data = np.concatenate([jax.random.key_data(key).reshape(-1, 2) for both in keys for key in both])
     assert len(np.unique(data, axis=0)) == 2 * 3 * 3
 
@@ -81,20 +98,26 @@ def test_the_epoch_is_selected_on_validation_and_reported_on_test(together):
     # No prediction equals the label -1, so all epochs tie at zero and the first is kept.
     blind = SPLITS.validation._replace(y=np.full_like(SPLITS.validation.y, -1))
     cells = {"resilinet": CELLS["resilinet"]}
-    tied = run_cells(NETWORK, Resident(SPLITS._replace(validation=blind)), cells, SETTINGS, Silent())["resilinet"]
+    tied = run(cells, SPLITS._replace(validation=blind))["resilinet"]
     np.testing.assert_array_equal(tied, run(cells, epochs=1)["resilinet"])
     assert (tied != together["resilinet"]).any()
     # Of seven test examples, only sevenths can be right.
     seven = Examples(SPLITS.test.x[:7], SPLITS.test.y[:7])
-    few = run_cells(NETWORK, Resident(SPLITS._replace(test=seven)), cells, SETTINGS, Silent())["resilinet"][:, 0]
+    few = run(cells, SPLITS._replace(test=seven))["resilinet"][:, 0]
     np.testing.assert_allclose(few * 7, np.round(few * 7), atol=1e-5)
     assert (few > 0).all()
 
 
 def test_a_run_that_diverged_is_missing_and_harms_no_other(together):
-    accuracy = run({"dfg": CELLS["dfg"], "diverged": BUILD("dfg", learning_rate=1e30)})
-    assert np.isnan(accuracy["diverged"]).all()
-    np.testing.assert_array_equal(accuracy["dfg"], together["dfg"])
+    # The second loses its way only after an epoch that could be selected.
+    late = BUILD("dfg", learning_rate=1e-2, learning_rate_decay=1.0)._replace(learning_rate_decay=np.float32(1e12))
+    measured = measure({"dfg": CELLS["dfg"], "diverged": BUILD("dfg", learning_rate=1e30), "late": late})
+    for name in ("diverged", "late"):
+        assert np.isnan(measured[name].accuracy).all()
+        assert measured[name].diverged == [0, 1, 2]
+    assert np.isfinite(measured["late"].loss[:, 0]).all()
+    np.testing.assert_array_equal(measured["dfg"].accuracy, together["dfg"])
+    assert measured["dfg"].diverged == []
 
 
 def test_survival_scaling_reaches_the_evaluation_and_nothing_else():
@@ -109,7 +132,7 @@ def test_survival_scaling_reaches_the_evaluation_and_nothing_else():
 
 
 def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
-    monkeypatch.setattr(engine, "PASS_FLOPS", 1)
+    monkeypatch.setattr(program, "PASS_FLOPS", 1)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         run({name: CELLS[name] for name in ("vanilla", "dfg")}, runs=2, epochs=1)
     compiled = [record.getMessage() for record in caplog.records]
@@ -117,13 +140,20 @@ def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
 
 
 def test_passes_cover_every_model_once_and_evenly():
-    assert [list(members) for members in engine._passes(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [len(members) for members in engine._passes(range(70), 20)] == [18, 18, 18, 16]
+    assert [list(members) for members in engine._passes(range(7), 3)] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert [len(members) for members in engine._passes(range(70), 20)] == [18, 18, 17, 17]
     assert [len(members) for members in engine._passes(range(5), 100)] == [5]
+    assert engine._passes(range(0), 3) == []
+
+
+def test_passes_stay_the_same_once_the_first_ones_are_finished():
+    for total, most in ((10, 4), (41, 20), (100, 33), (7, 1)):
+        first, *others = engine._passes(range(total), most)
+        assert engine._passes(range(len(first), total), most) == others
 
 
 def test_passes_that_hold_little_give_the_same(together, monkeypatch):
-    monkeypatch.setattr(engine, "PASS_BYTES", 1)
+    monkeypatch.setattr(program, "PASS_BYTES", 1)
     cells = {name: CELLS[name] for name in ("dfg", "drawn")}
     for name, accuracy in run(cells).items():
         np.testing.assert_array_equal(accuracy, together[name])
@@ -153,14 +183,12 @@ def test_no_cell_of_all_sweeps_is_trained_twice():
     trainings = plan_trainings(cells)
     keys = [training.cell.training_key() for training in trainings]
     assert len(set(keys)) == len(keys) == 3 + 9 + 3 + 3 + 6 + 4
-    assert sorted(name for t in trainings for names in t.names for name in names) == sorted(cells)
+    variants = {variant.key() for training in trainings for _, variant in training.variants}
+    assert variants == {cell.key() for cell in cells.values()}
     for training in trainings:
-        for (selection, variant), names in zip(training.variants, training.names):
+        for selection, variant in training.variants:
             assert training.selections[selection] == variant.inference_activity
-            for name in names:
-                assert cells[name].training_key() == training.cell.training_key()
-                np.testing.assert_array_equal(cells[name].inference_scale, variant.inference_scale)
-                assert cells[name].inference_activity == variant.inference_activity
+            assert variant.training_key() == training.cell.training_key()
 
 
 def test_the_training_function_compiles_once_for_all_sweeps(caplog):
@@ -183,11 +211,11 @@ class TestMemory:
     def tried(self, monkeypatch):
         seen, run = [], engine.Program.run
 
-        def limited(program, models, progress):
+        def limited(program, models, progress, checkpoints):
             seen.append(len(models.selection))
             if len(models.selection) > self.most:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-            return run(program, models, progress)
+            return run(program, models, progress, checkpoints)
 
         monkeypatch.setattr(engine.Program, "run", limited)
         return seen
@@ -209,3 +237,70 @@ class TestMemory:
         with pytest.raises(UserError, match="not even one run fits memory"):
             run({"dfg": CELLS["dfg"]})
         assert tried == [3, 2, 1]
+
+
+class TestInterrupted:
+    """A sweep that is stopped after so many epochs, and its command given again."""
+
+    class Stop(Silent):
+        def __init__(self, after):
+            super().__init__()
+            self.after, self.trained = after, 0
+
+        def epoch(self, number, **kwargs):
+            if self.trained == self.after:
+                raise KeyboardInterrupt  # before this epoch's checkpoint
+            self.trained += 1
+
+    def go(self, folder, after=100, cells=TWO_CELLS, **changes):
+        """What it measured, if it came to its end, and how many epochs it trained."""
+        progress = self.Stop(after)
+        checkpoints = Checkpoints(folder / "checkpoints", warn=pytest.fail)
+        try:
+            measured = measure(cells, SPLITS, progress, Store(folder / "runs"), checkpoints, **changes)
+        except KeyboardInterrupt:
+            measured = None
+        checkpoints.close()
+        return measured, progress.trained
+
+    @staticmethod
+    def same(measured, expected):
+        for name, got in measured.items():
+            jax.tree.map(np.testing.assert_array_equal, got, expected[name])
+
+    def test_goes_on_after_the_last_epoch_and_measures_the_same(self, tmp_path, undisturbed):
+        trained = 0
+        for after in (0, 4, 5, 100):
+            measured, epochs = self.go(tmp_path, after, runs_per_pass=4)
+            trained += epochs
+        self.same(measured, undisturbed)
+        assert trained == 2 * 6  # two passes of 6 epochs, each trained once
+        assert not (tmp_path / "checkpoints").exists()
+
+    def test_goes_on_with_the_interrupted_pass_though_passes_are_cut_otherwise(self, tmp_path, undisturbed):
+        self.go(tmp_path, 3, runs_per_pass=2)
+        measured, trained = self.go(tmp_path, runs_per_pass=4)
+        self.same(measured, undisturbed)
+        assert trained == 3 + 6  # the rest of two models, and the other four
+
+    def test_more_runs_train_only_the_new_ones(self, tmp_path, undisturbed):
+        self.go(tmp_path, runs=2)
+        measured, _ = self.go(tmp_path, runs=3)
+        self.same(measured, undisturbed)
+        names = [np.load(path)["run"] for path in sorted((tmp_path / "runs").glob("*.npz"))]
+        assert sorted(np.concatenate(names).tolist()) == [0, 0, 1, 1, 2, 2]
+
+    def test_finished_cells_are_not_trained_again(self, tmp_path, undisturbed, monkeypatch):
+        self.go(tmp_path)
+        monkeypatch.setattr(engine, "Program", None)
+        measured, _ = self.go(tmp_path)
+        self.same(measured, undisturbed)
+        # Another sweep shares one of them, under another name.
+        measured, _ = self.go(tmp_path, cells={"shared": CELLS["dfg"]}, runs=2)
+        np.testing.assert_array_equal(measured["shared"].accuracy, undisturbed["dfg"].accuracy[:2])
+
+    def test_another_inference_of_a_finished_training_is_trained_again(self, tmp_path):
+        cells = {"select": CELLS["resilinet"], "add": BUILD("resilinet", inference_activity=1.0)}
+        self.go(tmp_path, cells={"select": cells["select"]})
+        measured, _ = self.go(tmp_path, cells=cells)
+        self.same(measured, measure(cells))

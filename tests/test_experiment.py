@@ -8,6 +8,7 @@ from rich.console import Console
 
 from resilinet_jax import combinations, experiment
 from resilinet_jax.settings import Settings
+from resilinet_jax.store import Measured
 from sweeps import load_sweep, sweep_names
 
 
@@ -16,9 +17,12 @@ def asked(monkeypatch):
     """What the engine would have been asked to run; it answers with accuracies made up on the spot."""
     seen = {}
 
-    def answer(network, feed, cells, training, progress, combinations):
+    def answer(network, feed, cells, training, progress, combinations, store, checkpoints):
         seen.update(network=network, splits=feed._splits, cells=cells, training=training, combinations=combinations)
-        return {name: np.full((training.runs, len(combinations.survival)), 0.5) for name in cells}
+        curves = np.full((training.runs, training.epochs), 0.25)
+        return {
+            name: Measured(np.full((training.runs, len(combinations.survival)), 0.5), curves, curves) for name in cells
+        }
 
     monkeypatch.setattr(experiment, "run_cells", answer)
     return seen

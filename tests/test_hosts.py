@@ -67,7 +67,8 @@ def test_eight_devices_measure_what_one_does(tmp_path):
 def test_alone_this_process_trains_everything_and_writes():
     assert hosts.is_first()
     assert hosts.own_share(7) == range(7)
-    np.testing.assert_array_equal(hosts.gather(np.ones((7, 2)), 7), np.ones((7, 2)))
+    here = np.array([True, False])
+    np.testing.assert_array_equal(hosts.on_any_process(here), here)
 
 
 @pytest.mark.parametrize(("processes", "total"), [(2, 9), (3, 9), (8, 21), (4, 3)])

@@ -114,7 +114,7 @@ def test_trains_through_the_engine_and_learns_colours(folder):
     network = type(NETWORK)(
         NETWORK.graph, NETWORK.stages | {"m3": NETWORK.stages["m3"].clone(classes=CLASSES)}, NETWORK.adapters
     )
-    accuracy = run_cells(network, feed(folder), {"vanilla": build("vanilla")}, settings, Silent())["vanilla"]
+    accuracy = run_cells(network, feed(folder), {"vanilla": build("vanilla")}, settings, Silent())["vanilla"].accuracy
     assert accuracy[:, 0].mean() > 0.4
     # Nothing arrives: guessing by the classes seen in training, which are about evenly many.
     np.testing.assert_allclose(accuracy[:, 1:], 0.2, atol=0.02)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -148,9 +149,73 @@ def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz):
     assert settings["dataset"]["fingerprint"]
     # Six subjects of a hundred rows: four, one and one.
     assert settings["examples"] == {"train": 400, "validation": 100, "test": 100}
-    # A second time it refuses at once, naming the way out; the results are untouched.
-    before = (folder / "accuracies.csv").stat().st_mtime_ns
+    # A second time there is nothing to train: it prints the same tables and leaves the same files.
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     again = launch(*flags, cwd=tmp_path)
-    assert again.returncode == 1
-    assert "holds results already; add --overwrite" in again.stderr
-    assert (folder / "accuracies.csv").stat().st_mtime_ns == before
+    assert again.returncode == 0
+    assert "6 runs for failure_combinations, 6 of them finished already." in again.stdout
+    assert "epoch" not in again.stderr
+    tables = done.stdout.index("Accuracy (%)")
+    assert done.stdout[tables:] == again.stdout[again.stdout.index("Accuracy (%)") :]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    # The report alone comes from the folder alone, wherever it is.
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    for lost in ("report.md", "figure.png", "averages.csv"):
+        (tmp_path / "elsewhere" / lost).unlink()
+    reported = launch(f"--report={tmp_path / 'elsewhere'}", cwd=tmp_path)
+    assert reported.returncode == 0, reported.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()} == before
+    # Other settings are refused, naming the difference.
+    other = launch(*flags, "--epochs=4", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "holds runs made with --epochs 3, not 4; go back to that, choose another --results_dir" in other.stderr
+    assert other.stderr.count("\n") == 1
+    assert launch(*flags, "--epochs=4", "--overwrite", cwd=tmp_path).returncode == 0
+
+
+SMALL = ["--sweep=average_accuracy", "--runs=1", "--batch_size=16", "--hidden_units=16", "--epochs=60"]
+
+
+def test_a_killed_command_goes_on_where_it_was(tmp_path, npz):
+    flags = [*SMALL, f"--dataset={npz}"]
+    assert launch(*flags, f"--results_dir={tmp_path / 'undisturbed'}").returncode == 0
+    command = [sys.executable, str(ROOT / "launch.py"), *flags, f"--results_dir={tmp_path / 'killed'}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as killed:
+        while not list((tmp_path / "killed").glob("health/checkpoints/*/epochs/[1-9]")):
+            assert killed.poll() is None, killed.stderr.read()
+            time.sleep(0.01)
+        killed.kill()
+    again = launch(*flags, f"--results_dir={tmp_path / 'killed'}")
+    assert again.returncode == 0, again.stderr
+    assert "Going on with 3 runs after epoch" in again.stderr
+    one, other = (tmp_path / name / "health/average_accuracy" for name in ("undisturbed", "killed"))
+    for name in ("accuracies.csv", "history.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_diverged_runs_are_told_at_the_end(tmp_path, npz):
+    done = launch(*SMALL[:-1], "--epochs=2", f"--dataset={npz}", "--learning_rate=1e30", cwd=tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: 3 of 3 runs diverged, in average_accuracy/")
+    assert last.endswith("try a smaller --learning_rate")
+    assert "Written to" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds no results"),
+        ({"settings.json": "{"}, "damaged or not of this version"),
+        ({"settings.json": "[]"}, "damaged or not of this version"),
+        ({"settings.json": '{"settings": {"swep": 1}, "sweep": "failout_rate"}'}, "damaged or not of this version"),
+    ],
+)
+def test_a_folder_without_sound_results_makes_no_report(tmp_path, files, message):
+    (tmp_path / "results").mkdir()
+    for name, text in files.items():
+        (tmp_path / "results" / name).write_text(text)
+    done = launch(f"--report={tmp_path / 'results'}")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

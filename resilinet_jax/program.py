@@ -1,0 +1,335 @@
+"""The compiled functions of a sweep: models stacked in one program, over devices; one pass of them trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, Key
+
+from resilinet_jax.cells import Cell, Numbers, Wiring, draw_weight, inference_wiring
+from resilinet_jax.checkpoints import Checkpoints
+from resilinet_jax.combinations import Combinations
+from resilinet_jax.datasets.splits import Examples
+from resilinet_jax.evaluation import Tally, accuracy_of, count_correct, empty_tally
+from resilinet_jax.feed import Feed
+from resilinet_jax.network import Network
+from resilinet_jax.plan import plan_applications, without_failures
+from resilinet_jax.progress import Progress
+from resilinet_jax.store import Measured
+from resilinet_jax.training import (
+    RunKeys,
+    RunState,
+    batch_order,
+    finish_epoch,
+    initial_state,
+    run_keys,
+    train_chunk,
+    validate_chunk,
+)
+
+PASS_BYTES = 4 * 2**30  # memory that the parameters of one pass may take
+PASS_FLOPS = 2e13  # of one epoch of a pass: a few minutes on a laptop between two signs of life
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """How every run of a sweep is trained.
+
+    Attributes:
+      runs: seeds per cell, numbered from 0.
+      epochs: passes over the training split.
+      batch_size: examples per step.
+      seed: of everything random in training.
+      stack: how many models of a device train at once inside the compiled program; None for the backend's
+        measured default (`python -m benchmarks.stacking`). The results do not depend on it but for rounding.
+      devices: at most so many of the local devices, side by side; None for all. The results do not depend on it.
+      runs_per_pass: how many models one compiled call trains, over all devices; None for what memory allows.
+      compiler_options: of XLA, besides the backend's (`default_compiler_options`).
+    """
+
+    runs: int
+    epochs: int
+    batch_size: int
+    seed: int
+    stack: int | None = None
+    devices: int | None = None
+    runs_per_pass: int | None = None
+    compiler_options: Mapping[str, bool | str] = dataclasses.field(default_factory=dict)
+
+
+class Models(NamedTuple):
+    """The models of one pass, cells x runs, along a leading axis: what training and evaluation need of each."""
+
+    cell: Cell
+    selection: Float[Numbers, "*models selections"]
+    variant_selection: Int[Numbers, "*models variants"]
+    variant: Cell  # leaves [models, variants, ...]
+    keys: RunKeys  # leaves [models]
+    order: Int[Numbers, "*models"]  # models of the same run number share their batches: which of the orders is theirs
+
+
+class Curves(NamedTuple):
+    """How the models of a pass were trained, epoch by epoch; NaN for epochs to come."""
+
+    loss: Float[np.ndarray, "models epochs"]
+    validation_accuracy: Float[np.ndarray, "models selections epochs"]
+
+
+class Program:
+    """The compiled functions of a sweep: one each to start, train, validate, finish an epoch and test."""
+
+    def __init__(
+        self,
+        network: Network,
+        feed: Feed,
+        settings: TrainingSettings,
+        selections: int,
+        combinations: Combinations,
+    ):
+        """Prepares the functions; nothing compiles before `run`."""
+        self._network, self._feed, self._settings, self._selections = network, feed, settings, selections
+        self._stack = settings.stack or default_stack()
+        self._devices = jax.local_devices()[: settings.devices]
+        self._plan = plan_applications(network.graph, combinations.survival)
+        self._compiled: dict[tuple[int, int], dict[str, Callable]] = {}
+        chunk = feed.spec("train").y.shape[0]
+        self.examples_per_epoch = feed.chunks * (chunk // settings.batch_size * settings.batch_size)
+
+    # What is compiled, for one model.
+
+    def _start(self, keys: RunKeys) -> RunState:
+        spec = self._feed.spec("train").x
+        return initial_state(self._network, keys, jnp.zeros((1, *spec.shape[1:]), spec.dtype), self._selections)
+
+    def _order(self, chunks_key: Key[Array, ""], number: Int[Array, ""]) -> Int[Array, "steps batch"]:
+        return batch_order(chunks_key, number, self._feed.spec("train").y.shape[0], self._settings.batch_size)
+
+    def _train(
+        self, state: RunState, models: Models, chunk: Examples, orders: Int[Array, "runs steps batch"]
+    ) -> tuple[RunState, Float[Array, ""]]:
+        order = orders[models.order]
+        return train_chunk(self._network, self._feed.augment, state, models.cell, models.keys, chunk, order)
+
+    def _validate(self, tally: Tally, state: RunState, models: Models, chunk: Examples) -> Tally:
+        return validate_chunk(self._network, state, models.cell, models.selection, models.keys, tally, chunk)
+
+    def _test(self, tally: Tally, state: RunState, models: Models, chunk: Examples) -> Tally:
+        weight = draw_weight(models.cell, models.keys.weight)
+
+        def one(variant: tuple[Array, Cell, Tally]) -> Tally:
+            selection, cell, before = variant
+            best = jax.tree.map(lambda leaf: leaf[selection], state.best)
+            return count_correct(
+                self._network, best, inference_wiring(cell, weight), self._plan, before, chunk, self._stack
+            )
+
+        return jax.lax.map(one, (models.variant_selection, models.variant, tally))
+
+    # What a pass may hold.
+
+    def models_per_pass(self) -> int:
+        """As many as fit memory and give a sign of life every few minutes; enough to keep every device busy."""
+        state = jax.eval_shape(self._start, run_keys(0, 0))
+        # What one model keeps between chunks, twice: XLA may copy it once.
+        size = 2 * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        fit = min(PASS_BYTES // size, int(PASS_FLOPS / (self.examples_per_epoch * self._flops(state))))
+        return max(len(self._devices) * self._stack, fit)
+
+    def _flops(self, state: RunState) -> float:
+        """Of training on one example: a forward pass and a backward one of twice the size."""
+        edges, nodes = len(self._network.graph.hyperconnections), len(self._network.graph.fallible)
+        x = self._feed.spec("train").x
+        arguments = (state.variables, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+        masks = (jnp.ones(nodes), Wiring(*(jnp.ones(edges) for _ in Wiring._fields)))
+        analysis: Any = jax.jit(self._network.apply).lower(*arguments, *masks).cost_analysis()
+        return 3 * max(1.0, analysis["flops"])
+
+    def place(self, models: Models) -> tuple[Models, Mesh]:
+        """Models on as many devices as they keep busy; the last is repeated until all devices have equally many."""
+        count = len(models.selection)
+        mesh = _mesh(count, self._devices)
+        padded = -(-count // mesh.size) * mesh.size
+        models = jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(padded), count - 1)], models)
+        return jax.device_put(models, NamedSharding(mesh, PartitionSpec("models"))), mesh
+
+    def run(self, models: Models, progress: Progress, checkpoints: Checkpoints | None = None) -> Measured:
+        """Trains one pass of models for all epochs, from its last checkpoint on, and evaluates them.
+
+        Returns:
+          Of each model's variants: leaves [models, variants, ...].
+        """
+        count = len(models.selection)
+        models, mesh = self.place(models)
+        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+        orders_keys = self.orders_keys(models, mesh)
+        with progress.phase(f"compiling for {count} runs"):
+            call = self.compile(mesh, models)
+        state, curves, first = self._resume(call["start"](models.keys), count, split, checkpoints)
+        progress.resumed(first, models=count)
+        number_of_chunk = first * self._feed.chunks
+        chunks = self._feed.train(number_of_chunk, whole)
+        for epoch in range(first, self._settings.epochs):
+            losses = np.zeros(count)
+            for done in range(1, self._feed.chunks + 1):
+                orders = call["order"](orders_keys, jax.device_put(np.int32(number_of_chunk), whole))
+                state, of_chunk = call["train"](state, models, next(chunks), jax.device_put(orders, whole))
+                number_of_chunk += 1
+                of_chunk = np.asarray(of_chunk)[:count]  # waits: at most one chunk is under way
+                losses += of_chunk / self._feed.chunks
+                if done < self._feed.chunks:
+                    progress.part(epoch + 1, done / self._feed.chunks, models=count, loss=of_chunk)
+            accuracy = self._validation_accuracy(call["validate"], state, models, split, whole)
+            state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
+            curves.loss[:, epoch], curves.validation_accuracy[:, :, epoch] = losses, accuracy[:count]
+            progress.epoch(
+                epoch + 1, models=count, loss=curves.loss[:, : epoch + 1], validation_accuracy=accuracy[:count]
+            )
+            if checkpoints is not None:
+                checkpoints.save(epoch + 1, (jax.tree.map(lambda leaf: leaf[:count], state), curves))
+        with progress.phase(f"evaluating {count} runs under every failure combination"):
+            accuracy = self._test_accuracy(call["test"], state, models, split, whole)[:count]
+        return self._measured(accuracy, state, models, curves)
+
+    def _resume(
+        self, state: RunState, count: int, split: NamedSharding, checkpoints: Checkpoints | None
+    ) -> tuple[RunState, Curves, int]:
+        """The state, the curves so far, and the number of finished epochs; a pass without checkpoints starts at 0."""
+        epochs = self._settings.epochs
+        curves = Curves(np.full((count, epochs), np.nan), np.full((count, self._selections, epochs), np.nan))
+        padded = state.epoch.shape[0]
+        own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), state)
+        saved = checkpoints.latest((own, curves)) if checkpoints is not None else None
+        if saved is None:
+            return state, curves, 0
+        # What pads the stack to a multiple of the devices is the last model again.
+        repeat = np.minimum(np.arange(padded), count - 1)
+        state = jax.device_put(jax.tree.map(lambda leaf: leaf[repeat], saved.tree[0]), split)
+        return state, saved.tree[1], saved.epoch
+
+    def _validation_accuracy(
+        self, validate: Callable, state: RunState, models: Models, split: NamedSharding, whole: NamedSharding
+    ) -> Float[np.ndarray, "models selections"]:
+        tally = jax.device_put(empty_tally(*models.selection.shape, 1), split)
+        for chunk in self._feed.held_out("validation", whole):
+            tally = validate(tally, state, models, chunk)
+        nothing_failed = without_failures(self._network.graph)
+        return accuracy_of(tally, nothing_failed, self._feed.sizes["validation"], chance=0.0)[..., 0]
+
+    def _test_accuracy(
+        self, test: Callable, state: RunState, models: Models, split: NamedSharding, whole: NamedSharding
+    ) -> Float[np.ndarray, "models variants combinations"]:
+        tally = jax.device_put(empty_tally(*models.variant_selection.shape, self._plan.answers), split)
+        for chunk in self._feed.held_out("test", whole):
+            tally = test(tally, state, models, chunk)
+        return accuracy_of(tally, self._plan, self._feed.sizes["test"], self._feed.chance())
+
+    def _measured(
+        self,
+        accuracy: Float[np.ndarray, "models variants combinations"],
+        state: RunState,
+        models: Models,
+        curves: Curves,
+    ) -> Measured:
+        count, variants = accuracy.shape[:2]
+        chosen = np.asarray(models.variant_selection)[:count]
+        best_epoch = np.take_along_axis(np.asarray(state.best_epoch)[:count], chosen, 1)
+        # A run whose loss was ever not a number is worth nothing, even if an earlier epoch was.
+        sound = np.isfinite(curves.loss).all(-1)[:, None] & (best_epoch > 0)
+        return Measured(
+            accuracy=np.where(sound[..., None], accuracy, np.nan),
+            loss=np.repeat(curves.loss[:, None], variants, 1),
+            validation_accuracy=np.take_along_axis(curves.validation_accuracy, chosen[..., None], 1),
+        )
+
+    def orders_keys(self, models: Models, mesh: Mesh) -> Key[Array, " orders"]:
+        """The key of each order of batches that the models have, spread over the devices."""
+        _, first = np.unique(np.asarray(models.order), return_index=True)
+        padded = np.resize(first, -(-len(first) // mesh.size) * mesh.size)
+        return jax.device_put(models.keys.chunks[padded], NamedSharding(mesh, PartitionSpec("models")))
+
+    def compile(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
+        """Compiles ahead of the first call, once per stack shape, so that no epoch's time holds a compilation."""
+        padded, variants = models.variant_selection.shape
+        orders_keys = self.orders_keys(models, mesh)
+        shape = (padded, len(orders_keys))
+        if shape not in self._compiled:
+            whole = NamedSharding(mesh, PartitionSpec())
+
+            def spec(split: str) -> Examples:
+                return jax.tree.map(
+                    lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), self._feed.spec(split)
+                )
+
+            def stacked(function: Callable, mapped: int, shared: int, stack: int = 1, **kwargs: Any) -> Any:
+                return jax.jit(over_models(mesh, stack, function, mapped, shared), **kwargs)
+
+            start = stacked(self._start, 1, 0)
+            state = jax.eval_shape(start, models.keys)
+            validation = empty_tally(padded, self._selections, 1)
+            test = empty_tally(padded, variants, self._plan.answers)
+            order, number = stacked(self._order, 1, 1), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+            orders = jax.eval_shape(order, orders_keys, number)
+            orders = jax.ShapeDtypeStruct(orders.shape, orders.dtype, sharding=whole)
+            lowered = {
+                "order": order.lower(orders_keys, number),
+                "start": start.lower(models.keys),
+                "train": stacked(self._train, 2, 2, self._stack, donate_argnums=0).lower(
+                    state, models, spec("train"), orders
+                ),
+                "validate": stacked(self._validate, 3, 1, self._stack).lower(
+                    validation, state, models, spec("validation")
+                ),
+                "finish": stacked(finish_epoch, 2, 0, donate_argnums=0).lower(state, validation.correct[..., 0] * 1.0),
+                "test": stacked(self._test, 3, 1, self._stack).lower(test, state, models, spec("test")),
+            }
+            options = default_compiler_options() | dict(self._settings.compiler_options)
+            self._compiled[shape] = {name: each.compile(options) for name, each in lowered.items()}
+        return self._compiled[shape]
+
+
+def over_models(mesh: Mesh, stack: int, function: Callable, mapped: int, shared: int) -> Callable:
+    """Maps `function` over a leading axis of its first `mapped` arguments: devices side by side, stacks in turn.
+
+    The `shared` arguments after them are the same for all models.
+    """
+
+    def on_device(*arguments: Any) -> Any:
+        each = arguments[:mapped]
+        call = lambda model: function(*model, *arguments[mapped:])  # noqa: E731
+        # A batch size of one would still trace a vmap; without it every model runs the very same operations.
+        return jax.lax.map(call, each, batch_size=stack if stack > 1 else None)
+
+    sharded, whole = PartitionSpec("models"), PartitionSpec()
+    wrapped = jax.shard_map(
+        on_device, mesh=mesh, in_specs=(sharded,) * mapped + (whole,) * shared, out_specs=sharded, check_vma=False
+    )
+    wrapped.__name__ = function.__name__.lstrip("_")
+    return wrapped
+
+
+def default_stack() -> int:
+    """Models at once per device. On CPU one after another is as fast, needs less memory and repeats bit for bit."""
+    return 1 if jax.default_backend() == "cpu" else 64
+
+
+def default_compiler_options() -> dict[str, bool | str]:
+    """Of XLA. On CPU its kernel library gets single matrix products, and no reductions.
+
+    Training is faster without those: by 7 % for 32 units, by 5 % for MobileNet at alpha 0.25.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+
+
+def _mesh(models: int, devices: Sequence[jax.Device]) -> Mesh:
+    """As many devices as the models keep busy evenly."""
+    per_device = -(-models // len(devices))
+    return Mesh(np.array(devices[: -(-models // per_device)]), ("models",))
