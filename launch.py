@@ -15,6 +15,7 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.memory import VARIABLE, restart_with_huge_pages
 from resilinet_jax.scenarios import load_scenario, scenario_names
 from resilinet_jax.settings import PRESETS, SPLITS, Settings
+from resilinet_jax.supervision import check_processes, restart_watched
 
 
 class _Number(flags.ArgumentParser):
@@ -90,18 +91,21 @@ def _launch(argv: list[str]) -> None:
     settings = Settings(**values)
     settings.check(names, scenario_names())
 
+    together = ("coordinator_address", "num_processes", "process_id")
+    processes: dict[str, Any] = {name: flags.FLAGS[name].value for name in together}
+    check_processes(**processes)
+
     if flags.FLAGS["huge_pages"].value and load_scenario(settings.scenario).huge_pages:
         restart_with_huge_pages()
         print(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).", flush=True)
-    # After the check: a mistake should cost no more than a blink.
+    if processes["coordinator_address"] or flags.FLAGS["distributed"].value:
+        restart_watched()
+    # After the checks: a mistake should cost no more than a blink.
     from rich.console import Console
 
     from resilinet_jax import hosts
     from resilinet_jax.experiment import run_experiment
 
-    together = ("coordinator_address", "num_processes", "process_id")
-    processes: dict[str, Any] = {name: flags.FLAGS[name].value for name in together}
-    hosts.check(**processes)
     _set_up_jax()
     chosen = {name: sweeps.load_sweep(name) for name in settings.chosen_sweeps(names)}
     with hosts.joined(**processes, detect=bool(flags.FLAGS["distributed"].value)):

@@ -72,6 +72,7 @@ class Checkpoints:
 
     def _make(self, folder: pathlib.Path) -> ocp.CheckpointManager:
         own = {jax.process_index()}
+        folder.mkdir(exist_ok=True)
         return ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -83,7 +84,7 @@ class Checkpoints:
                     active_processes=own if jax.process_count() > 1 else None,
                     barrier_sync_key_prefix=f"process{jax.process_index()}",
                 ),
-                create=True,
+                create=False,
             ),
         )
 

@@ -30,7 +30,7 @@ IDENTITY = "identity.json"
 # Modules that can change no number of a run; any other does count as the code's version.
 _AROUND = (
     "checkpoints", "compilation", "engine", "errors", "experiment", "hosts", "memory", "plots", "progress", "report",
-    "results", "settings", "store",
+    "results", "settings", "store", "supervision",
 )  # fmt: skip
 
 

@@ -4,12 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from resilinet_jax import hosts
 from resilinet_jax.errors import UserError
+from resilinet_jax.supervision import check_processes
 from tests.test_launch import ROOT
 
 
@@ -20,21 +22,29 @@ def start(*flags, **environment):
     )
 
 
-def test_two_processes_measure_what_one_does_and_the_first_alone_writes(tmp_path):
+@pytest.fixture
+def flags(tmp_path):
+    """Of 3 cells x 3 runs: two processes can't share them evenly."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 600)
     np.savez(tmp_path / "mine.npz", x=rng.normal(size=(600, 6)) + 2 * np.eye(3, 6)[y], y=y)
-    # 3 cells x 3 runs: two processes can't share them evenly.
-    flags = [
-        "--sweep=average_accuracy", f"--dataset={tmp_path / 'mine.npz'}", "--runs=3", "--epochs=2", "--batch_size=32",
+    return [
+        "--sweep=average_accuracy", f"--dataset={tmp_path / 'mine.npz'}", "--runs=3", "--batch_size=32",
         "--hidden_units=8",
     ]  # fmt: skip
+
+
+def start_two(*flags):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"--coordinator_address=127.0.0.1:{free.getsockname()[1]}"
-    together = [f"--results_dir={tmp_path / 'two'}", address, "--num_processes=2"]
+    return [start(*flags, address, "--num_processes=2", f"--process_id={number}") for number in range(2)]
+
+
+def test_two_processes_measure_what_one_does_and_the_first_alone_writes(tmp_path, flags):
+    flags = [*flags, "--epochs=2"]
     processes = [start(*flags, f"--results_dir={tmp_path / 'one'}")]
-    processes += [start(*flags, *together, f"--process_id={number}") for number in range(2)]
+    processes += start_two(*flags, f"--results_dir={tmp_path / 'two'}")
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     one, two = ((tmp_path / name / "health/average_accuracy/accuracies.csv").read_bytes() for name in ("one", "two"))
@@ -44,6 +54,24 @@ def test_two_processes_measure_what_one_does_and_the_first_alone_writes(tmp_path
     assert "Written to" in said[1][0]
     assert "Written to" not in said[2][0]
     assert "epoch" not in said[2][1]
+
+
+def test_a_process_that_dies_ends_the_other_and_both_go_on_later(tmp_path, flags):
+    flags = [*flags, "--epochs=40", f"--results_dir={tmp_path / 'two'}"]
+    processes = start_two(*flags)
+    checkpoints = tmp_path / "two" / "health" / "checkpoints"
+    while not all(list(checkpoints.glob(f"process_{number}/epochs/[1-9]*")) for number in range(2)):
+        assert [process.poll() for process in processes] == [None, None], [p.communicate() for p in processes]
+        time.sleep(0.01)
+    processes[0].kill()
+    said = [process.communicate(timeout=120) for process in processes]
+    assert processes[1].returncode == 1
+    assert said[1][1].startswith("error: another process has ended")
+    assert said[1][1].count("\n") == 1
+    processes = start_two(*flags)
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "Going on with 5 runs after epoch" in said[0][1]
 
 
 def test_eight_devices_measure_what_one_does(tmp_path):
@@ -93,6 +121,6 @@ def test_shares_cover_every_model_once(monkeypatch, processes, total):
 )
 def test_flags_that_cannot_work_are_refused(flags, message):
     with pytest.raises(UserError, match=message):
-        hosts.check(*flags)
-    hosts.check(None, None, None)
-    hosts.check("here:1", 2, 1)
+        check_processes(*flags)
+    check_processes(None, None, None)
+    check_processes("here:1", 2, 1)

@@ -1,0 +1,85 @@
+"""What comes before one of several processes starts: its flags checked, and a parent that watches it.
+
+If another process dies, JAX ends this one by an abort and pages of its log; the parent turns that into one line.
+Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import Any, NoReturn
+
+from resilinet_jax.errors import UserError
+
+VARIABLE = "RESILINET_JAX_STDERR"  # in a watched process: the descriptor of the user's standard error
+
+
+def check_processes(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Refuses flags that can't work, before anything is waited for.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    if coordinator_address is None:
+        if num_processes is not None or process_id is not None:
+            raise UserError("--num_processes and --process_id need --coordinator_address=host:port of process 0")
+        return
+    if not re.fullmatch(r".+:\d{1,5}", coordinator_address):
+        raise UserError(f"--coordinator_address must be host:port, got {coordinator_address!r}")
+    if num_processes is None or process_id is None:
+        raise UserError("--coordinator_address needs --num_processes and --process_id as well")
+    if num_processes < 1:
+        raise UserError(f"--num_processes must be an integer of at least 1, got {num_processes}")
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"--process_id must be in [0, {num_processes - 1}], got {process_id}")
+
+
+def restart_watched() -> None:
+    """Starts this command anew as a child, waits for it, and exits with its status; in the child, returns.
+
+    What libraries write to descriptor 2 goes to a file, which an error names; this project's own lines go where the
+    parent's do.
+    """
+    if VARIABLE in os.environ:
+        sys.stderr = os.fdopen(int(os.environ.pop(VARIABLE)), "w", buffering=1)
+        return
+    own = os.dup(2)
+    descriptor, name = tempfile.mkstemp(prefix="resilinet_jax.", suffix=".log")
+    with subprocess.Popen(
+        [sys.executable, *sys.orig_argv[1:]],
+        stderr=descriptor,
+        pass_fds=(own,),
+        env=os.environ | {VARIABLE: str(own)},
+        preexec_fn=_die_with_parent,
+    ) as child:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda got, _: child.send_signal(got))
+        status = child.wait()
+    _exit(status, pathlib.Path(name))
+
+
+def _die_with_parent() -> None:
+    """In the child: a parent that is killed takes it along (Linux)."""
+    if sys.platform == "linux":
+        set_parent_death_signal: Any = ctypes.CDLL(None).prctl
+        set_parent_death_signal(1, signal.SIGKILL)
+
+
+def _exit(status: int, log: pathlib.Path) -> NoReturn:
+    if status in (0, 1):
+        log.unlink()
+        sys.exit(status)
+    if status == -signal.SIGABRT:
+        sys.exit(
+            f"error: another process has ended (what JAX says: {log}); start all of them again: they go on where "
+            "they stopped"
+        )
+    what = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    sys.exit(f"error: the process was {what} (its log: {log}); start all of them again: they go on where they stopped")
