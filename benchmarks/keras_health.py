@@ -74,18 +74,18 @@ def build(
 
 def trainer(
     splits: Splits, batch_size: int, units: int, layers: tuple[int, ...]
-) -> Callable[[int], Callable[[], float]]:
+) -> Callable[[int], Callable[[], list[float]]]:
     """Training by `fit`: from a seed to a function that trains for an epoch, validates, and returns the loss."""
 
-    def start(seed: int) -> Callable[[], float]:
+    def start(seed: int) -> Callable[[], list[float]]:
         keras.utils.set_random_seed(seed)
         model, _ = build(splits.train.x.shape[1], units, splits.classes, layers, drawn=True)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
 
-        def epoch() -> float:
+        def epoch() -> list[float]:
             fitted = model.fit(*splits.train, batch_size, verbose=0, validation_data=splits.validation)
-            return float(fitted.history["loss"][-1])
+            return fitted.history["loss"]
 
         return epoch
 

@@ -49,10 +49,10 @@ class Own:
         """The models on their devices."""
         return self.program.place(engine.assemble(self._each, 1, 1, seed))
 
-    def start(self, seed: int) -> Callable[[], float]:
-        """A function that trains all models for an epoch and validates them, and returns a mean training loss.
+    def start(self, seed: int) -> Callable[[], list[float]]:
+        """A function that trains all models for an epoch, validates them, and returns mean training losses.
 
-        It is that of the first ten models alone, whose failout rate is the peers'.
+        They are those of the first ten models alone, whose failout rate is the peers'.
         """
         models, mesh = self.place(seed)
         call = self.program.compile(mesh, models)
@@ -60,19 +60,18 @@ class Own:
         split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
         orders_keys, numbers = self.program.orders_keys(models, mesh), itertools.count()
         chunks, nothing_failed = self._feed.train(0, whole), without_failures(self.network.graph)
-        compared = min(self.share, RUNS)
 
-        def epoch() -> float:
+        def epoch() -> list[float]:
             nonlocal state
             orders = call["order"](orders_keys, jax.device_put(np.int32(next(numbers)), whole))
             state, losses = call["train"](state, models, next(chunks), jax.device_put(orders, whole))
-            loss = float(np.mean(losses[:compared]))
+            compared = np.asarray(losses[: min(self.share, RUNS)]).tolist()  # waits, as the engine does
             tally = jax.device_put(empty_tally(len(models.selection), 1, 1), split)
             for chunk in self._feed.held_out("validation", whole):
                 tally = call["validate"](tally, state, models, chunk)
             accuracy = accuracy_of(tally, nothing_failed, self._feed.sizes["validation"], chance=0.0)[..., 0]
             state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
-            return loss
+            return compared
 
         return epoch
 

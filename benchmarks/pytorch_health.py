@@ -64,7 +64,7 @@ def evaluation_turn(x: np.ndarray, y: np.ndarray, batch_size: int, compiled: boo
 
 def trainer(
     way: str, models: int, splits: Splits, batch_size: int, units: int, layers: tuple[int, ...]
-) -> Callable[[int], Callable[[], float]]:
+) -> Callable[[int], Callable[[], list[float]]]:
     """Training with failout, drawn skips and Adam: from a seed to a function that trains for an epoch.
 
     Args:
@@ -118,7 +118,7 @@ def trainer(
 
         return step, lambda x: each(params, x, lives, select).argmax(-1)
 
-    def start(seed: int) -> Callable[[], float]:
+    def start(seed: int) -> Callable[[], list[float]]:
         torch.manual_seed(seed)
         for model in made:
             initialise(model)

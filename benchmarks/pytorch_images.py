@@ -86,13 +86,13 @@ def as_input(images: Tensor) -> Tensor:
     return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def trainer(way: str, splits: Splits, batch_size: int, alpha: float) -> Callable[[int], Callable[[], float]]:
+def trainer(way: str, splits: Splits, batch_size: int, alpha: float) -> Callable[[int], Callable[[], list[float]]]:
     """Training of one model, `eager` or by `compile`: from a seed to a function that trains for an epoch."""
     model = ResiliNet(alpha, splits.classes).to(memory_format=torch.channels_last)
     forward = torch.compile(model) if way == "compile" else model
     alive, silent = torch.ones(2), torch.zeros(2)
 
-    def start(seed: int) -> Callable[[], float]:
+    def start(seed: int) -> Callable[[], list[float]]:
         torch.manual_seed(seed)
         initialise(model)
         step = training_step(model, forward)

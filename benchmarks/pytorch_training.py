@@ -39,8 +39,8 @@ def epochs(
     masks: int,
     models: int = 1,
     validation_batch: int = 1024,
-) -> Callable[[], float]:
-    """A function that trains for an epoch, validates, and returns the mean training loss.
+) -> Callable[[], list[float]]:
+    """A function that trains for an epoch, validates, and returns each model's mean training loss.
 
     Args:
       step: trains on x and y [models, batch, ...] with survival and skip activity [models, masks].
@@ -59,17 +59,17 @@ def epochs(
     steps = len(ys) // batch_size
     held_out = list(zip(held_x.split(validation_batch), held_y.split(validation_batch)))
 
-    def epoch() -> float:
+    def epoch() -> list[float]:
         orders = torch.stack([torch.randperm(len(ys)) for _ in range(models)])
         alive = (torch.rand(steps, models, masks) >= FAILOUT_RATE).float()
         active = (torch.rand(steps, models, masks) < 0.5).float()
-        total = torch.zeros(())
+        total = torch.zeros(models)
         for number in range(steps):
             indices = orders[:, number * batch_size : (number + 1) * batch_size]
-            total += step(xs[indices], ys[indices], alive[number], active[number]).mean()
+            total += step(xs[indices], ys[indices], alive[number], active[number])
         with torch.no_grad():
             correct = sum((predict(x) == y).float().sum(-1) for x, y in held_out)
             torch.as_tensor(correct).tolist()  # the accuracy is looked at
-        return float(total) / steps
+        return (total / steps).tolist()
 
     return epoch
