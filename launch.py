@@ -95,9 +95,10 @@ def _launch(argv: list[str]) -> None:
     processes: dict[str, Any] = {name: flags.FLAGS[name].value for name in together}
     check_processes(**processes)
 
+    notes = []
     if flags.FLAGS["huge_pages"].value and load_scenario(settings.scenario).huge_pages:
         restart_with_huge_pages()
-        print(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).", flush=True)
+        notes.append(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).")
     if processes["coordinator_address"] or flags.FLAGS["distributed"].value:
         restart_watched()
     # After the checks: a mistake should cost no more than a blink.
@@ -110,6 +111,8 @@ def _launch(argv: list[str]) -> None:
     chosen = {name: sweeps.load_sweep(name) for name in settings.chosen_sweeps(names)}
     with hosts.joined(**processes, detect=bool(flags.FLAGS["distributed"].value)):
         console = Console(highlight=False, markup=False, emoji=False, quiet=not hosts.is_first())
+        for note in notes:
+            console.print(note, soft_wrap=True)
         diverged = run_experiment(settings, chosen, console)
     if diverged:
         raise UserError(diverged)

@@ -1,4 +1,4 @@
-"""Random rotation, shift and flip against dm-pix: `python -m benchmarks.augmentation`. Needs `pip install dm-pix`.
+"""Random rotation, shift and flip against dm-pix: `python -m benchmarks.augmentation`. Needs `.[bench]`.
 
 Both turn a batch of uint8 images bilinearly with repeated edges; the median of several calls, compiled.
 """
@@ -6,13 +6,14 @@ Both turn a batch of uint8 images bilinearly with repeated edges; the median of 
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import common
 from resilinet_jax.datasets.augmentation import ROTATION, SHIFT, random_affine
 
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images.", lower_bound=1)
@@ -21,6 +22,7 @@ _SIZE = flags.DEFINE_integer("image_size", 32, "Their height and width.", lower_
 
 def peer(key: jax.Array, images: jax.Array) -> jax.Array:
     """The same with dm-pix."""
+    import dm_pix
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
         draws = jax.random.uniform(key, (3,), minval=-1, maxval=1)
@@ -38,9 +40,11 @@ def peer(key: jax.Array, images: jax.Array) -> jax.Array:
 def main(argv: Sequence[str]) -> None:
     """Prints both times."""
     del argv
+    if not common.installed("dm_pix"):
+        raise SystemExit(1)
     shape = (_BATCH.value, _SIZE.value, _SIZE.value, 3)
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-    first = None
+    rows: list[dict[str, Any]] = []
     for name, function in (("dm-pix", peer), ("resilinet_jax", random_affine)):
         call: Callable[..., jax.Array] = jax.jit(function)
         seconds = []
@@ -48,9 +52,11 @@ def main(argv: Sequence[str]) -> None:
             start = time.perf_counter()
             call(jax.random.key(number), images).block_until_ready()
             seconds.append(time.perf_counter() - start)
-        median = statistics.median(seconds[1:])
-        first = first or median
-        print(f"{name:15}{1000 * median:8.2f} ms{first / median:8.1f} times as fast")
+        rows.append({"who": name, "ms": 1000 * statistics.median(seconds[1:])})
+    for row in rows:
+        row["times as fast"] = rows[0]["ms"] / row["ms"]
+    columns = {"who": "", "ms": ".2f", "times as fast": ".1f"}
+    common.tell(f"Rotating, shifting, flipping {_BATCH.value} images of {_SIZE.value} pixels", columns, rows)
 
 
 if __name__ == "__main__":

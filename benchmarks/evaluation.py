@@ -11,35 +11,34 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from jax.sharding import Mesh
 
-from resilinet_jax import engine
+from benchmarks import common, race
+from benchmarks.own import Own
 from resilinet_jax.cells import CellBuilder, Wiring, draw_weight, inference_wiring
 from resilinet_jax.combinations import all_combinations, choose_combinations
 from resilinet_jax.datasets.splits import Examples, Splits
-from resilinet_jax.engine import Models
 from resilinet_jax.evaluation import Tally, accuracy_of, average_accuracy_bounds, count_correct, empty_tally
-from resilinet_jax.feed import Resident
 from resilinet_jax.network import Network, Variables
 from resilinet_jax.plan import plan_applications
-from resilinet_jax.program import default_stack, over_models
+from resilinet_jax.program import Models, default_stack, over_models
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import dense_network
 from resilinet_jax.training import RunState, run_keys
 
 _MODELS = flags.DEFINE_integer("models", 40, "Models of the Health network.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 10_240, "Test examples.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each contender's turn comes.", lower_bound=1)
 
+OURS = "resilinet_jax, plan"
 FEATURES, CLASSES, BATCH = 23, 12, 1024
 
 
@@ -49,27 +48,20 @@ def examples(count: int) -> Examples:
     return Examples(rng.normal(size=(count, FEATURES)).astype(np.float32), rng.integers(0, CLASSES, count, np.int32))
 
 
-def health_program(data: Examples) -> tuple[engine.Program, Network, Models, RunState]:
+def health_models(data: Examples) -> tuple[Own, Models, Mesh, RunState]:
     """The engine's program for untrained models of the Health network, and these models on its devices."""
     scenario = load_scenario("health")
     network = scenario.build_network(CLASSES, hidden_units=250)
-    settings = engine.TrainingSettings(_MODELS.value, 1, BATCH, 0)
-    feed = Resident(Splits(data, data, data, CLASSES, 0.1))
-    program = engine.Program(network, feed, settings, 1, all_combinations(network.graph))
-    build = CellBuilder(network.graph, scenario.failure_settings, 0.05, 1e-3)
-    (training,) = engine.plan_trainings({"resilinet": build("resilinet")})
-    assembled = engine.assemble([engine.Model(training, run) for run in range(_MODELS.value)], 1, 1, seed=0)
-    models, mesh = program.place(assembled)
-    state = program.compile(mesh, models)["start"](models.keys)
-    return program, network, models, state
+    own = Own(scenario, network, Splits(data, data, data, CLASSES, 0.1), BATCH, _MODELS.value)
+    models, mesh = own.place()
+    return own, models, mesh, own.program.compile(mesh, models)["start"](models.keys)
 
 
 def planned(data: Examples) -> Callable[[], np.ndarray]:
     """Ours: correct answers by model and combination."""
-    program, network, models, state = health_program(data)
-    plan = plan_applications(network.graph, all_combinations(network.graph).survival)
-    _, mesh = program.place(models)
-    call = program.compile(mesh, models)["test"]
+    own, models, mesh, state = health_models(data)
+    plan = plan_applications(own.network.graph, all_combinations(own.network.graph).survival)
+    call = own.program.compile(mesh, models)["test"]
     tally = empty_tally(*models.variant_selection.shape, plan.answers)
 
     def turn() -> np.ndarray:
@@ -80,16 +72,15 @@ def planned(data: Examples) -> Callable[[], np.ndarray]:
 
 def plain_vmap(data: Examples) -> Callable[[], np.ndarray]:
     """The oracle: one forward pass for each combination, all at once."""
-    program, network, models, state = health_program(data)
-    masks = jnp.asarray(all_combinations(network.graph).survival)
-    _, mesh = program.place(models)
+    own, models, mesh, state = health_models(data)
+    masks = jnp.asarray(all_combinations(own.network.graph).survival)
     batches = jax.tree.map(lambda a: jnp.asarray(a).reshape(-1, BATCH, *a.shape[1:]), data)
 
     def model(variables: Variables, models: Models) -> jax.Array:
         wiring = inference_wiring(models.cell, draw_weight(models.cell, models.keys.weight))
 
         def count(total: jax.Array, batch: Examples) -> tuple[jax.Array, None]:
-            logits, informed, _ = jax.vmap(lambda mask: network.apply(variables, batch.x, mask, wiring))(masks)
+            logits, informed, _ = jax.vmap(lambda mask: own.network.apply(variables, batch.x, mask, wiring))(masks)
             correct = (logits.argmax(-1) == batch.y[None]).sum(-1)
             return total + jnp.where(informed > 0, correct, 0), None
 
@@ -99,39 +90,31 @@ def plain_vmap(data: Examples) -> Callable[[], np.ndarray]:
     return lambda: np.asarray(call(state.variables, models)) / len(data.y)
 
 
-def health_table(data: Examples) -> None:
-    """Prints the comparison on the Health network."""
+def health_rows(data: Examples) -> list[dict[str, Any]]:
+    """The comparison on the Health network, per model."""
     x, y = np.asarray(data.x), np.asarray(data.y)
-    contenders: dict[str, tuple[int, Callable[[], object]]] = {
-        "resilinet_jax, plan": (_MODELS.value, planned(data)),
-        "resilinet_jax, plain vmap": (_MODELS.value, plain_vmap(data)),
-    }
-    if importlib.util.find_spec("torch"):
+    turns: dict[str, Callable[[], Any]] = {OURS: planned(data), "resilinet_jax, plain vmap": plain_vmap(data)}
+    if common.installed("torch"):
         from benchmarks.pytorch_health import evaluation_turn
 
         for compiled in (False, True):
             name = f"PyTorch, {'torch.compile' if compiled else 'eager'}"
-            contenders[name] = (1, evaluation_turn(x, y, BATCH, compiled))
-    if importlib.util.find_spec("keras"):
+            turns[name] = evaluation_turn(x, y, BATCH, compiled)
+    if common.installed("keras", "tensorflow"):
         from benchmarks.keras_health import evaluation_turn as keras_turn
 
-        contenders["Keras, predict"] = (1, keras_turn(x, y, BATCH))
-    first = {name: np.asarray(turn()) for name, (_, turn) in contenders.items()}
+        turns["Keras, predict"] = keras_turn(x, y, BATCH)
+    first = {name: np.asarray(turn()) for name, turn in turns.items()}
     # The same answers, but that guesses count for nothing in one of them.
-    np.testing.assert_allclose(
-        first["resilinet_jax, plan"], first["resilinet_jax, plain vmap"], rtol=0, atol=3 / len(data.y)
-    )
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(_ROUNDS.value):
-        for name, (models, turn) in contenders.items():
-            start = time.perf_counter()
-            turn()
-            seconds[name].append((time.perf_counter() - start) / models)
-    best = statistics.median(seconds["resilinet_jax, plan"])
-    print(f"Health, {len(data.y):,} examples, 8 combinations; per model")
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        print(f"  {name:28}{1000 * median:10.1f} ms{median / best:8.2f} times as long", flush=True)
+    np.testing.assert_allclose(first[OURS], first["resilinet_jax, plain vmap"], rtol=0, atol=3 / len(data.y))
+    rows: list[dict[str, Any]] = []
+    for name, seconds in race.take_turns({name: race.timed(turn) for name, turn in turns.items()}).items():
+        models = _MODELS.value if name.startswith("resilinet_jax") else 1
+        each = [second / models for second in seconds]
+        rows.append({"what": "Health", "how": name, "seconds": statistics.median(each), "turns": each})
+    for row in rows:
+        row["times as long"] = row["seconds"] / rows[0]["seconds"]
+    return rows
 
 
 def chain_network(fallible: int, units: int) -> Network:
@@ -192,16 +175,7 @@ def bare_seconds(units: int, applications: int, count: int) -> float:
     return (time.perf_counter() - start) * applications * batches / times
 
 
-def main(argv: Sequence[str]) -> None:
-    """Prints the tables."""
-    del argv
-    health_table(examples(_EXAMPLES.value))
-
-    chain_of_14(examples(10_000))
-    chain_of_30(examples(2_000))
-
-
-def chain_of_14(data: Examples) -> None:
+def chain_of_14(data: Examples) -> tuple[list[dict[str, Any]], str]:
     """All combinations, exactly."""
     network = chain_network(14, 250)
     survival = all_combinations(network.graph).survival
@@ -210,12 +184,17 @@ def chain_of_14(data: Examples) -> None:
     bare = bare_seconds(250, applications, len(data.y))
     sample = np.random.default_rng(0).choice(len(survival), 200, replace=False)
     difference = np.abs(accuracy[sample] - oracle(network, survival[sample], data)).max()
-    print(f"Chain of 14, 250 units, {len(data.y):,} examples, {len(survival):,} combinations")
-    print(f"  {applications:,} stage applications {seconds:8.1f} s, {seconds / bare:.2f} times what they take alone")
-    print(f"  one pass per combination differs by at most {difference:.1g} on a sample of 200", flush=True)
+    rows = [
+        {"what": "chain of 14", "how": f"its {applications:,} stage applications alone", "seconds": bare},
+        {"what": "chain of 14", "how": OURS, "seconds": seconds, "times as long": seconds / bare},
+    ]
+    return rows, (
+        f"Chain of 14: {len(survival):,} combinations of 250 units on {len(data.y):,} examples; one pass per "
+        f"combination differs by at most {difference:.1g} on a sample of 200."
+    )
 
 
-def chain_of_30(data: Examples) -> None:
+def chain_of_30(data: Examples) -> tuple[list[dict[str, Any]], str]:
     """An interval, and a Monte Carlo estimate that it should agree with."""
     network = chain_network(30, 32)
     rng = np.random.default_rng(0)
@@ -225,14 +204,28 @@ def chain_of_30(data: Examples) -> None:
     accuracy, second = evaluate_chain(network, chosen.survival, data)
     low, high = average_accuracy_bounds(accuracy, chosen, failure)
     seconds = time.perf_counter() - start - second
-    print(f"Chain of 30, 32 units, {len(data.y):,} examples, {len(chosen.survival):,} combinations")
-    print(f"  average accuracy in [{low:.4f}, {high:.4f}], after {seconds:.1f} s with all compilation")
     draws = (rng.random((20_000, 30)) >= failure).astype(np.float32)
     masks, times = np.unique(draws, axis=0, return_counts=True)
     drawn = np.repeat(evaluate_chain(network, masks, data)[0], times)
-    print(f"  20,000 draws: {drawn.mean():.4f} +- {drawn.std() / len(drawn) ** 0.5:.4f}")
+    rows = [{"what": "chain of 30", "how": "an interval, with all compilation", "seconds": seconds}]
+    return rows, (
+        f"Chain of 30: {len(chosen.survival):,} combinations of 32 units on {len(data.y):,} examples; the average "
+        f"accuracy is in [{low:.4f}, {high:.4f}], 20,000 draws say {drawn.mean():.4f} +- "
+        f"{drawn.std() / len(drawn) ** 0.5:.4f}."
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the table."""
+    del argv
+    common.set_up_jax()
+    rows = health_rows(examples(_EXAMPLES.value))
+    of_14, note_14 = chain_of_14(examples(10_000))
+    of_30, note_30 = chain_of_30(examples(2_000))
+    columns = {"what": "", "how": "", "seconds": ",.3f", "times as long": ".2f"}
+    health = f"Health: 8 combinations on {_EXAMPLES.value:,} examples, per model; medians."
+    common.tell("Evaluation under failure combinations", columns, rows + of_14 + of_30, [health, note_14, note_30])
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     app.run(main)

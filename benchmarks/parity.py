@@ -1,6 +1,6 @@
 """Test accuracy against PyTorch: `python -m benchmarks.parity --data_dir=<TFDS' folder with cifar10>`.
 
-Needs `pip install torch`. Both train the undistributed network (vanilla: nothing fails, no skips) on the same
+Both train the undistributed network (vanilla: nothing fails, no skips) on the same
 images for the same epochs, without augmentation, over several seeds; a silent fault of batch normalisation, padding
 or initialisation would show as a difference of mean test accuracies. Without --data_dir, on handwritten digits.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags
 
+from benchmarks import common
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.datasets.images import load_images
 from resilinet_jax.datasets.splits import Splits
@@ -33,11 +34,11 @@ def peer_accuracy(splits: Splits, seed: int) -> float:
     """PyTorch's test accuracy at the epoch with the best validation accuracy."""
     import torch
 
-    from benchmarks.pytorch_peer import ResiliNet, training_step
+    from benchmarks.pytorch_images import ResiliNet, as_input, training_step
 
     torch.manual_seed(seed)
     model = ResiliNet(_ALPHA.value, splits.classes).to(memory_format=torch.channels_last)
-    step = training_step(model, compiled=False)
+    step = training_step(model, model)
     x, y = torch.from_numpy(np.asarray(splits.train.x)), torch.from_numpy(np.asarray(splits.train.y)).long()
     alive, silent = torch.ones(2), torch.zeros(2)
 
@@ -47,7 +48,7 @@ def peer_accuracy(splits: Splits, seed: int) -> float:
         correct = 0
         for start in range(0, len(examples[1]), 500):
             images, labels = (torch.from_numpy(np.asarray(part[start : start + 500])) for part in examples)
-            logits = model(images.permute(0, 3, 1, 2).float() / 127.5 - 1, alive, silent)
+            logits = model(as_input(images), alive, silent)
             correct += int((logits.argmax(1) == labels).sum())
         model.train()
         return correct / len(examples[1])
@@ -65,20 +66,24 @@ def peer_accuracy(splits: Splits, seed: int) -> float:
 def main(argv: Sequence[str]) -> None:
     """Prints both means."""
     del argv
+    if not common.installed("torch"):
+        raise SystemExit(1)
     folder = None if _DATA_DIR.value is None else pathlib.Path(_DATA_DIR.value)
     images = load_images("auto", folder, 32)
     splits = images.split(seed=0)
-    print(f"{images.told}; alpha {_ALPHA.value}, {_EPOCHS.value} epochs, {_SEEDS.value} seeds")
     scenario = load_scenario("cifar10")
     network = scenario.build_network(splits.classes, alpha=_ALPHA.value, image_size=32, momentum=0.9)
     build = CellBuilder(network.graph, scenario.failure_settings, 0.05, 1e-3)
     settings = TrainingSettings(_SEEDS.value, _EPOCHS.value, BATCH, 0, compiler_options=scenario.compiler_options())
-    own = run_cells(network, Resident(splits), {"vanilla": build("vanilla")}, settings, Progress())["vanilla"].accuracy[
-        :, 0
-    ]
+    measured = run_cells(network, Resident(splits), {"vanilla": build("vanilla")}, settings, Progress())
+    own = measured["vanilla"].accuracy[:, 0]
     peer = np.array([peer_accuracy(splits, seed) for seed in range(_SEEDS.value)])
-    for name, values in (("resilinet_jax", own), ("PyTorch", peer)):
-        print(f"{name:15}{100 * values.mean():6.2f} %   ({', '.join(f'{100 * value:.2f}' for value in values)})")
+    rows = [
+        {"who": name, "mean (%)": 100 * values.mean(), "runs": [100 * value for value in values.tolist()]}
+        for name, values in (("resilinet_jax", own), ("PyTorch", peer))
+    ]
+    title = f"Test accuracy; {images.told}; alpha {_ALPHA.value}, {_EPOCHS.value} epochs, {_SEEDS.value} seeds"
+    common.tell(title, {"who": "", "mean (%)": ".2f", "runs": ".2f"}, rows)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ it, a forward pass for each failure combination.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from benchmarks.pytorch_training import adam, epochs, initialise
+from resilinet_jax.datasets.splits import Splits
 
 LAYERS = (1, 2, 3, 4)
 
@@ -58,57 +62,72 @@ def evaluation_turn(x: np.ndarray, y: np.ndarray, batch_size: int, compiled: boo
     return turn
 
 
-def training_turn(
-    way: str, models: int, batch_size: int, units: int, layers: tuple[int, ...], examples: int
-) -> Callable[[int], None]:
-    """A function that trains for a number of steps, on made-up readings: failout, drawn skips, Adam.
+def trainer(
+    way: str, models: int, splits: Splits, batch_size: int, units: int, layers: tuple[int, ...]
+) -> Callable[[int], Callable[[], list[float]]]:
+    """Training with failout, drawn skips and Adam: from a seed to a function that trains for an epoch.
 
     Args:
-      way: `eager` or `compile`, which train one model, or `vmap`, which trains `models` stacked ones.
+      way: `eager`, `bf16` (eager with autocast) or `compile`, which train one model, or `vmap`, which stacks.
       models: how many for `vmap`.
+      splits: what to train on and validate with.
       batch_size: examples per step.
       units: of a layer.
       layers: of each node.
-      examples: in an epoch.
     """
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    xs = torch.from_numpy(rng.normal(size=(examples, 23)).astype(np.float32))
-    ys = torch.from_numpy(rng.integers(0, 12, examples))
-    made = [ResiliNet(23, units, 12, layers) for _ in range(models if way == "vmap" else 1)]
-    base = made[0]
+    made = [ResiliNet(splits.train.x.shape[1], units, splits.classes, layers) for _ in range(models)]
     loss_of = nn.functional.cross_entropy
-    if way == "vmap":
-        params, _ = torch.func.stack_module_state(made)
+    lives, select = torch.ones(3), torch.zeros(3)
+    base = made[0]
+    forward = torch.compile(base) if way == "compile" else base
+
+    def precision() -> contextlib.AbstractContextManager:
+        return torch.autocast("cpu", torch.bfloat16) if way == "bf16" else contextlib.nullcontext()
+
+    def one(optimizer: torch.optim.Optimizer) -> tuple[Callable, Callable]:
+        def step(x: Tensor, y: Tensor, alive: Tensor, active: Tensor) -> Tensor:
+            optimizer.zero_grad(set_to_none=True)
+            with precision():
+                loss = loss_of(forward(x[0], alive[0], active[0]), y[0])
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        def predict(x: Tensor) -> Tensor:
+            with precision():
+                return forward(x, lives, select).argmax(-1)
+
+        return step, predict
+
+    def stacked(optimizer: torch.optim.Optimizer, params: dict[str, Tensor]) -> tuple[Callable, Callable]:
+        def logits(params: dict[str, Tensor], x: Tensor, alive: Tensor, active: Tensor) -> Tensor:
+            return torch.func.functional_call(base, params, (x, alive, active))
 
         def loss(params: dict[str, Tensor], x: Tensor, y: Tensor, alive: Tensor, active: Tensor) -> Tensor:
-            return loss_of(torch.func.functional_call(base, params, (x, alive, active)), y)
+            return loss_of(logits(params, x, alive, active), y)
 
-        gradients = torch.func.vmap(torch.func.grad(loss))
-        optimizer = torch.optim.Adam(list(params.values()), lr=1e-3, eps=1e-7, fused=True)
+        gradients = torch.func.vmap(torch.func.grad_and_value(loss))
+        each = torch.func.vmap(logits, in_dims=(0, None, None, None))
 
-        def step(indices: Tensor, alive: Tensor, active: Tensor) -> None:
-            each = gradients(params, xs[indices], ys[indices], alive, active)
+        def step(x: Tensor, y: Tensor, alive: Tensor, active: Tensor) -> Tensor:
+            gradient, losses = gradients(params, x, y, alive, active)
             for name, value in params.items():
-                value.grad = each[name]
+                value.grad = gradient[name]
             optimizer.step()
-    else:
-        forward = torch.compile(base) if way == "compile" else base
-        optimizer = torch.optim.Adam(base.parameters(), lr=1e-3, eps=1e-7, fused=True)
+            return losses
 
-        def step(indices: Tensor, alive: Tensor, active: Tensor) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            loss_of(forward(xs[indices[0]], alive[0], active[0]), ys[indices[0]]).backward()
-            optimizer.step()
+        return step, lambda x: each(params, x, lives, select).argmax(-1)
 
-    steps = examples // batch_size
+    def start(seed: int) -> Callable[[], list[float]]:
+        torch.manual_seed(seed)
+        for model in made:
+            initialise(model)
+        if way == "vmap":
+            # Detached: torch.func differentiates by itself, and no graph is recorded beside it.
+            params = {name: value.detach() for name, value in torch.func.stack_module_state(made)[0].items()}
+            step, predict = stacked(adam(list(params.values())), params)
+        else:
+            step, predict = one(adam(list(base.parameters())))
+        return epochs(step, predict, splits, batch_size, masks=3, models=models)
 
-    def turn(count: int) -> None:
-        for _ in range(-(-count // steps)):
-            orders = torch.stack([torch.randperm(examples) for _ in made])
-            for batch in range(steps):
-                alive = (torch.rand(len(made), 3) >= 0.05).float()
-                active = (torch.rand(len(made), 3) < 0.5).float()
-                step(orders[:, batch * batch_size : (batch + 1) * batch_size], alive, active)
-
-    return turn
+    return start

@@ -6,14 +6,15 @@ the engine's defaults on this backend rest on.
 """
 
 import dataclasses
-import os
 import statistics
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import app, flags
 
+from benchmarks import common
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.datasets.splits import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
@@ -51,6 +52,7 @@ class Clock(Progress):
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
+    common.set_up_jax()
     scenario = load_scenario("health")
     splits = split_dataset(load_synthetic(), "random", 0, _EXAMPLES.value)
     network = scenario.build_network(splits.classes, _HIDDEN_UNITS.value)
@@ -62,8 +64,7 @@ def main(argv: Sequence[str]) -> None:
         "all at once (vmap), one device": (_MODELS.value, 1),
         f"one after another, {devices} devices": (1, devices),
     }
-    first = None
-    print(f"{'':36}{'models x examples/s':>20}{'ratio':>8}")
+    rows: list[dict[str, Any]] = []
     for name, (stack, used) in ways.items():
         clock = Clock()
         run_cells(
@@ -74,10 +75,12 @@ def main(argv: Sequence[str]) -> None:
             clock,
         )
         speed = _MODELS.value * (_EXAMPLES.value // _BATCH_SIZE.value) * _BATCH_SIZE.value / clock.median()
-        first = first or speed
-        print(f"{name:36}{speed:20,.0f}{speed / first:8.2f}")
+        rows.append({"way": name, "models x examples/s": speed})
+    for row in rows:
+        row["ratio"] = row["models x examples/s"] / rows[0]["models x examples/s"]
+    columns = {"way": "", "models x examples/s": ",.0f", "ratio": ".2f"}
+    common.tell(f"{_MODELS.value} models, {_HIDDEN_UNITS.value} units, batches of {_BATCH_SIZE.value}", columns, rows)
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     app.run(main)

@@ -6,6 +6,7 @@ programs at first and then with what that left in it.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,25 +14,24 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+import numpy as np
 from absl import app, flags
+
+from benchmarks import common
+from resilinet_jax.datasets.splits import Examples, Splits
+from resilinet_jax.scenarios import load_scenario
 
 _SCENARIOS = flags.DEFINE_list("scenarios", ["health", "cifar10"], "Whose programs are compiled.")
 _WORKER = flags.DEFINE_string("worker", None, "Internal: the scenario to compile.")
 
+MODELS = 10
+
 
 def compile_seconds(scenario: str) -> float:
     """Of everything that the scenario's quick preset compiles for ten models."""
-    import jax
-    import numpy as np
-
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    from resilinet_jax import engine
-    from resilinet_jax.cells import CellBuilder
-    from resilinet_jax.combinations import all_combinations
+    common.set_up_jax()
+    from benchmarks.own import Own
     from resilinet_jax.compilation import default_cache_dir, keep_compiled_programs
-    from resilinet_jax.datasets.splits import Examples, Splits
-    from resilinet_jax.feed import Resident
-    from resilinet_jax.scenarios import load_scenario
 
     keep_compiled_programs(default_cache_dir())
     chosen = load_scenario(scenario)
@@ -40,15 +40,10 @@ def compile_seconds(scenario: str) -> float:
     pixels = (preset.network["image_size"],) * 2 + (3,) if "image_size" in preset.network else (23,)
     kind = np.uint8 if "image_size" in preset.network else np.float32
     data = Examples(np.zeros((4 * preset.batch_size, *pixels), kind), np.zeros(4 * preset.batch_size, np.int32))
-    settings = engine.TrainingSettings(10, 1, preset.batch_size, 0, compiler_options=chosen.compiler_options())
-    feed = Resident(Splits(data, data, data, 10, 0.1))
-    program = engine.Program(network, feed, settings, 1, all_combinations(network.graph))
-    (training,) = engine.plan_trainings(
-        {"resilinet": CellBuilder(network.graph, chosen.failure_settings, 0.05, 1e-3)("resilinet")}
-    )
-    models, mesh = program.place(engine.assemble([engine.Model(training, run) for run in range(10)], 1, 1, seed=0))
+    own = Own(chosen, network, Splits(data, data, data, 10, 0.1), preset.batch_size, MODELS)
+    models, mesh = own.place()
     start = time.perf_counter()
-    program.compile(mesh, models)
+    own.program.compile(mesh, models)
     return time.perf_counter() - start
 
 
@@ -56,18 +51,20 @@ def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
     if _WORKER.value:
-        print(compile_seconds(_WORKER.value))
+        print(json.dumps(compile_seconds(_WORKER.value)))
         return
-    print(f"{'':12}{'first':>10}{'second':>10}{'share':>8}")
+    rows = []
     for scenario in _SCENARIOS.value:
+        command = [sys.executable, "-m", "benchmarks.startup", f"--worker={scenario}"]
         with tempfile.TemporaryDirectory() as cache:
-            command = [sys.executable, "-m", "benchmarks.startup", f"--worker={scenario}"]
             environment = os.environ | {"XDG_CACHE_HOME": cache}
             first, second = (
-                float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout)
+                json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment).stdout)
                 for _ in range(2)
             )
-        print(f"{scenario:12}{first:8.1f} s{second:8.1f} s{second / first:8.0%}", flush=True)
+        rows.append({"scenario": scenario, "first (s)": first, "second (s)": second, "share": second / first})
+    columns = {"scenario": "", "first (s)": ".1f", "second (s)": ".1f", "share": ".0%"}
+    common.tell(f"Tracing and compiling for {MODELS} models, preset quick", columns, rows)
 
 
 if __name__ == "__main__":

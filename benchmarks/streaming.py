@@ -20,6 +20,7 @@ from typing import Any
 
 from absl import app, flags
 
+from benchmarks import common
 from tests.miniature import CLASSES, make_imagenet
 
 _IMAGES = flags.DEFINE_list("images", ["1000", "20000"], "Training images of the data sets.")
@@ -35,7 +36,7 @@ def measure(folder: str, runs: int) -> dict[str, float]:
     from resilinet_jax.progress import Progress
     from resilinet_jax.scenarios import load_scenario
 
-    lock, told = threading.Lock(), {"decoded": 0.0, "seconds": 0.0}
+    lock, told = threading.Lock(), {"decoded": 0.0, "decoding (s)": 0.0}
     decode = imagenet.decode_image
 
     def counted(*arguments: Any) -> Any:
@@ -43,7 +44,7 @@ def measure(folder: str, runs: int) -> dict[str, float]:
         image = decode(*arguments)
         with lock:
             told["decoded"] += 1
-            told["seconds"] += time.thread_time() - start
+            told["decoding (s)"] += time.thread_time() - start
         return image
 
     setattr(imagenet, "decode_image", counted)  # noqa: B010  (types: a function is being replaced)
@@ -55,7 +56,7 @@ def measure(folder: str, runs: int) -> dict[str, float]:
     settings = TrainingSettings(runs, 1, 100, 0, compiler_options=scenario.compiler_options())
     run_cells(network, feed, {"resilinet": build("resilinet")}, settings, Progress())
     told["wall"] = time.perf_counter() - start
-    return told | {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return told | {"peak memory (MB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     if _WORKER.value:
         print(json.dumps(measure(**json.loads(_WORKER.value))))
         return
-    print(f"{'images':>8}{'runs':>6}{'decoded':>10}{'decoding (s)':>14}{'peak memory (MB)':>18}")
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for images in map(int, _IMAGES.value):
             prepared = make_imagenet(pathlib.Path(folder, str(images)), train=images, validation=100)
@@ -72,11 +73,9 @@ def main(argv: Sequence[str]) -> None:
                 asked = json.dumps({"folder": str(prepared), "runs": runs})
                 command = [sys.executable, "-m", "benchmarks.streaming", f"--worker={asked}"]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ)
-                told = json.loads(done.stdout.splitlines()[-1])
-                print(
-                    f"{images:8,}{runs:6}{told['decoded']:10,.0f}{told['seconds']:14.1f}{told['megabytes']:18,.0f}",
-                    flush=True,
-                )
+                rows.append({"images": images, "runs": runs, **json.loads(done.stdout.splitlines()[-1])})
+    columns = {"images": ",", "runs": "", "decoded": ",.0f", "decoding (s)": ".1f", "peak memory (MB)": ",.0f"}
+    common.tell("An epoch of training on streamed images", columns, rows)
 
 
 if __name__ == "__main__":

@@ -1,199 +1,202 @@
-"""Training speed against PyTorch: `python -m benchmarks.training --scenario cifar10` (or health, small).
+"""Training speed against peers: `python -m benchmarks.training --scenario health` (or small, cifar10).
 
-Needs `pip install torch`. All train the same distributed network with failout, drawn skips, shuffling and Adam on the
-same shape of data: PyTorch one model by eager execution and by `torch.compile`, for the dense networks also stacked
-models by `torch.func.vmap`, the best of which counts; this project one model or stacks of them, through its engine's
-own training function. Every contender is a process of its own with the same memory settings; they take turns, round
-by round, and the medians are compared. `small` is a dense network of 32 units, as for a microcontroller.
+All train the same distributed network on the same data with failout, drawn skips, shuffling and Adam, and validate
+after each epoch on an eighth as many examples. The peers: PyTorch one model after another, by eager execution and by
+`torch.compile`, and stacked by `torch.func.vmap`; Keras 3 with TensorFlow, by `fit`. This project trains one model at
+a time or a stack of them, through its engine's own compiled functions. `small` has 32 units, as for a
+microcontroller.
+
+Dense networks learn, and every contender in float32 has to show the same mean loss over its first steps, with the
+same failout rate. MobileNet trains on noise here; `benchmarks.parity` compares what it learns. For `health` the rate
+of a large square float32 matrix product is measured beside them, on one device with all cores as its threads and on
+a device per core.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import json
-import os
-import pathlib
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags
 
-from resilinet_jax.memory import huge_pages_environment
+from benchmarks import common, race
+from benchmarks.cases import CASES, Case, load_splits
 
-_SCENARIO = flags.DEFINE_enum("scenario", "cifar10", ["cifar10", "health", "small"], "Whose network is trained.")
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "Times each contender's turn comes.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 4.0, "About how long a turn is.", lower_bound=0.1)
-_JSON = flags.DEFINE_string("json", None, "Where the figures go as JSON.")
-_WORKER = flags.DEFINE_string("worker", None, "Internal: a contender, as JSON.")
+_SCENARIO = flags.DEFINE_enum("scenario", "cifar10", list(CASES), "Whose network is trained.")
 
-
-class Case(NamedTuple):
-    """A network and how it is trained.
-
-    Attributes:
-      size: of the network.
-      batch_size: examples per step.
-      steps: per chunk of examples.
-      peers: ways of PyTorch.
-      stacks: models of this project's contenders.
-    """
-
-    size: dict[str, Any]
-    batch_size: int
-    steps: int
-    peers: tuple[str, ...]
-    stacks: tuple[int, ...]
-
-
-DENSE_PEERS = ("eager", "compile", "vmap")
-CASES = {
-    "cifar10": [Case({"alpha": alpha}, 128, 4, ("eager", "compile"), (1, 4)) for alpha in (0.25, 0.75)],
-    "health": [Case({"units": 250, "layers": (1, 2, 3, 4)}, 1024, 40, DENSE_PEERS, (10, 40))],
-    "small": [Case({"units": 32, "layers": (1, 2, 2, 1)}, 128, 100, DENSE_PEERS, (80,))],
+OWN, SQUARE = "resilinet_jax", "square product"
+SEEDS = 5  # models at least whose losses are averaged
+TOLERANCE = 0.1  # between a contender's loss and the median
+PEERS = {
+    "eager": "PyTorch, eager",
+    "compile": "PyTorch, torch.compile",
+    "vmap": "PyTorch, torch.func.vmap",
+    "bf16": "PyTorch, eager (bf16, for information)",
+    "keras": "Keras, fit",
 }
-PEER_STACK = 10  # models that torch.func stacks
+FLOAT32 = ("eager", "compile", "vmap")  # PyTorch's, of which the best counts
+SIDE = 4096  # of the square matrices
+FLOP = 6  # per parameter and example: a product forward and two backward
 
 
-def project_turn(scenario: str, case: Case, models: int) -> Callable[[int], None]:
-    """A function that trains `models` models for a number of steps, through the engine."""
+def trainer(case: Case, way: str, models: int) -> tuple[Callable[[int], Callable[[], list[float]]], dict[str, Any]]:
+    """From a seed to a function that trains for an epoch and returns the loss; and what else there is to tell."""
+    splits = load_splits(case)
+    if way == OWN:
+        from benchmarks.own import own_case, parameters
+
+        own = own_case(case, splits, models)
+        return own.start, {"parameters": parameters(own.network, splits)}
+    if way == "keras":
+        from benchmarks import keras_health
+
+        return keras_health.trainer(splits, case.batch_size, **case.size), {}
+    if case.dense:
+        from benchmarks import pytorch_health
+
+        return pytorch_health.trainer(way, models, splits, case.batch_size, **case.size), {}
+    from benchmarks import pytorch_images
+
+    return pytorch_images.trainer(way, splits, case.batch_size, **case.size), {}
+
+
+def losses(start: Callable[[int], Callable[[], list[float]]], case: Case, models: int) -> list[float]:
+    """The mean training loss over a fixed number of steps from the start, of several models."""
+    if not case.epochs:
+        return []
+
+    def mean(epoch: Callable[[], list[float]]) -> list[float]:
+        return [statistics.mean(losses) for losses in zip(*(epoch() for _ in range(case.epochs)))]
+
+    return [loss for seed in range(-(-SEEDS // models)) for loss in mean(start(seed))]
+
+
+def square_product(devices: int) -> Callable[[], object]:
+    """Multiplies large square matrices, one on each device."""
     import jax
-    import numpy as np
-    from jax.sharding import NamedSharding, PartitionSpec
+    import jax.numpy as jnp
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    from resilinet_jax import engine
-    from resilinet_jax.cells import CellBuilder
-    from resilinet_jax.combinations import all_combinations
-    from resilinet_jax.datasets.splits import Examples, Splits
-    from resilinet_jax.feed import Resident
-    from resilinet_jax.scenarios import load_scenario
-    from resilinet_jax.scenarios.health import dense_network
+    from resilinet_jax.program import default_compiler_options, over_models
 
-    rng = np.random.default_rng(0)
-    count = case.steps * case.batch_size
-    if scenario == "cifar10":
-        chosen = load_scenario(scenario)
-        network = chosen.build_network(10, image_size=32, momentum=0.99, **case.size)
-        x = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
-    else:
-        chosen = load_scenario("health")
-        layers = dict(zip(("n1", "n2", "n3", "n4"), case.size["layers"]))
-        network = dense_network(layers, case.size["units"], 12)
-        x = rng.normal(size=(count, 23)).astype(np.float32)
-    data = Examples(x, rng.integers(0, 10, count, np.int32))
-    settings = engine.TrainingSettings(models, 1, case.batch_size, 0, compiler_options=chosen.compiler_options())
-    feed = Resident(Splits(data, data, data, 10, 0.1))
-    program = engine.Program(network, feed, settings, 1, all_combinations(network.graph))
-    build = CellBuilder(network.graph, chosen.failure_settings, 0.05, 1e-3)
-    # As a sweep has them: cells of ten runs each.
-    cells = {f"{rate}": build("resilinet", failout_rate=rate) for rate in np.linspace(0.05, 0.5, -(-models // 10))}
-    each = [engine.Model(training, run) for training in engine.plan_trainings(cells) for run in range(min(models, 10))]
-    stacked, mesh = program.place(engine.assemble(each, 1, 1, seed=0))
-    call = program.compile(mesh, stacked)
-    state = call["start"](stacked.keys)
-    whole = NamedSharding(mesh, PartitionSpec())
-    chunk, orders_keys = next(feed.train(0, whole)), program.orders_keys(stacked, mesh)
-    number = jax.device_put(np.int32(0), whole)
-
-    def turn(steps: int) -> None:
-        nonlocal state
-        for _ in range(-(-steps // case.steps)):
-            orders = jax.device_put(call["order"](orders_keys, number), whole)
-            state, loss = call["train"](state, stacked, chunk, orders)
-        loss.block_until_ready()
-
-    return turn
+    mesh = Mesh(jax.devices()[:devices], ("models",))
+    split = NamedSharding(mesh, PartitionSpec("models"))
+    x = jax.device_put(jax.random.normal(jax.random.key(0), (devices, SIDE, SIDE), jnp.float32), split)
+    multiply = over_models(mesh, 1, lambda a: a @ a, 1, 0)
+    call = jax.jit(multiply).lower(x).compile(default_compiler_options())
+    return lambda: call(x).block_until_ready()
 
 
-def peer_turn(scenario: str, case: Case, way: str) -> Callable[[int], None]:
-    """The same in PyTorch."""
-    if scenario == "cifar10":
-        from benchmarks.pytorch_peer import peer_turn
-
-        return peer_turn(case.batch_size, compiled=way == "compile", **case.size)
-    from benchmarks.pytorch_health import training_turn
-
-    return training_turn(way, PEER_STACK, case.batch_size, examples=case.steps * case.batch_size, **case.size)
-
-
-def serve(number: int, way: str | None, models: int) -> None:
-    """Trains for a turn whenever a line arrives, and answers with models x examples per second."""
+def work(number: int, way: str, models: int) -> None:
+    """A contender's process."""
+    common.set_up_jax()
+    if way == SQUARE:
+        race.serve(square_product(models), {})
+        return
     case = CASES[_SCENARIO.value][number]
-    turn = project_turn(_SCENARIO.value, case, models) if way is None else peer_turn(_SCENARIO.value, case, way)
-    turn(case.steps)  # compiles
-    start = time.perf_counter()
-    turn(case.steps)
-    chunks = max(1, round(_SECONDS.value / (time.perf_counter() - start)))
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        turn(chunks * case.steps)
-        print(models * chunks * case.steps * case.batch_size / (time.perf_counter() - start), flush=True)
+    start, told = trainer(case, way, models)
+    race.serve(start(0), {"losses": losses(start, case, models), **told})
 
 
-@contextlib.contextmanager
-def worker(contender: dict[str, Any]) -> Iterator[Callable[[], float]]:
-    """A contender's process; calling what this yields gives it a turn."""
-    command = [sys.executable, "-m", "benchmarks.training", f"--worker={json.dumps(contender)}"]
-    command += [f"--scenario={_SCENARIO.value}", f"--seconds={_SECONDS.value}"]
-    environment = os.environ | huge_pages_environment()
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        ask, answers = process.stdin, process.stdout
-        assert ask is not None
-        assert answers is not None
-        said = answers.readline()
-        if said != "ready\n":
-            raise SystemExit(f"contender {contender} failed to start; see above")
-
-        def turn() -> float:
-            ask.write("\n")
-            ask.flush()
-            return float(answers.readline())
-
-        yield turn
-        ask.close()
+def contenders(case: Case) -> dict[str, tuple[str, int]]:
+    """By name, how each trains and how many models at once; the square product's models are its devices."""
+    torch, keras = common.installed("torch"), common.installed("keras", "tensorflow")
+    found = {}
+    for way, models in case.peers:
+        if keras if way == "keras" else torch:
+            found[PEERS[way] + (f", {models} at a time" if models > 1 else "")] = (way, models)
+    for models in case.stacks:
+        found[f"{OWN}, {models} at a time" if models > 1 else "JAX, one run at a time"] = (OWN, models)
+    if case.product:
+        for devices in sorted({1, common.cores()}):
+            found[f"square product of {SIDE}, {devices} device{'s' * (devices > 1)}"] = (SQUARE, devices)
+    return found
 
 
-def race(number: int, case: Case) -> dict[str, float]:
-    """Each contender's median of models x examples per second."""
-    contenders = {
-        f"PyTorch, {way}": {"way": way, "models": PEER_STACK if way == "vmap" else 1} for way in case.peers
-    } | {f"resilinet_jax, {models} at a time": {"way": None, "models": models} for models in case.stacks}
+def measure(number: int, case: Case) -> list[dict[str, Any]]:
+    """A row for each contender."""
+    named = contenders(case)
     with contextlib.ExitStack() as stack:
-        turns = {name: stack.enter_context(worker({"number": number, **own})) for name, own in contenders.items()}
-        speeds: dict[str, list[float]] = {name: [] for name in turns}
-        for _ in range(_ROUNDS.value):
-            for name, turn in turns.items():
-                speeds[name].append(turn())
-    return {name: statistics.median(values) for name, values in speeds.items()}
+        rivals = {
+            name: stack.enter_context(
+                race.contender(
+                    "training",
+                    [{"number": number, "way": way, "models": models}],
+                    [f"--scenario={_SCENARIO.value}"],
+                )
+            )
+            for name, (way, models) in named.items()
+        }
+        rates = race.take_turns({name: rival.rate for name, rival in rivals.items()})
+        told = {name: rival.told[0] for name, rival in rivals.items()}
+    examples = case.steps * case.batch_size
+    parameters = next(each["parameters"] for each in told.values() if "parameters" in each)
+    rows = []
+    for name, (way, models) in named.items():
+        row: dict[str, Any] = {"contender": name, "way": way, "models": models, "case": case._asdict()}
+        if way == SQUARE:
+            row["GFLOP/s"] = 2 * SIDE**3 * models * statistics.median(rates[name]) / 1e9
+        else:
+            row["turns"] = [models * examples * rate for rate in rates[name]]
+            row["models x examples/s"] = statistics.median(row["turns"])
+            if case.dense:
+                row["GFLOP/s"] = FLOP * parameters * row["models x examples/s"] / 1e9
+        if losses := told[name].get("losses"):
+            row["loss"] = statistics.mean(losses)
+            row["loss's standard error"] = statistics.stdev(losses) / len(losses) ** 0.5
+        rows.append(row)
+    return rows
+
+
+def compare(rows: list[dict[str, Any]]) -> None:
+    """Adds to each row its ratios to the best PyTorch in float32 and to the better square product."""
+    best = max((row["models x examples/s"] for row in rows if row["way"] in FLOAT32), default=None)
+    square = max((row["GFLOP/s"] for row in rows if row["way"] == SQUARE), default=None)
+    for row in rows:
+        if best and row["way"] != SQUARE:
+            row["of best PyTorch"] = row["models x examples/s"] / best
+        if square:
+            row["of square product"] = row["GFLOP/s"] / square
+
+
+def check_losses(rows: Sequence[dict[str, Any]]) -> None:
+    """Ends the command if a contender in float32 learns otherwise than the rest.
+
+    Failout makes losses vary from model to model, so two standard errors are allowed beside the tolerance.
+    """
+    compared = [row for row in rows if "loss" in row and row["way"] != "bf16"]
+    middle = statistics.median(row["loss"] for row in compared) if compared else 0.0
+    for row in compared:
+        allowed = TOLERANCE * middle + 2 * row["loss's standard error"]
+        if abs(row["loss"] - middle) > allowed:
+            raise SystemExit(
+                f"error: {row['contender']} reaches a loss of {row['loss']:.3f}, but the median is {middle:.3f}; "
+                f"expected at most {allowed:.3f} between them: they don't train the same"
+            )
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
-    if _WORKER.value:
-        serve(**json.loads(_WORKER.value))
+    if (asked := race.asked()) is not None:
+        work(**asked)
         return
-    if importlib.util.find_spec("torch") is None:
-        raise SystemExit("error: this compares with PyTorch, which is missing; pip install torch")
-    print(f"{_SCENARIO.value}, median of {_ROUNDS.value} turns; models x examples/s")
-    figures = []
-    for number, case in enumerate(CASES[_SCENARIO.value]):
-        print(f"{', '.join(f'{name} {value}' for name, value in case.size.items())}, batches of {case.batch_size}")
-        medians = race(number, case)
-        best = max(value for name, value in medians.items() if name.startswith("PyTorch"))
-        for name, value in medians.items():
-            print(f"  {name:30}{value:12,.0f}{value / best:8.2f}", flush=True)
-        figures.append({"case": case._asdict(), "models x examples/s": medians})
-    if _JSON.value:
-        pathlib.Path(_JSON.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    rows = []
+    cases = CASES[_SCENARIO.value]
+    for number, case in enumerate(cases):
+        size = ", ".join(f"{name} {value}" for name, value in case.size.items())
+        own = measure(number, case)
+        compare(own)
+        rows += [row | {"network": size} for row in own]
+    columns = {"contender": "", "models x examples/s": ",.0f", "of best PyTorch": ".2f"}
+    if len(cases) > 1:
+        columns = {"network": "", **columns}
+    if case.dense:
+        columns |= {"GFLOP/s": ".1f", "of square product": ".2f", "loss": ".3f"}
+    common.tell(f"Training {_SCENARIO.value} ({size}, batches of {case.batch_size}), medians", columns, rows)
+    check_losses(rows)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from benchmarks.pytorch_training import adam, epochs, initialise
+from resilinet_jax.datasets.splits import Splits
 
 LAYERS = (
     ((64, 1), (128, 1), (128, 1)),
@@ -54,16 +56,7 @@ class ResiliNet(nn.Module):
             [nn.Conv2d(scaled(32), scaled(128), 1), nn.Conv2d(scaled(128), scaled(512), 1, stride=4)]
         )
         self.head = nn.Linear(width, classes)
-        for module in self.modules():  # Keras' initialisation
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                area = module.kernel_size[0] ** 2 if isinstance(module, nn.Conv2d) else 1
-                depthwise = isinstance(module, nn.Conv2d) and module.groups > 1
-                inputs = module.weight.shape[0] if depthwise else module.weight.shape[1]
-                outputs = 1 if depthwise else module.weight.shape[0]
-                limit = (6 / (area * (inputs + outputs))) ** 0.5
-                nn.init.uniform_(module.weight, -limit, limit)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self)
 
     def forward(self, x: Tensor, alive: Tensor, active: Tensor) -> Tensor:
         """Logits; `alive` holds m1's and m2's survival, `active` the skips' gates (0: as vanilla)."""
@@ -74,14 +67,12 @@ class ResiliNet(nn.Module):
         return self.head(nn.functional.dropout(m3.mean((2, 3)), 1e-3, self.training))
 
 
-def training_step(model: ResiliNet, compiled: bool) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """One step of Adam on a batch of uint8 images, for `alive` and `active` of this step."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=True)
-    forward = torch.compile(model) if compiled else model
+def training_step(model: ResiliNet, forward: nn.Module) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """One step of Adam on a batch of uint8 images, for `alive` and `active` of this step; `forward` is the model."""
+    optimizer = adam(list(model.parameters()))
 
     def step(x: Tensor, y: Tensor, alive: Tensor, active: Tensor) -> Tensor:
-        images = (x.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        loss = nn.functional.cross_entropy(forward(images, alive, active), y)
+        loss = nn.functional.cross_entropy(forward(as_input(x), alive, active), y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -90,20 +81,28 @@ def training_step(model: ResiliNet, compiled: bool) -> Callable[[Tensor, Tensor,
     return step
 
 
-def peer_turn(batch_size: int, alpha: float, compiled: bool) -> Callable[[int], None]:
-    """A function that trains one model for a number of steps on made-up images."""
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    xs = torch.from_numpy(rng.integers(0, 256, (8 * batch_size, 32, 32, 3), dtype=np.uint8))
-    ys = torch.from_numpy(rng.integers(0, 10, len(xs)))
-    step = training_step(ResiliNet(alpha).to(memory_format=torch.channels_last), compiled)
+def as_input(images: Tensor) -> Tensor:
+    """Bytes as the network takes them, channels last in memory."""
+    return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
-    def turn(count: int) -> None:
-        total = torch.zeros(())
-        alive, active = (torch.rand(count, 2) >= 0.05).float(), (torch.rand(count, 2) < 0.5).float()
-        for number in range(count):
-            indices = torch.randperm(len(ys))[:batch_size]
-            total += step(xs[indices], ys[indices], alive[number], active[number])
-        float(total)
 
-    return turn
+def trainer(way: str, splits: Splits, batch_size: int, alpha: float) -> Callable[[int], Callable[[], list[float]]]:
+    """Training of one model, `eager` or by `compile`: from a seed to a function that trains for an epoch."""
+    model = ResiliNet(alpha, splits.classes).to(memory_format=torch.channels_last)
+    forward = torch.compile(model) if way == "compile" else model
+    alive, silent = torch.ones(2), torch.zeros(2)
+
+    def start(seed: int) -> Callable[[], list[float]]:
+        torch.manual_seed(seed)
+        initialise(model)
+        step = training_step(model, forward)
+
+        def predict(x: Tensor) -> Tensor:
+            model.eval()
+            classes = forward(as_input(x), alive, silent).argmax(-1)
+            model.train()
+            return classes
+
+        return epochs(lambda *each: step(*(part[0] for part in each)), predict, splits, batch_size, masks=2)
+
+    return start

@@ -1,0 +1,77 @@
+"""Which networks are trained, on what, and the data: the same for this project and its peers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from resilinet_jax.datasets.splits import Examples, Splits, split_dataset
+from resilinet_jax.datasets.synthetic import load_synthetic
+from resilinet_jax.scenarios import load_scenario
+from resilinet_jax.scenarios.health import dense_network
+
+if TYPE_CHECKING:
+    from resilinet_jax.network import Network
+    from resilinet_jax.scenarios import Scenario
+
+FAILOUT_RATE = 0.05  # and skips active with probability 0.5
+
+
+class Case(NamedTuple):
+    """A network and how it is trained.
+
+    Attributes:
+      scenario: whose kind of network it is.
+      size: of the network.
+      batch_size: examples per step.
+      steps: in an epoch; validation has an eighth as many examples.
+      epochs: whose losses are compared; 0 where there is nothing to learn.
+      stacks: models of this project's contenders.
+      peers: ways of PyTorch and Keras, with the models that each trains at once.
+      product: whether the rate of a large matrix product is measured beside them.
+    """
+
+    scenario: str
+    size: dict[str, Any]
+    batch_size: int
+    steps: int
+    epochs: int
+    stacks: tuple[int, ...]
+    peers: tuple[tuple[str, int], ...]
+    product: bool = False
+
+    @property
+    def dense(self) -> bool:
+        """Whether it is a chain of dense layers on readings of sensors, rather than MobileNet on images."""
+        return self.scenario == "health"
+
+
+_DENSE_PEERS = (("eager", 1), ("compile", 1), ("vmap", 10), ("bf16", 1), ("keras", 1))
+CASES = {
+    "cifar10": [
+        Case("cifar10", {"alpha": alpha}, 128, 8, 0, (1, 4), (("eager", 1), ("compile", 1))) for alpha in (0.25, 0.75)
+    ],
+    "health": [Case("health", {"units": 250, "layers": (1, 2, 3, 4)}, 1024, 40, 5, (1, 10, 40), _DENSE_PEERS, True)],
+    "small": [Case("health", {"units": 32, "layers": (1, 2, 2, 1)}, 128, 128, 2, (1, 80), _DENSE_PEERS)],
+}
+
+
+def load_splits(case: Case) -> Splits:
+    """The project's synthetic readings; for MobileNet random images, of which nothing can be learned."""
+    count = case.steps * case.batch_size
+    if case.dense:
+        return split_dataset(load_synthetic(), "random", 0, count)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.int32)
+    held_out = Examples(x[: count // 8], y[: count // 8])
+    return Splits(Examples(x, y), held_out, held_out, 10, 0.1)
+
+
+def build_network(case: Case, classes: int) -> tuple[Scenario, Network]:
+    """The case's network in this project."""
+    scenario = load_scenario(case.scenario)
+    if not case.dense:
+        return scenario, scenario.build_network(classes, image_size=32, momentum=0.99, **case.size)
+    layers = dict(zip(("n1", "n2", "n3", "n4"), case.size["layers"]))
+    return scenario, dense_network(layers, case.size["units"], classes)

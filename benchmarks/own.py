@@ -1,0 +1,87 @@
+"""This project as a contender: the engine's own compiled functions for a number of models."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from benchmarks.cases import FAILOUT_RATE, Case, build_network
+from resilinet_jax import engine, hosts
+from resilinet_jax.cells import CellBuilder
+from resilinet_jax.combinations import all_combinations
+from resilinet_jax.datasets.splits import Splits
+from resilinet_jax.evaluation import accuracy_of, empty_tally
+from resilinet_jax.feed import Resident
+from resilinet_jax.network import Network
+from resilinet_jax.plan import without_failures
+from resilinet_jax.program import Models
+from resilinet_jax.scenarios import Scenario
+
+RUNS = 10  # of a cell
+
+
+class Own:
+    """The engine's program for models as a sweep of failout rates has them: cells of ten runs each.
+
+    Attributes:
+      program: of the engine.
+      network: that is trained.
+      share: how many of the models are this process's.
+    """
+
+    def __init__(self, scenario: Scenario, network: Network, splits: Splits, batch_size: int, models: int):
+        """Nothing compiles yet."""
+        settings = engine.TrainingSettings(models, 1, batch_size, 0, compiler_options=scenario.compiler_options())
+        self._feed, self.network = Resident(splits), network
+        self.program = engine.Program(network, self._feed, settings, 1, all_combinations(network.graph))
+        build = CellBuilder(network.graph, scenario.failure_settings, FAILOUT_RATE, 1e-3)
+        rates = np.linspace(FAILOUT_RATE, 0.5, -(-models // RUNS))
+        trainings = engine.plan_trainings({f"{rate}": build("resilinet", failout_rate=rate) for rate in rates})
+        each = [engine.Model(training, run) for training in trainings for run in range(min(models, RUNS))]
+        share = hosts.own_share(len(each))
+        self._each, self.share = [each[number] for number in share], len(share)
+
+    def place(self, seed: int = 0) -> tuple[Models, Mesh]:
+        """The models on their devices."""
+        return self.program.place(engine.assemble(self._each, 1, 1, seed))
+
+    def start(self, seed: int) -> Callable[[], list[float]]:
+        """A function that trains all models for an epoch, validates them, and returns mean training losses.
+
+        They are those of the first ten models alone, whose failout rate is the peers'.
+        """
+        models, mesh = self.place(seed)
+        call = self.program.compile(mesh, models)
+        state = call["start"](models.keys)
+        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+        orders_keys, numbers = self.program.orders_keys(models, mesh), itertools.count()
+        chunks, nothing_failed = self._feed.train(0, whole), without_failures(self.network.graph)
+
+        def epoch() -> list[float]:
+            nonlocal state
+            orders = call["order"](orders_keys, jax.device_put(np.int32(next(numbers)), whole))
+            state, losses = call["train"](state, models, next(chunks), jax.device_put(orders, whole))
+            compared = np.asarray(losses[: min(self.share, RUNS)]).tolist()  # waits, as the engine does
+            tally = jax.device_put(empty_tally(len(models.selection), 1, 1), split)
+            for chunk in self._feed.held_out("validation", whole):
+                tally = call["validate"](tally, state, models, chunk)
+            accuracy = accuracy_of(tally, nothing_failed, self._feed.sizes["validation"], chance=0.0)[..., 0]
+            state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
+            return compared
+
+        return epoch
+
+
+def own_case(case: Case, splits: Splits, models: int) -> Own:
+    """For a case of training."""
+    return Own(*build_network(case, splits.classes), splits, case.batch_size, models)
+
+
+def parameters(network: Network, splits: Splits) -> int:
+    """How many a model has."""
+    variables = jax.eval_shape(network.init, jax.random.key(0), splits.train.x[:1])
+    return sum(leaf.size for leaf in jax.tree.leaves(variables.params))

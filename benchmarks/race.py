@@ -1,0 +1,115 @@
+"""Contenders in processes of their own that take turns, so that a machine's moods meet all of them alike.
+
+A contender is `python -m benchmarks.<module> --worker=<JSON>`, or several such processes that work side by side. It
+prepares, says so on standard output with what there is to tell, and then does a piece of work (an epoch, a matrix
+product) as often as a line of its standard input says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from absl import flags
+
+from resilinet_jax.memory import huge_pages_environment
+
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Times each contender's turn comes.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 4.0, "About how long a turn in a process of its own is.", lower_bound=0.1)
+_WORKER = flags.DEFINE_string("worker", None, "Internal: what this process contends with, as JSON.")
+
+Name = TypeVar("Name")
+T = TypeVar("T")
+
+
+def take_turns(contenders: Mapping[Name, Callable[[], T]]) -> dict[Name, list[T]]:
+    """What each contender answers, round by round."""
+    answers: dict[Name, list[T]] = {name: [] for name in contenders}
+    for _ in range(_ROUNDS.value):
+        for name, turn in contenders.items():
+            answers[name].append(turn())
+    return answers
+
+
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """How many seconds `work` takes."""
+
+    def turn() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return turn
+
+
+def asked() -> Any:
+    """What this process contends with; None in the process that gives turns."""
+    return None if _WORKER.value is None else json.loads(_WORKER.value)
+
+
+def serve(piece: Callable[[], object], told: Mapping[str, Any]) -> None:
+    """Does a piece of work as often as asked, until standard input ends."""
+    print(json.dumps(told), flush=True)
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            piece()
+        print("done", flush=True)
+
+
+class Contender:
+    """Processes that work side by side.
+
+    Attributes:
+      told: what each of them had to tell once it was ready.
+    """
+
+    def __init__(self, processes: Sequence[subprocess.Popen]):
+        """Waits until all are ready."""
+        self._processes = processes
+        self.told = [json.loads(self._answer(process)) for process in processes]
+        self._pieces = 1
+        self.rate()
+        self._pieces = max(1, round(_SECONDS.value * self.rate()))
+
+    def rate(self) -> float:
+        """Pieces of work per second of each process, over a turn."""
+        start = time.perf_counter()
+        for process in self._processes:
+            print(self._pieces, file=process.stdin, flush=True)
+        for process in self._processes:
+            self._answer(process)
+        return self._pieces / (time.perf_counter() - start)
+
+    def _answer(self, process: subprocess.Popen) -> str:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit("error: a contender ended too early; see what it said above")
+        return line
+
+
+@contextlib.contextmanager
+def contender(module: str, asked: Sequence[Mapping[str, Any]], more: Sequence[str] = ()) -> Iterator[Contender]:
+    """Starts a process for each of `asked`, all with the same memory settings as the command line's."""
+    with contextlib.ExitStack() as stack:
+        processes: list[subprocess.Popen] = []
+        for each in asked:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", f"benchmarks.{module}", f"--worker={json.dumps(each)}", *more],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=os.environ | huge_pages_environment(),
+                )
+            )
+            processes.append(process)
+        # All are told to end before one is waited for: joined processes end together.
+        stack.callback(lambda: [process.stdin.close() for process in processes if process.stdin])
+        yield Contender(processes)

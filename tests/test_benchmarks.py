@@ -1,0 +1,75 @@
+"""The benchmarks' own parts, without their peers: they must not rot between measurements."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+from benchmarks import common, own, training
+from benchmarks.cases import CASES, build_network
+from resilinet_jax.datasets.splits import Examples, Splits
+
+
+@pytest.fixture
+def parsed():
+    """Flags as if nothing had been given."""
+    flags.FLAGS(["benchmark"])
+    yield flags.FLAGS
+    flags.FLAGS.unparse_flags()
+
+
+def test_a_table_is_printed_and_written(parsed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmark"])
+    parsed.json = str(tmp_path / "figures.json")
+    rows = [{"who": "we", "speed": 1234.5, "turns": [1, 2]}, {"who": "they"}]
+    common.tell("Speed", {"who": "", "speed": ",.0f"}, rows, ["A note."])
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert printed == [["Speed"], ["who", "speed"], ["we", "1,234"], ["they"], ["A", "note."]]
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["rows"] == rows
+    assert written["machine"]["versions"]["jax"]
+    parsed.json = None
+
+
+def test_the_project_contends_and_learns():
+    (case,) = CASES["small"]
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 512, np.int32)
+    data = Examples((rng.normal(size=(512, 23)) + 3 * np.eye(3, 23)[y]).astype(np.float32), y)
+    contender = own.own_case(case, Splits(data, data, data, 3, 1 / 3), models=2)
+    epoch = contender.start(seed=0)
+    first, *_, last = [epoch() for _ in range(5)]
+    assert all(0 < after < before for before, after in zip(first, last))
+    assert contender.start(seed=0)() == first
+    network = build_network(case, 3)[1]
+    layers = 23 * 32 + 5 * 32 * 32 + 6 * 32 + 32 * 3 + 3
+    assert own.parameters(network, Splits(data, data, data, 3, 1 / 3)) == layers + 23 * 32 + 32
+
+
+@pytest.mark.parametrize(("loss", "same"), [(1.05, True), (1.3, False)])
+def test_contenders_must_learn_the_same(loss, same):
+    rows = [
+        {"contender": "a", "way": "eager", "loss": 1.0, "loss's standard error": 0.02},
+        {"contender": "b", "way": "vmap", "loss": 1.0, "loss's standard error": 0.02},
+        {"contender": "c", "way": "bf16", "loss": 9.0, "loss's standard error": 0.02},
+        {"contender": "d", "way": training.OWN, "loss": loss, "loss's standard error": 0.02},
+    ]
+    if same:
+        training.check_losses(rows)
+    else:
+        with pytest.raises(SystemExit, match=r"d reaches a loss of 1.300"):
+            training.check_losses(rows)
+
+
+def test_ratios_are_to_the_best_pytorch_in_float32():
+    rows = [
+        {"way": "eager", "models x examples/s": 10.0, "GFLOP/s": 1.0},
+        {"way": "bf16", "models x examples/s": 90.0, "GFLOP/s": 9.0},
+        {"way": training.OWN, "models x examples/s": 30.0, "GFLOP/s": 3.0},
+        {"way": training.SQUARE, "GFLOP/s": 6.0},
+    ]
+    training.compare(rows)
+    assert rows[2]["of best PyTorch"] == 3
+    assert rows[2]["of square product"] == 0.5
