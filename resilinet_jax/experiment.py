@@ -16,8 +16,8 @@ from resilinet_jax.combinations import Combinations, choose_combinations
 from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
 from resilinet_jax.errors import UserError
 from resilinet_jax.progress import Progress
-from resilinet_jax.report import environment, print_tables, report_files
-from resilinet_jax.results import Results, interval_table, write_folder
+from resilinet_jax.report import diverged_note, environment, make_report, print_tables
+from resilinet_jax.results import Results, write_folder
 from resilinet_jax.scenarios import Data, Preset, load_scenario
 from resilinet_jax.settings import Settings
 
@@ -99,16 +99,12 @@ def _publish(
     known: Mapping[str, object],
     console: Console,
 ) -> None:
-    # Whoever sees a table or the figure alone must still see what it was measured on.
-    tables = [dataclasses.replace(table, title=f"{table.title}, on {dataset}") for table in sweep.tables(results)]
-    if not results.combinations.complete:
-        tables.append(interval_table(results))
-    figure = sweep.figure(results)
-    figure.supxlabel(f"on {dataset}", x=0.99, horizontalalignment="right", fontsize="small")
-    title = (sweep.__doc__ or name).split("\n")[0]
-    write_folder(target, report_files(title, notes, results, tables, figure, known))
+    report = make_report(name, sweep, results, dataset, notes, known)
+    write_folder(target, report.files)
     console.print()
-    print_tables(console, tables)
+    for note in diverged_note(results):
+        console.print(note, soft_wrap=True)
+    print_tables(console, report.tables)
     console.print(f"Written to {target}", soft_wrap=True)
 
 
