@@ -15,7 +15,9 @@ ROW = 58  # pixels between two nodes
 BOX = 28  # a node's height
 LETTER = 8  # a letter's width at most, at the font size used
 MARGIN = 8
+LANE = 24  # between arcs without labels
 LINE = {"fill": "none", "stroke": "#000", "stroke_width": "1.5", "marker_end": "url(#arrow)"}
+HALO = {"text_anchor": "start", "font_size": "13", "stroke": "#fff", "stroke_width": "3", "paint_order": "stroke"}
 
 
 def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]]) -> Markup:
@@ -28,44 +30,46 @@ def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]]
     settings = {name: failure for name, failure in failure_settings.items() if any(failure.values())}
     row = {node: 30 + ROW * number + BOX // 2 for number, node in enumerate(graph.order)}
     far = [edge for edge in graph.hyperconnections if not edge.is_skip and not _neighbours(graph, edge)]
-    left, right = _lanes(graph, graph.skips), _lanes(graph, far)
-    labels = [LETTER * len(_label(edge)) for edge in graph.skips]
-    lane = max([30, *labels]) + 2 * MARGIN
-    box = max(48, LETTER * max(map(len, graph.order)) + 12)
-    box_left = MARGIN + (lane * (max(left.values(), default=-1) + 1) + 12 if left else 0)
-    box_right = box_left + box
-    column_left = box_right + 16 + 24 * (max(right.values(), default=-1) + 1)
+    skips, others = _lanes(graph, graph.skips), _lanes(graph, far)
+    reach = _reach(skips)
+    left = 2 * MARGIN + max(reach.values(), default=0)
+    right = left + max(48, (LETTER + 1) * max(map(len, graph.order)) + 12)
+    column = right + 2 * MARGIN + LANE * (max(others.values(), default=-1) + 1)
     widths = [LETTER * max(len(name), 5) + 10 for name in settings]
-    width, height = column_left + sum(widths) + MARGIN, row[graph.cloud] + BOX // 2 + MARGIN
+    width, height = column + sum(widths) + MARGIN, row[graph.cloud] + BOX // 2 + MARGIN
 
-    middle = box_left + box / 2
-    parts = [_arrow_head()]
-    for edge in graph.hyperconnections:
-        start, end = row[edge.source], row[edge.target]
-        if edge.is_skip:
-            apex = box_left - lane * (left[edge] + 1)
-            parts += [_arc(box_left, start, end, apex, dashed=True), _arc_label(_label(edge), apex, (start + end) / 2)]
-        elif edge in right:
-            parts.append(_arc(box_right, start, end, box_right + 24 * (right[edge] + 1), dashed=False))
-        else:
-            parts.append(tag("path", d=f"M{middle:g} {start + BOX / 2:g}V{end - BOX / 2 - 1:g}", **LINE))
-    for node, y in row.items():
-        parts.append(
-            tag("rect", x=f"{box_left:g}", y=f"{y - BOX / 2:g}", width=f"{box:g}", height=f"{BOX}", rx="5",
-                fill="#fff", stroke="#000", stroke_width="1.5")
-        )  # fmt: skip
-        parts.append(_text(node, middle, y + 5, bold=True))
+    arcs = [_arc(edge, row, left, left - distance) for edge, distance in reach.items()]
+    arcs += [_arc(edge, row, right, right + LANE * (lane + 1)) for edge, lane in others.items()]
+    straight = [
+        tag(
+            "path",
+            d=f"M{(left + right) / 2:g} {row[edge.source] + BOX / 2:g}V{row[edge.target] - BOX / 2 - 1:g}",
+            **LINE,
+        )
+        for edge in graph.hyperconnections
+        if edge not in reach and edge not in others
+    ]
+    labels = [  # last, so that no arc crosses them
+        _text(_label(skip), left - distance + 6, (row[skip.source] + row[skip.target]) / 2 + 4, **HALO)
+        for skip, distance in reach.items()
+    ]
+    columns = []
     for number, (name, failure) in enumerate(settings.items()):
-        x = column_left + sum(widths[:number]) + widths[number] / 2
-        parts.append(_text(name, x, 16))
-        parts += [_text(_chance(graph, node, failure), x, y + 5) for node, y in row.items()]
+        x = column + sum(widths[:number]) + widths[number] / 2
+        columns.append(_text(name, x, 16))
+        columns += [_text(_chance(graph, node, failure), x, y + 5) for node, y in row.items()]
     return tag(
         "svg",
         tag("title", describe_graph(graph, settings)),
-        *parts,
+        _arrow_head(),
+        *straight,
+        *arcs,
+        *(box for node, y in row.items() for box in _box(node, y, left, right)),
+        *labels,
+        *columns,
         role="img",
         viewBox=f"0 0 {width:g} {height:g}",
-        style=f"width:{width:g}px",
+        style=f"width:{width:g}px;min-width:{0.75 * width:g}px",
         font_size="14",
     )
 
@@ -109,27 +113,27 @@ def _arrow_head() -> Markup:
     return tag("defs", tag("marker", head, id="arrow", orient="auto", markerUnits="userSpaceOnUse", **size))
 
 
-def _arc(side: float, start: float, end: float, apex: float, dashed: bool) -> Markup:
+def _reach(lanes: Mapping[Hyperconnection, int]) -> dict[Hyperconnection, int]:
+    """How far from the boxes each arc bulges, so that every lane has room for its labels."""
+    widths = [0] * (max(lanes.values(), default=-1) + 1)
+    for edge, lane in lanes.items():
+        widths[lane] = max(widths[lane], LETTER * len(_label(edge)) + 2 * MARGIN)
+    return {edge: sum(widths[: lane + 1]) for edge, lane in lanes.items()}
+
+
+def _arc(edge: Hyperconnection, row: Mapping[str, int], side: float, apex: float) -> Markup:
     """Leaves a box's side below its middle and comes in above the other's; bulges as far as `apex`."""
+    start, end = row[edge.source] + 7, row[edge.target] - 7
     control = side + (apex - side) * 4 / 3
-    path = f"M{side:g} {start + 7:g}C{control:g} {start + 7:g} {control:g} {end - 7:g} {side:g} {end - 7:g}"
-    return tag("path", d=path, **LINE, **({"stroke_dasharray": "5 4"} if dashed else {}))
+    path = f"M{side:g} {start}C{control:g} {start} {control:g} {end} {side:g} {end}"
+    return tag("path", d=path, **LINE, **({"stroke_dasharray": "5 4"} if edge.is_skip else {}))
 
 
-def _arc_label(text: str, x: float, y: float) -> Markup:
-    return tag(
-        "text",
-        text,
-        x=f"{x + 6:g}",
-        y=f"{y + 4:g}",
-        font_size="13",
-        stroke="#fff",
-        stroke_width="5",
-        paint_order="stroke",
-        text_anchor="start",
-    )
+def _box(node: str, y: float, left: float, right: float) -> tuple[Markup, Markup]:
+    place = {"x": f"{left:g}", "y": f"{y - BOX / 2:g}", "width": f"{right - left:g}", "height": f"{BOX}"}
+    box = tag("rect", **place, rx="5", fill="#fff", stroke="#000", stroke_width="1.5")
+    return box, _text(node, (left + right) / 2, y + 5, font_weight="bold")
 
 
-def _text(text: str, x: float, y: float, bold: bool = False) -> Markup:
-    weight = {"font_weight": "bold"} if bold else {}
-    return tag("text", text, x=f"{x:g}", y=f"{y:g}", text_anchor="middle", **weight)
+def _text(text: str, x: float, y: float, **attributes: str) -> Markup:
+    return tag("text", text, **{"x": f"{x:g}", "y": f"{y:g}", "text_anchor": "middle", **attributes})

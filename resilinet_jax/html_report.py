@@ -191,7 +191,9 @@ def _network(results: Results) -> list[Markup]:
         "The graph of the scenario. Solid: simple hyperconnections; dashed: skips. Beside each node: its failure "
         "probability under each failure setting; without failures all are 0."
     )
-    drawn = tag("figure", draw_graph(results.graph, results.failure_settings), tag("figcaption", told))
+    graph = draw_graph(results.graph, results.failure_settings)
+    box = tag("div", graph, class_="scroll", tabindex="0", role="region", aria_label="The graph")
+    drawn = tag("figure", box, tag("figcaption", told))
     return [tag("h2", "The network"), drawn]
 
 

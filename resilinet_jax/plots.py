@@ -125,7 +125,8 @@ def _curves(results: Results, cells: Sequence[str]) -> Figure:
             if not len(known):
                 continue
             kept = [finite(by_epoch[epoch]) for epoch in known]
-            style = _line_style(number) | {"markevery": (number % 3, max(3, len(known) // 6)), "markersize": 4}
+            some = (number % 3, len(known) // 6) if len(known) > 18 else 1  # markers side by side, not on each other
+            style = _line_style(number) | {"markevery": some, "markersize": 4}
             ax.plot(known + 1, [row.mean() for row in kept], label=cell, linewidth=1.2, **style)
             if len(values) > 1:
                 low, high = [row.min() for row in kept], [row.max() for row in kept]
@@ -133,7 +134,8 @@ def _curves(results: Results, cells: Sequence[str]) -> Figure:
     for ax, label in ((loss, "training loss"), (validation, "validation accuracy (%)")):
         ax.set_xlabel("epoch")
         ax.set_ylabel(label)
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        ax.set_xlim(0.5, results.history[cells[0]].loss.shape[1] + 0.5)
     shared_legend(figure, loss, columns=2)
     return figure
 

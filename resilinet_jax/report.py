@@ -103,7 +103,7 @@ def report_files(
     listed = "\n".join(f"* {note}" for note in notes)
     body = "\n\n".join(table.markdown() for table in [*tables, *compared])
     report = f"# {title}\n\n{listed}\n\n{body}\n\n![{title}](figure.png)\n\n```bash\n{command_line(settings)}\n```\n"
-    picture = Picture(_svg(figure), f"{tables[0].title}, as a figure." if tables else title)
+    picture = Picture(_svg(figure), f"{title.rstrip('.')}, as a figure.")
     curves = [
         Picture(_svg(drawn), f"Mean over the runs (line) and their range (band) by epoch. {told}")
         for told, drawn in training_curves(results)

@@ -166,7 +166,7 @@ def test_a_sweep_of_which_nothing_is_left_is_reported_as_failed(name):
 
 
 def test_single_runs_have_no_interval():
-    made = report("average_accuracy", fake("average_accuracy", runs=1))
+    made = report("average_accuracy", with_history(fake("average_accuracy", runs=1), epochs=1))
     assert "in a single run, which gives no interval" in Page(made.files["report.html"]).text["th"]
 
 
