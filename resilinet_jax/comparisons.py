@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import stdtrit
 
 from resilinet_jax.results import Column, Results, Table, cell_of, mean, sample_deviation
 
@@ -52,6 +51,8 @@ def paired_difference(first: Float[np.ndarray, " runs"], second: Float[np.ndarra
     pairs = int(np.isfinite(differences).sum())
     if pairs < 2:
         return Difference(mean(differences), math.nan, pairs)
+    from scipy.special import stdtrit  # takes a while, which a mistake in the flags need not wait for
+
     quantile = float(stdtrit(pairs - 1, (1 + CONFIDENCE) / 2))
     return Difference(mean(differences), quantile * sample_deviation(differences) / math.sqrt(pairs), pairs)
 
