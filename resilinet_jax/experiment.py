@@ -23,8 +23,8 @@ from resilinet_jax.errors import UserError, first_line
 from resilinet_jax.graph import Graph
 from resilinet_jax.program import TrainingSettings
 from resilinet_jax.progress import Progress
-from resilinet_jax.report import SETTINGS, environment, print_tables, report_files
-from resilinet_jax.results import History, Results, interval_table, read_results, write_folder
+from resilinet_jax.report import SETTINGS, diverged_note, environment, make_report, print_tables
+from resilinet_jax.results import History, Results, read_results, write_folder
 from resilinet_jax.scenarios import Data, Preset, Scenario, load_scenario
 from resilinet_jax.settings import Settings
 from resilinet_jax.store import (
@@ -207,17 +207,12 @@ def publish(
       known: all that is needed to repeat it.
       console: where tables go.
     """
-    dataset = known["dataset"]["name"]
-    # Whoever sees a table or the figure alone must still see what it was measured on.
-    tables = [dataclasses.replace(table, title=f"{table.title}, on {dataset}") for table in sweep.tables(results)]
-    if not results.combinations.complete:
-        tables.append(interval_table(results))
-    figure = sweep.figure(results)
-    figure.supxlabel(f"on {dataset}", x=0.99, horizontalalignment="right", fontsize="small")
-    title = (sweep.__doc__ or known["sweep"]).split("\n")[0]
+    report = make_report(known["sweep"], sweep, results, known["dataset"]["name"], known["notes"], known)
     console.print()
-    print_tables(console, tables)
-    write_folder(target, report_files(title, known["notes"], results, tables, figure, known))
+    for note in diverged_note(results):
+        console.print(note, soft_wrap=True)
+    print_tables(console, report.tables)
+    write_folder(target, report.files)
     console.print(f"Written to {target}", soft_wrap=True)
 
 

@@ -8,22 +8,37 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from resilinet_jax.results import Results, sample_deviation
+from resilinet_jax.results import Results, finite, mean, sample_deviation
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")  # Okabe and Ito
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
 MARKERS = "osD^vP*X"
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
+WIDTH = 5.6  # of a figure, in inches
+CURVES = 6  # cells that share a panel of training curves
+MOST_CURVES = 24  # cells that training curves are drawn for
 
 Series = Mapping[str, Sequence[np.ndarray]]  # by legend entry, for each place on the x axis, fractions over the runs
 
 
 def new_figure(
-    panels: int = 1, width: float = 7.0, height: float = 3.6, widths: Sequence[float] | None = None
+    panels: int = 1, height: float = 3.6, share_y: bool = True, stacked: Sequence[float] = ()
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side, of relative `widths`, that share their y axis."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=widths)[0]
+    """A figure with panels side by side, or on top of each other; narrow enough to be read on a telephone.
+
+    Args:
+      panels: side by side.
+      height: of the figure, in inches.
+      share_y: whether panels side by side share their y axis.
+      stacked: the relative heights of panels on top of each other, which share their x axis, instead.
+    """
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    if stacked:
+        axes = figure.subplots(len(stacked), 1, sharex=True, squeeze=False, height_ratios=stacked)[:, 0]
+    else:
+        axes = figure.subplots(1, panels, sharey=share_y, squeeze=False)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", linewidth=0.4, alpha=0.6)
@@ -35,10 +50,10 @@ def grouped_bars(ax: Axes, groups: Sequence[str], series: Series, legend_columns
     """Bars of mean accuracy in percent, one per series in each group, with sample deviations as error bars."""
     width = 0.8 / len(series)
     for s, (name, values) in enumerate(series.items()):
-        mean, deviation = _percent(values)
+        height, deviation = _percent(values)
         place = np.arange(len(groups)) + (s - (len(series) - 1) / 2) * width
         style = _style(s)
-        ax.bar(place, mean, width, yerr=deviation, capsize=2, label=name, edgecolor="black", linewidth=0.5, **style)
+        ax.bar(place, height, width, yerr=deviation, capsize=2, label=name, edgecolor="black", linewidth=0.5, **style)
     ax.set_xticks(np.arange(len(groups)), groups)
     ax.set_ylim(0, 100)
     ax.set_ylabel("accuracy (%)")
@@ -51,8 +66,8 @@ def grouped_bars(ax: Axes, groups: Sequence[str], series: Series, legend_columns
 def lines(ax: Axes, x: Sequence[float], series: Series, xlabel: str) -> None:
     """Lines of mean accuracy in percent over `x`, with sample deviations as error bars."""
     for s, (name, values) in enumerate(series.items()):
-        mean, deviation = _percent(values)
-        ax.errorbar(x, mean, deviation, label=name, marker=MARKERS[s], color=COLOURS[s], capsize=2, linewidth=1.2)
+        height, deviation = _percent(values)
+        ax.errorbar(x, height, deviation, label=name, capsize=2, linewidth=1.2, **_line_style(s))
     ax.set_xticks(x)
     ax.set_xlabel(xlabel)
     ax.set_ylabel("average accuracy (%)")
@@ -79,11 +94,65 @@ def setting_bars(results: Results, cells: Mapping[str, str], legend_columns: int
     return figure
 
 
+def training_curves(results: Results) -> list[tuple[str, Figure]]:
+    """Loss and validation accuracy by epoch: mean over the runs as a line, their range as a band.
+
+    Cells with the same curves, such as two that share a training, are drawn once.
+
+    Returns:
+      Figures of up to `CURVES` cells each, with what they show in a sentence; none without a history.
+    """
+    names: dict[tuple[bytes, bytes], list[str]] = {}
+    for name, history in results.history.items():
+        names.setdefault((history.loss.tobytes(), history.validation_accuracy.tobytes()), []).append(name)
+    groups = list(names.values())
+    drawn = groups[:MOST_CURVES]
+    panels = -(-len(drawn) // CURVES)
+    size = -(-len(drawn) // max(1, panels))
+    parts = [drawn[first : first + size] for first in range(0, len(drawn), size or 1)]
+    left_out = "" if drawn == groups else f" The first {len(drawn)} of {len(groups)} cells are drawn."
+    told = [f"Cells: {'; '.join(' = '.join(group) for group in part)}.{left_out}" for part in parts]
+    return [(text, _curves(results, [group[0] for group in part])) for text, part in zip(told, parts)]
+
+
+def _curves(results: Results, cells: Sequence[str]) -> Figure:
+    figure, (loss, validation) = new_figure(panels=2, height=3.4, share_y=False)
+    for number, cell in enumerate(cells):
+        history = results.history[cell]
+        for ax, values in ((loss, history.loss), (validation, 100 * history.validation_accuracy)):
+            by_epoch = values.T
+            known = np.array([epoch for epoch, row in enumerate(by_epoch) if np.isfinite(row).any()], int)
+            if not len(known):
+                continue
+            kept = [finite(by_epoch[epoch]) for epoch in known]
+            some = (number % 3, len(known) // 6) if len(known) > 18 else 1  # markers side by side, not on each other
+            style = _line_style(number) | {"markevery": some, "markersize": 4}
+            ax.plot(known + 1, [row.mean() for row in kept], label=cell, linewidth=1.2, **style)
+            if len(values) > 1:
+                low, high = [row.min() for row in kept], [row.max() for row in kept]
+                ax.fill_between(known + 1, low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
+    for ax, label in ((loss, "training loss"), (validation, "validation accuracy (%)")):
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(label)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        ax.set_xlim(0.5, results.history[cells[0]].loss.shape[1] + 0.5)
+    shared_legend(figure, loss, columns=2)
+    return figure
+
+
+def _line_style(index: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": LINES[index % len(LINES)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
+
+
 def _style(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "hatch": HATCHES[index % len(HATCHES)]}
 
 
 def _percent(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation in percent; a single run has no error bar."""
-    mean = 100 * np.array([value.mean() for value in values])
-    return mean, np.nan_to_num(100 * np.array([sample_deviation(value) for value in values]))
+    """Mean and deviation in percent over the runs that did not diverge; a single run has no error bar."""
+    height = 100 * np.array([mean(value) for value in values])
+    return height, np.nan_to_num(100 * np.array([sample_deviation(value) for value in values]))

@@ -1,21 +1,28 @@
-"""Results on screen and on disk: tables, figure, settings."""
+"""Results on screen and on disk: tables, figures, comparisons, settings."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from resilinet_jax.results import Results, Table
+from resilinet_jax.comparisons import Comparison, comparison_table
+from resilinet_jax.html_report import Picture, html_report
+from resilinet_jax.plots import training_curves
+from resilinet_jax.repeat import command_line
+from resilinet_jax.results import Results, Table, interval_table
 
 SETTINGS = "settings.json"
 PACKAGES = ("resilinet_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
@@ -36,6 +43,42 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
         console.print(drawn)
 
 
+class Report(NamedTuple):
+    """A sweep's tables, for the screen, and its files by name."""
+
+    tables: list[Table]
+    files: dict[str, bytes]
+
+
+def make_report(
+    name: str,
+    sweep: ModuleType,
+    results: Results,
+    dataset: str,
+    notes: Sequence[str],
+    settings: Mapping[str, Any],
+) -> Report:
+    """Everything that is reported of a sweep; the same, byte for byte, whenever it is made from the same results.
+
+    Args:
+      name: of the sweep.
+      sweep: its module.
+      results: of it.
+      dataset: how reports call it.
+      notes: what a reader must know before the numbers: data set, what was shrunk.
+      settings: everything needed to repeat it.
+    """
+    # Whoever sees a table or the figure alone must still see what it was measured on.
+    tables = [dataclasses.replace(table, title=f"{table.title}, on {dataset}") for table in sweep.tables(results)]
+    if not results.combinations.complete:
+        tables.append(interval_table(results))
+    figure = sweep.figure(results)
+    figure.supxlabel(f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small")
+    comparisons = sweep.comparisons(results) if hasattr(sweep, "comparisons") else []
+    title = (sweep.__doc__ or name).split("\n")[0]
+    return Report(tables, report_files(title, notes, results, tables, figure, settings, comparisons))
+
+
 def report_files(
     title: str,
     notes: Sequence[str],
@@ -43,6 +86,7 @@ def report_files(
     tables: Sequence[Table],
     figure: Figure,
     settings: Mapping[str, Any],
+    comparisons: Sequence[Comparison] = (),
 ) -> dict[str, bytes]:
     """Everything that a sweep leaves on disk, by file name.
 
@@ -53,18 +97,39 @@ def report_files(
       tables: the sweep's.
       figure: the sweep's.
       settings: everything needed to repeat it.
+      comparisons: the sweep's.
     """
+    notes = [*notes, *diverged_note(results)]
+    compared = [comparison_table(comparisons)] if comparisons else []
     listed = "\n".join(f"* {note}" for note in notes)
-    body = "\n\n".join(table.markdown() for table in tables)
-    report = f"# {title}\n\n{listed}\n\n{body}\n\n![{title}](figure.png)\n"
+    body = "\n\n".join(table.markdown() for table in [*tables, *compared])
+    report = f"# {title}\n\n{listed}\n\n{body}\n\n![{title}](figure.png)\n\n```bash\n{command_line(settings)}\n```\n"
+    picture = Picture(_svg(figure), f"{title.rstrip('.')}, as a figure.")
+    curves = [
+        Picture(_svg(drawn), f"Mean over the runs (line) and their range (band) by epoch. {told}")
+        for told, drawn in training_curves(results)
+    ]
     return {
         "accuracies.csv": results.accuracies_frame().to_csv(index=False, float_format="%.7f").encode(),
         "history.csv": results.history_frame().to_csv(index=False, float_format="%.7f").encode(),
         "averages.csv": results.averages_frame().to_csv(index=False, float_format="%.7f").encode(),
         SETTINGS: (json.dumps(settings, indent=2) + "\n").encode(),
         "report.md": report.encode(),
+        "report.html": html_report(title, notes, results, tables, comparisons, picture, curves, settings),
         "figure.png": _png(figure),
     }
+
+
+def diverged_note(results: Results) -> list[str]:
+    """Which runs diverged, in a sentence; nothing if none did."""
+    if not results.diverged:
+        return []
+    lost = []
+    for cell, runs in results.diverged.items():
+        everything = len(runs) == len(results.accuracy[cell])
+        lost.append(f"{cell} {'all runs' if everything else 'run ' + ', '.join(map(str, runs))}")
+    told = "Diverged, so failed and left out of means, deviations and comparisons (runs count from 0)"
+    return [f"{told}: {'; '.join(lost)}."]
 
 
 def environment() -> dict[str, Any]:
@@ -77,7 +142,19 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _shortened(name: str, letters: int = 50) -> str:
+    """A name that fits under a figure."""
+    return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-letters // 2 :]}"
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "resilinet_jax"}):  # or its identifiers are drawn anew each time
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -29,8 +29,8 @@ from resilinet_jax.errors import UserError
 IDENTITY = "identity.json"
 # Modules that can change no number of a run; any other does count as the code's version.
 _AROUND = (
-    "checkpoints", "compilation", "engine", "errors", "experiment", "hosts", "memory", "plots", "progress", "report",
-    "results", "settings", "store", "supervision",
+    "checkpoints", "comparisons", "compilation", "drawing", "engine", "errors", "experiment", "hosts", "html_report",
+    "markup", "memory", "paper", "plots", "progress", "repeat", "report", "results", "settings", "store", "supervision",
 )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ A sweep's module holds
 
 * `cells(build)`: its cells by name, made with a `CellBuilder`;
 * `tables(results)`: the paper's table, and what else belongs to it;
-* `figure(results)`: the paper's figure.
+* `figure(results)`: the paper's figure;
+* `comparisons(results)`, if there is anything to compare: pairs of cells, made with `resilinet_jax.comparisons`.
 
 Adding a file here adds a sweep; nothing else has to know.
 """

@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.plots import setting_bars
 from resilinet_jax.results import Results, Table, setting_table
 
@@ -17,6 +18,12 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 def tables(results: Results) -> list[Table]:
     """The figure's numbers."""
     return [setting_table("Average accuracy (%)", results, METHODS)]
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """ResiliNet against the other two."""
+    (first, reference), *others = METHODS.items()
+    return against(results, "", (first, reference), dict(others))
 
 
 def figure(results: Results) -> Figure:

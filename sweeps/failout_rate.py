@@ -3,8 +3,9 @@
 from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.plots import averages, lines, new_figure, shared_legend
-from resilinet_jax.results import Results, Table, percent, setting_table
+from resilinet_jax.results import Column, Results, Table, percent, setting_table
 
 RATES = (0.05, 0.1, 0.3, 0.5)
 AT_RATE = {f"{rate:.0%}": f"failout_{rate}" for rate in RATES}
@@ -23,7 +24,7 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 def tables(results: Results) -> list[Table]:
     """Table 3, and what it would read if failout had been left on while testing."""
-    failure = {s: f"failout_failure_{s}" for s in results.failure_settings if f"failout_failure_{s}" in results.cells}
+    failure = _at_failure_probability(results)
     left_on = [
         [setting.capitalize()]
         + [percent(results.average_with_failout(failure[setting], setting)) if setting in failure else "n/a"]
@@ -34,9 +35,23 @@ def tables(results: Results) -> list[Table]:
     return [honest, Table("The same if failout is left on while testing", honest.columns, left_on)]
 
 
+def comparisons(results: Results) -> list[Comparison]:
+    """The paper's best rate against the others."""
+    (first, reference), *rest = ((label.replace("%", " %"), cell) for label, cell in AT_RATE.items())
+    others: dict[str, Column] = dict(rest)
+    others["each node's failure probability"] = _at_failure_probability(results)
+    return against(results, "failout", (first, reference), others)
+
+
+def _at_failure_probability(results: Results) -> dict[str, str]:
+    """The cell whose rates are the failure probabilities of each failure setting that has any."""
+    names = {setting: f"failout_failure_{setting}" for setting in results.failure_settings}
+    return {setting: name for setting, name in names.items() if name in results.cells}
+
+
 def figure(results: Results) -> Figure:
     """Both tables as lines over the rate."""
-    drawn, (honest, left_on) = new_figure(panels=2, width=8)
+    drawn, (honest, left_on) = new_figure(panels=2)
     names = list(AT_RATE.values())
     percents = [100 * rate for rate in RATES]
     settings = list(results.failure_settings)

@@ -3,12 +3,12 @@
 from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.comparisons import Comparison, while_failing
 from resilinet_jax.failout import combination_name
 from resilinet_jax.plots import grouped_bars, new_figure
 from resilinet_jax.results import Results, Table, percent
 
 METHODS = {"ResiliNet": "resilinet", "DFG": "dfg", "Vanilla": "vanilla"}
-SETTING = "normal"
 
 
 def cells(build: CellBuilder) -> dict[str, Cell]:
@@ -18,24 +18,41 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 def tables(results: Results) -> list[Table]:
     """Every failure combination with its probability."""
-    probabilities = dict(zip(results.failing_sets, results.combination_probability(SETTING)))
+    setting = results.usual_setting
+    probabilities = dict(zip(results.failing_sets, results.combination_probability(setting)))
     rows = [
         [
             ", ".join(failing) or "None",
             _percent_of(probabilities[failing]),
             *(percent(results.under(cell, failing)) for cell in METHODS.values()),
         ]
-        for failing in results.shown_sets(SETTING)
+        for failing in results.shown_sets(setting)
     ]
     return [
-        Table("Accuracy (%) while nodes fail", ["Failing nodes", f"Prob. (%), {SETTING}", *METHODS], rows),
+        Table("Accuracy (%) while nodes fail", ["Failing nodes", f"Prob. (%), {setting}", *METHODS], rows),
+    ]
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """ResiliNet against the other two, wherever a path is left."""
+    (first, reference), *others = METHODS.items()
+    return [
+        Comparison(
+            "",
+            (first, label),
+            while_failing(failing),
+            (results.under(reference, failing), results.under(cell, failing)),
+        )
+        for label, cell in others
+        for failing in results.shown_sets(results.usual_setting)
+        if results.graph.has_path(failing)
     ]
 
 
 def figure(results: Results) -> Figure:
     """The same as bars."""
-    drawn, (ax,) = new_figure(width=8)
-    shown = results.shown_sets(SETTING)
+    drawn, (ax,) = new_figure()
+    shown = results.shown_sets(results.usual_setting)
     series = {label: [results.under(cell, failing) for failing in shown] for label, cell in METHODS.items()}
     grouped_bars(ax, [combination_name(failing).replace("+", "+\n") for failing in shown], series)
     ax.set_xlabel("failing nodes")

@@ -4,8 +4,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder, Uniform, relative_reliability
+from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.plots import new_figure
-from resilinet_jax.results import Results, Table, setting_table
+from resilinet_jax.results import Results, Table, mean, setting_table
 
 # By column: the cell's name, which for the two heuristics holds the failure setting that they know.
 SCHEMES = {
@@ -42,33 +43,46 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 def tables(results: Results) -> list[Table]:
     """The average accuracies, and Fig. 5's deviations among the schemes."""
-    columns = {
-        label: {setting: scheme_cell(label, setting) for setting in results.failure_settings} for label in SCHEMES
-    }
-    deviations = [[s.capitalize(), f"{100 * deviation_among(results, s):.2f}"] for s in results.failure_settings]
+    deviations = [[s.capitalize(), _points(deviation_among(results, s))] for s in results.failure_settings]
     return [
-        setting_table("Average accuracy (%) by hyperconnection weight", results, columns),
+        setting_table("Average accuracy (%) by hyperconnection weight", results, _columns(results)),
         Table(f"Deviation (points) among the schemes {', '.join(COMPARED)}", ["Failures", "Deviation"], deviations),
     ]
 
 
 def deviation_among(results: Results, setting: str) -> float:
-    """Sample standard deviation among the mean accuracies of the compared schemes."""
-    means = [results.average(scheme_cell(label, setting), setting).mean() for label in COMPARED]
+    """Sample standard deviation among the mean accuracies of the compared schemes; NaN if one has none."""
+    means = [mean(results.average(scheme_cell(label, setting), setting)) for label in COMPARED]
     return float(np.std(means, ddof=1))
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """Weights of one against the other schemes."""
+    (first, reference), *others = _columns(results).items()
+    return against(results, "weight", (first.lower(), reference), dict(others))
+
+
+def _columns(results: Results) -> dict[str, dict[str, str]]:
+    return {label: {setting: scheme_cell(label, setting) for setting in results.failure_settings} for label in SCHEMES}
+
+
+def _points(deviation: float) -> str:
+    return "n/a" if np.isnan(deviation) else f"{100 * deviation:.2f}"
 
 
 def figure(results: Results) -> Figure:
     """The deviations as bars, as in the paper."""
-    drawn, (ax,) = new_figure(width=5, height=3)
+    drawn, (ax,) = new_figure(height=3)
     settings = list(results.failure_settings)
+    deviations = [deviation_among(results, setting) for setting in settings]
     bars = ax.bar(
         [setting.capitalize() for setting in settings],
-        [100 * deviation_among(results, setting) for setting in settings],
+        [100 * deviation for deviation in deviations],
         width=0.5,
         edgecolor="black",
         linewidth=0.5,
     )
-    ax.bar_label(bars, fmt="%.2f")
+    ax.set_xlim(-0.6, len(settings) - 0.4)  # a missing bar keeps its place
+    ax.bar_label(bars, [_points(deviation) for deviation in deviations])
     ax.set_ylabel("deviation among schemes (points)")
     return drawn

@@ -2,7 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.cells import METHODS, Cell, CellBuilder
+from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.failout import combination_name
 from resilinet_jax.plots import averages, lines, new_figure, shared_legend
 from resilinet_jax.results import Results, Table, percent
@@ -29,7 +30,7 @@ def tables(results: Results) -> list[Table]:
     """Average accuracies, and the accuracy under each combination that leaves a path."""
     pairs = [(training, inference) for inference in AT_INFERENCE for training in ACTIVITIES]
     settings = list(results.failure_settings)
-    informed = [failing for failing in results.shown_sets("normal") if results.graph.has_path(failing)]
+    informed = [failing for failing in results.shown_sets(results.usual_setting) if results.graph.has_path(failing)]
     average_rows = [
         [f"{training:g} → {inference}"]
         + [percent(results.average(cell_name(training, inference), setting)) for setting in settings]
@@ -54,9 +55,17 @@ def tables(results: Results) -> list[Table]:
     ]
 
 
+def comparisons(results: Results) -> list[Comparison]:
+    """The project's default against other activities in training, and against the authors' code, which always adds."""
+    column = {f"{training:g} → select": cell_name(training, "select") for training in ACTIVITIES}
+    default = f"{METHODS['resilinet']['training_activity']:g} → select"
+    others = {name: cell for name, cell in column.items() if name != default}
+    return against(results, "activity", (default, column[default]), others | {"1 → add": cell_name(1.0, "add")})
+
+
 def figure(results: Results) -> Figure:
     """Lines over the activity in training, a panel for select and one for add."""
-    drawn, axes = new_figure(panels=2, width=8)
+    drawn, axes = new_figure(panels=2)
     for ax, inference in zip(axes, AT_INFERENCE):
         names = [cell_name(training, inference) for training in ACTIVITIES]
         series = {setting.capitalize(): averages(results, names, setting) for setting in results.failure_settings}

@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 
 from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.graph import Graph
 from resilinet_jax.plots import averages, grouped_bars, new_figure
 from resilinet_jax.results import Results, Table, percent
@@ -42,27 +42,33 @@ def tables(results: Results) -> list[Table]:
     return [Table("Average accuracy (%) by the skips that are present", columns, rows)]
 
 
+def comparisons(results: Results) -> list[Comparison]:
+    """All skips against fewer."""
+    names = {
+        f"{number} ({'+'.join(chosen) or 'no skip'})": cell_name(chosen)
+        for number, chosen in enumerate(configurations(results.graph), 1)
+    }
+    *others, last = names.items()
+    return against(results, "config", last, dict(others))
+
+
 def figure(results: Results) -> Figure:
-    """Bars per configuration, and beside them the table of present skips."""
+    """Bars per configuration over a table of the skips that are present."""
     configs = configurations(results.graph)
-    drawn, (ax, side) = new_figure(panels=2, width=9, height=3.8, widths=(4, 1.3))
+    labels = [results.graph.skip_label(skip) for skip in results.graph.skips]
+    drawn, (ax, below) = new_figure(height=3.4 + 0.2 * len(labels), stacked=(3, 0.2 * len(labels)))
     series = {
         setting.capitalize(): averages(results, [cell_name(chosen) for chosen in configs], setting)
         for setting in results.failure_settings
     }
-    numbers = [str(number) for number in range(1, len(configs) + 1)]
-    grouped_bars(ax, numbers, series, legend_columns=4)
-    ax.set_xlabel("config")
+    grouped_bars(ax, [str(number) for number, _ in enumerate(configs, 1)], series, legend_columns=4)
     ax.set_ylabel("average accuracy (%)")
-    labels = [results.graph.skip_label(skip) for skip in results.graph.skips]
-    marks = [[PRESENT if label in chosen else "" for label in labels] for chosen in configs]
-    side.axis("off")
-    table = side.table(
-        [[number, *row] for number, row in zip(numbers, marks)],
-        colLabels=["Config", *labels],
-        cellLoc="center",
-        bbox=Bbox.unit(),
-    )
-    table.auto_set_font_size(False)
-    table.set_fontsize(9)
+    places = [(x, y, label in chosen) for x, chosen in enumerate(configs) for y, label in enumerate(labels)]
+    for there, size in ((True, 40), (False, 2)):
+        marked = [(x, y) for x, y, present in places if present == there]
+        below.scatter([x for x, _ in marked], [y for _, y in marked], s=size, color="black")
+    below.set_yticks(range(len(labels)), labels)
+    below.set_ylim(len(labels) - 0.5, -0.5)
+    below.grid(visible=False)
+    below.set_xlabel("config; a dot marks a skip that is present")
     return drawn

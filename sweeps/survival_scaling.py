@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.plots import averages, lines, new_figure, shared_legend
 from resilinet_jax.results import Results, Table, percent
 
@@ -31,9 +32,19 @@ def tables(results: Results) -> list[Table]:
     return [Table("Average accuracy (%) with and without survival scaling at inference", columns, rows)]
 
 
+def comparisons(results: Results) -> list[Comparison]:
+    """Both readings of each rate."""
+    pairs = [(rate, [(reading, name.format(rate)) for reading, name in READINGS.items()]) for rate in RATES]
+    return [
+        comparison
+        for rate, (first, second) in pairs
+        for comparison in against(results, f"failout {100 * rate:.0f} %,", first, dict([second]))
+    ]
+
+
 def figure(results: Results) -> Figure:
     """Lines over the rate, beside each other."""
-    drawn, axes = new_figure(panels=2, width=8)
+    drawn, axes = new_figure(panels=2)
     for ax, (reading, name) in zip(axes, READINGS.items()):
         names = [name.format(rate) for rate in RATES]
         series = {setting.capitalize(): averages(results, names, setting) for setting in results.failure_settings}

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -40,6 +41,31 @@ def test_averages_are_mean_and_sample_deviation_over_the_runs():
     assert np.isnan(frame.loc["dfg", "normal"]["std"]), "one run has no deviation"
 
 
+def test_averages_count_the_runs_that_did_not_diverge():
+    accuracy = {
+        "resilinet": np.concatenate([RESILINET, RESILINET * np.nan, RESILINET - 0.02]),
+        "dfg": np.nan * RESILINET,
+    }
+    results = dataclasses.replace(RESULTS, accuracy=accuracy)
+    frame = results.averages_frame().set_index(["cell", "failure_setting"])
+    row = frame.loc["resilinet", "normal"]
+    assert row["runs"] == 2
+    assert row["mean"] == pytest.approx(0.9617 - 0.01, abs=1e-4)
+    assert row["std"] == pytest.approx(0.02 / np.sqrt(2))
+    assert frame.loc["dfg", "normal"]["runs"] == 0
+    assert np.isnan(frame.loc["dfg", "normal"]["mean"])
+    assert results.diverged == {"resilinet": [1], "dfg": [0]}
+
+
+def test_usual_setting_is_the_first_in_which_anything_fails():
+    assert RESULTS.usual_setting == "normal"
+    odd = dataclasses.replace(
+        RESULTS, failure_settings={"calm": {"n1": 0.0}, "storm": {"n1": 0.5}, "gale": {"n1": 0.2}}
+    )
+    assert odd.usual_setting == "storm"
+    assert dataclasses.replace(RESULTS, failure_settings={"calm": {}}).usual_setting == "calm"
+
+
 def test_failout_left_on_is_averaged_over_the_product_of_both():
     # By hand over n1 .. n3, without failures: p' is the failout rate itself.
     keep = {"n1": 0.9, "n2": 0.8, "n3": 0.7}
@@ -59,6 +85,21 @@ def test_percent_is_for_people():
     assert percent(np.array([0.97, 0.98])) == "97.50 ± 0.71"
     assert percent(np.array([0.97, 0.98]), digits=1) == "97.5 ± 0.7"
     assert percent(np.array([0.97])) == "97.00"
+
+
+def test_percent_tells_how_many_runs_did_not_diverge():
+    assert percent(np.array([0.97, np.nan, 0.98])) == "97.50 ± 0.71 (2/3 runs)"
+    assert percent(np.array([np.nan, 0.98])) == "98.00 (1/2 runs)"
+    assert percent(np.array([np.nan, np.nan])) == "failed (0/2 runs)"
+    assert percent(np.array([])) == "n/a"
+
+
+def test_failout_left_on_is_of_no_run_where_it_was_not_evaluated():
+    few = dataclasses.replace(
+        RESULTS.combinations, survival=np.array([[1, 1, 1], [0, 0, 0]], np.float32), complete=False
+    )
+    results = dataclasses.replace(RESULTS, combinations=few, accuracy={"resilinet": np.full((3, 2), 0.5)})
+    assert percent(results.average_with_failout("resilinet", "no failure")) == "n/a"
 
 
 def test_markdown_table():

@@ -1,3 +1,4 @@
+import functools
 import re
 
 import numpy as np
@@ -34,6 +35,13 @@ def fake(name, runs=3, build=BUILD):
     return Results(all_combinations(build.graph), build.failure_settings, cells, accuracy)
 
 
+@functools.cache
+def mobilenet_builder():
+    mobilenet = load_scenario("cifar10")
+    graph = mobilenet.build_network(10, alpha=0.1, image_size=32, momentum=0.99).graph
+    return CellBuilder(graph, mobilenet.failure_settings, 0.05, 1e-3)
+
+
 def as_in_table_2(name, assign):
     cells = load_sweep(name).cells(BUILD)
     accuracy = {cell: np.array([TABLE_2[assign(cell)]]) / 100 for cell in cells}
@@ -67,7 +75,15 @@ def test_every_report_is_complete(name):
     results = fake(name)
     tables = load_sweep(name).tables(results)
     files = report_files("Title", ["synthetic"], results, tables, load_sweep(name).figure(results), {"seed": 1})
-    assert sorted(files) == ["accuracies.csv", "averages.csv", "figure.png", "report.md", "settings.json"]
+    assert sorted(files) == [
+        "accuracies.csv",
+        "averages.csv",
+        "figure.png",
+        "history.csv",
+        "report.html",
+        "report.md",
+        "settings.json",
+    ]
     assert files["figure.png"].startswith(b"\x89PNG")
     report = files["report.md"].decode()
     assert "synthetic" in report
@@ -76,11 +92,38 @@ def test_every_report_is_complete(name):
 
 
 @pytest.mark.parametrize("name", sweep_names())
+def test_tables_with_diverged_runs_fit_80_columns(name, capsys):
+    results = fake(name)
+    first, second = list(results.cells)[:2]
+    results.accuracy[first][1] = np.nan
+    results.accuracy[second][:] = np.nan
+    print_tables(Console(width=80, highlight=False), load_sweep(name).tables(results))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "(2/3" in printed
+    assert "failed" in printed
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_names_comparisons_of_its_cells(name):
+    results = fake(name)
+    comparisons = load_sweep(name).comparisons(results)
+    assert comparisons
+    means = [results.average(cell, setting) for cell in results.cells for setting in results.failure_settings]
+    means += [results.under(cell, failing) for cell in results.cells for failing in results.failing_sets]
+    for each in comparisons:
+        assert each.names[0] != each.names[1]
+        assert all(any(np.array_equal(side, known) for known in means) for side in each.accuracy)
+
+
+@pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_takes_a_tree(name):
-    settings = {"no failure": {}, "normal": {"a": 0.1, "v": 0.02}}
+    # Nor does anything hang on what the failure settings are called.
+    settings = {"quiet": {}, "usual": {"a": 0.1, "v": 0.02}}
     results = fake(name, build=CellBuilder(TREE, settings, 0.05, 1e-3))
     load_sweep(name).tables(results)
     load_sweep(name).figure(results)
+    load_sweep(name).comparisons(results)
 
 
 def test_failure_combinations_prints_table_2():
@@ -163,14 +206,7 @@ def test_skip_activity_crosses_training_with_inference():
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_serves_the_networks_for_images(name):
-    mobilenet = load_scenario("cifar10")
-    build = CellBuilder(
-        mobilenet.build_network(10, alpha=0.1, image_size=32, momentum=0.99).graph,
-        mobilenet.failure_settings,
-        0.05,
-        1e-3,
-    )
-    results = fake(name, build=build)
+    results = fake(name, build=mobilenet_builder())
     sweep = load_sweep(name)
     files = report_files(name, [], results, sweep.tables(results), sweep.figure(results), {})
     assert files["figure.png"].startswith(b"\x89PNG")
