@@ -1,6 +1,7 @@
 """Command line of resilinet_jax: `python launch.py --sweep failout_rate`; `--sweep=list` shows the sweeps."""
 
 import dataclasses
+import difflib
 import os
 import sys
 from typing import Any
@@ -8,27 +9,27 @@ from typing import Any
 from absl import app, flags
 
 import sweeps
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, told
 from resilinet_jax.memory import VARIABLE, restart_with_huge_pages
 from resilinet_jax.scenarios import load_scenario, scenario_names
-from resilinet_jax.settings import PRESETS, SPLITS, Settings
+from resilinet_jax.settings import PRESETS, SPLITS, Settings, check_processes
 
 
 class _Number(flags.ArgumentParser):
     """Parses a number, and says what it expected in words."""
 
-    def __init__(self, kind: type, expected: str):
-        self._kind, self._expected = kind, expected
+    def __init__(self, name: str, kind: type, expected: str):
+        self._name, self._kind, self._expected = name, kind, expected
 
     def parse(self, argument: Any) -> Any:
         try:
             return self._kind(argument)
         except ValueError:
-            raise ValueError(f"expected {self._expected}, got {argument!r}") from None
+            raise UserError(f"--{self._name} must be {self._expected}, got {argument!r}") from None
 
 
 def _define(name: str, default: Any, kind: type, expected: str, text: str) -> None:
-    flags.DEFINE(_Number(kind, expected), name, default, text, serializer=flags.ArgumentSerializer())
+    flags.DEFINE(_Number(name, kind, expected), name, default, text, serializer=flags.ArgumentSerializer())
 
 
 flags.DEFINE_string("sweep", None, "Which ablation to run: a name, all, or list to see them.")
@@ -65,8 +66,21 @@ def _parse(argv: list[str]) -> list[str]:
     app.define_help_flags()
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        close = difflib.get_close_matches(error.flagname, flags.FLAGS, n=1)
+        hint = f"; did you mean --{close[0]}?" if close else ""
+        raise UserError(f"unknown flag --{error.flagname}{hint} (--help shows all)") from None
     except flags.Error as error:
-        raise UserError(str(error).split("\n")[0]) from None
+        cause = error.__context__
+        if isinstance(cause, UserError):  # of a parser of ours, wrapped
+            raise cause from None
+        if isinstance(cause, OSError):
+            raise UserError(f"--flagfile can't be read: {told(cause)}") from None
+        if "Non-boolean" in str(error):
+            raise UserError(f"{str(error).split(': ')[0].removeprefix('flag ')} must be true or false") from None
+        raise UserError(str(error)) from None
+    except UnicodeDecodeError:  # nothing else than such a file is read
+        raise UserError("--flagfile must name a text file with a flag a line, got bytes that are no text") from None
 
 
 def _launch(argv: list[str]) -> None:
@@ -82,6 +96,10 @@ def _launch(argv: list[str]) -> None:
         return
     settings = Settings(**values)
     settings.check(names, scenario_names())
+    together = ("coordinator_address", "num_processes", "process_id")
+    processes: dict[str, Any] = {name: flags.FLAGS[name].value for name in together}
+    distributed = bool(flags.FLAGS["distributed"].value)
+    check_processes(**processes, distributed=distributed)
 
     if flags.FLAGS["huge_pages"].value and load_scenario(settings.scenario).huge_pages:
         restart_with_huge_pages()
@@ -92,12 +110,9 @@ def _launch(argv: list[str]) -> None:
     from resilinet_jax import hosts
     from resilinet_jax.experiment import run_experiment
 
-    together = ("coordinator_address", "num_processes", "process_id")
-    processes: dict[str, Any] = {name: flags.FLAGS[name].value for name in together}
-    hosts.check(**processes)
     _set_up_jax()
     chosen = {name: sweeps.load_sweep(name) for name in settings.chosen_sweeps(names)}
-    with hosts.joined(**processes, detect=bool(flags.FLAGS["distributed"].value)):
+    with hosts.joined(**processes, detect=distributed):
         console = Console(highlight=False, markup=False, emoji=False, quiet=not hosts.is_first())
         run_experiment(settings, chosen, console)
 
@@ -115,12 +130,22 @@ def _set_up_jax() -> None:
         keep_compiled_programs(default_cache_dir())
 
 
+def _forget_output() -> None:
+    """What could not be written must not be tried again when Python ends, which would say so a second time."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: list[str]) -> None:
     """Runs the command line; a user's mistake ends in one line on standard error and status 1."""
     try:
         _launch(argv)
+        sys.stdout.flush()
     except (UserError, OSError) as error:  # no right to read or write, a full disk: the user's to mend as well
-        sys.exit(f"error: {error}")
+        _forget_output()
+        sys.exit(f"error: {told(error)}")
     except KeyboardInterrupt:
         sys.exit("interrupted")
 

@@ -1,4 +1,18 @@
-"""The one kind of error that a user can mend."""
+"""The one kind of error that a user can mend, and how errors are told."""
+
+import errno
+
+LONGEST = 300  # characters of a message; what is longer loses its middle
+_REMEDIES = {
+    errno.EACCES: "get the right to it, or choose another path",
+    errno.EPERM: "get the right to it, or choose another path",
+    errno.ENOENT: "make it, or choose another path",
+    errno.ENOSPC: "free some space, or choose another disk",
+    errno.EDQUOT: "free some space, or choose another disk",
+    errno.EFBIG: "choose another disk, or raise the limit (ulimit -f)",
+    errno.EROFS: "choose another path",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
 
 
 class UserError(ValueError):
@@ -7,7 +21,28 @@ class UserError(ValueError):
     The command line prints it without a traceback and exits with status 1.
     """
 
+    def __init__(self, message: str):
+        """Keeps the message to one line, whatever names and values it quotes."""
+        super().__init__(one_line(message))
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    r"""What can be printed as it is, anything else as Python writes it (`\n`, `\x00`); without an overlong middle."""
+    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    if len(text) > longest:
+        text = f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
+    return text
+
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, short enough for a message of one line."""
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
+    """What a library's error says, short enough for a part of a message."""
+    return one_line(str(error).strip().split("\n")[0] or type(error).__name__, longest=120)
+
+
+def told(error: UserError | OSError) -> str:
+    """A message for what the user can mend, be it the system that refused: no right to read or write, a full disk."""
+    if isinstance(error, UserError) or not isinstance(error, OSError) or error.strerror is None:
+        return one_line(str(error))
+    where = f": {error.filename}" if error.filename is not None else ""
+    remedy = f"; {_REMEDIES[error.errno]}" if error.errno in _REMEDIES else ""
+    return one_line(f"{error.strerror}{where}{remedy}")

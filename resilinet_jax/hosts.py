@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator
 
@@ -17,29 +16,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float
 
-from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.errors import UserError, first_line, told
 
 PATIENCE = 20  # seconds without a sign of life until a process is taken for dead, which ends the others
-
-
-def check(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Refuses flags that can't work, before anything is waited for.
-
-    Raises:
-      UserError: naming the flag.
-    """
-    if coordinator_address is None:
-        if num_processes is not None or process_id is not None:
-            raise UserError("--num_processes and --process_id need --coordinator_address=host:port of process 0")
-        return
-    if not re.fullmatch(r".+:\d{1,5}", coordinator_address):
-        raise UserError(f"--coordinator_address must be host:port, got {coordinator_address!r}")
-    if num_processes is None or process_id is None:
-        raise UserError("--coordinator_address needs --num_processes and --process_id as well")
-    if num_processes < 1:
-        raise UserError(f"--num_processes must be an integer of at least 1, got {num_processes}")
-    if not 0 <= process_id < num_processes:
-        raise UserError(f"--process_id must be in [0, {num_processes - 1}], got {process_id}")
 
 
 @contextlib.contextmanager
@@ -71,7 +50,8 @@ def joined(
         yield
     except (UserError, OSError, KeyboardInterrupt) as error:
         # An ordinary exit would wait for the others, which wait for this one.
-        print(f"error: {str(error) or 'interrupted'}", file=sys.stderr, flush=True)
+        message = "interrupted" if isinstance(error, KeyboardInterrupt) else told(error)
+        print(f"error: {message}", file=sys.stderr, flush=True)
         os._exit(1)
 
 
