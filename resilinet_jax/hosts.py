@@ -42,6 +42,11 @@ def joined(
     try:
         jax.distributed.initialize(coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=PATIENCE)
     except (RuntimeError, ValueError) as error:
+        if detect:
+            raise UserError(
+                f"--distributed finds no cluster that JAX knows ({first_line(error)}); "
+                "give --coordinator_address, --num_processes and --process_id instead"
+            ) from None
         raise UserError(
             f"can't join the other processes ({first_line(error)}); start every one with the same "
             "--coordinator_address and --num_processes, each with a --process_id of its own"

@@ -45,16 +45,17 @@ def prepare(builder: Any) -> None:
     import tensorflow_datasets as tfds
 
     folder = pathlib.Path(builder.data_path)
-    missing = [parent for parent in folder.parents if not parent.exists()]
+    downloads = folder.parent.parent / "downloads"  # TFDS makes it even where nothing is downloaded
+    missing = [path for path in (downloads / "extracted", downloads, *folder.parents) if not path.exists()]
     tfds.disable_progress_bar()
     try:
         # Preparing takes seconds: nothing to tell.
         with one_line_for(f"can't write {folder}", "choose another --data_dir"), contextlib.redirect_stdout(None):
             builder.download_and_prepare()
     except UserError:
-        for parent in missing:
+        for path in missing:
             with contextlib.suppress(OSError):
-                parent.rmdir()
+                path.rmdir()
         raise
 
 
@@ -83,7 +84,7 @@ class PreparedSplit:
 
         self._folder = folder
         self.name = f"{folder.parent.name}/{folder.name} {split}"
-        remedy = f"prepare the data set again, or remove {folder}"
+        remedy = "remove it and prepare the data set again"
         with one_line_for(f"{folder}: not a TFDS data set", remedy):
             check_features(folder)
             builder = tfds.builder_from_directory(folder)

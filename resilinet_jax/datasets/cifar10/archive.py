@@ -62,14 +62,19 @@ def _read_tar(path: pathlib.Path) -> dict[str, bytes]:
     try:
         # Members are read, never written to a disk: what folder they name does not matter.
         with tarfile.open(path) as archive:
-            members = {m[1]: member for member in archive if member.isfile() and (m := _BATCH.search(member.name))}
-            for name, member in members.items():
-                _check_size(path, name, member.size)
-            return {name: archive.extractfile(member).read() for name, member in members.items()}  # type: ignore[union-attr]
+            files = {}
+            for member in archive:
+                if member.isfile() and (match := _BATCH.search(member.name)):
+                    _check_size(path, match[1], member.size)
+                    files[match[1]] = archive.extractfile(member).read()  # type: ignore[union-attr]
+            while archive.fileobj.read(2**20):
+                pass  # the compression's checksum stands at its end, which tarfile leaves unread
+            return files
     except (UserError, PermissionError):
         raise
     except Exception as error:  # tarfile and the decompressors raise whatever the bytes lead them to
-        raise UserError(f"{path}: damaged archive ({first_line(error)}); fetch it again") from None
+        why = "no tar at all" if "could not be opened" in str(error) else first_line(error)
+        raise UserError(f"{path}: damaged archive ({why}); fetch it again") from None
 
 
 def _check_size(path: pathlib.Path, name: str, size: int) -> None:

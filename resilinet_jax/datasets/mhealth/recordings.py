@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import csv
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -57,7 +58,8 @@ def load_recordings(data_dir: str | os.PathLike[str], source: pathlib.Path | Non
         logs = _read_logs(download(URL, SHA256, data_dir / "downloads" / "mhealth" / "mhealth+dataset.zip", "mHealth"))
     missing = [f"mHealth_subject{subject}.log" for subject in SUBJECTS if subject not in logs]
     if missing:
-        raise UserError(f"mHealth is incomplete: {', '.join(missing)} missing; fetch the whole archive from {URL}")
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UserError(f"mHealth: {', '.join(missing[:3])}{more} missing; fetch the whole archive from {URL}")
     check_rows(logs)
     return {subject: _parse(_name(subject), logs[subject]) for subject in SUBJECTS}
 
@@ -70,11 +72,14 @@ def check_rows(logs: Mapping[int, bytes]) -> None:
     """
     rows = {subject: logs[subject].splitlines() for subject in SUBJECTS}
     # A blank row has no last field; it counts as the empty label, which is none of ours.
-    counts = collections.Counter((line.rsplit(None, 1) or [b""])[-1] for lines in rows.values() for line in lines)
+    labels = {subject: [(line.rsplit(None, 1) or [b""])[-1] for line in lines] for subject, lines in rows.items()}
+    counts = collections.Counter(itertools.chain.from_iterable(labels.values()))
     known = {str(label).encode() for label in range(13)}
     for value in counts:
         if value not in known:
-            raise UserError(f"mHealth: label {value[:20].decode(errors='replace')!r} found, expected 0..12")
+            subject = next(subject for subject in SUBJECTS if value in labels[subject])
+            row, text = labels[subject].index(value) + 1, value[:20].decode(errors="replace")
+            raise UserError(f"{_name(subject)}: row {row} has label {text!r}, expected 0..12")
     for label, expected in ROWS_PER_LABEL.items():
         got = counts[str(label).encode()]
         if got != expected:
@@ -128,9 +133,9 @@ def _holds_logs(path: pathlib.Path) -> bool:
 
 def _parse(name: str, log: bytes) -> Recording:
     try:
-        table = pd.read_csv(
-            io.BytesIO(log), sep=r"\s+", header=None, dtype=np.float32, quoting=csv.QUOTE_NONE
-        ).to_numpy()
+        with np.errstate(over="ignore"):  # refused below
+            frame = pd.read_csv(io.BytesIO(log), sep=r"\s+", header=None, dtype=np.float32, quoting=csv.QUOTE_NONE)
+        table = frame.to_numpy()
     except ValueError as error:
         raise UserError(f"{name}: {first_line(error)}; expected {CHANNELS + 1} numbers a row") from None
     if not np.isfinite(table).all():
