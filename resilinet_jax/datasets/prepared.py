@@ -108,8 +108,11 @@ class PreparedSplit:
             self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
             self._length = len(self._source)
             expected = int(splits[split].num_examples)
+            size = sum(path.stat().st_size for path in folder.glob(f"*-{split}.*"))
         if self._length != expected:
             raise UserError(f"{folder}: split {split!r} has {self._length:,} examples, expected {expected:,}; {remedy}")
+        if expected > size:  # a list of so many numbers might not even fit memory
+            raise UserError(f"{folder}: split {split!r} has {size:,} bytes for {expected:,} examples; {remedy}")
 
     def fingerprint(self) -> str:
         """SHA-256 over what TFDS noted about the data set, shortened to 16 hexadecimal digits: not over its images."""

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from resilinet_jax.datasets.mhealth.recordings import ROWS_PER_LABEL, load_recordings
+from resilinet_jax.datasets.mhealth.recordings import ROWS_PER_LABEL, SUBJECTS, load_recordings
 from resilinet_jax.datasets.prepared import check_features, one_line_for, prepare
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import UserError
@@ -39,7 +39,10 @@ def load_mhealth(data_dir: pathlib.Path, source: pathlib.Path | None = None) -> 
         prepare(builder)
     with one_line_for(f"{folder}: can't be read as prepared", REMEDY):
         check_features(pathlib.Path(builder.data_path))
-        prepared = sorted(builder.as_data_source(split="train"), key=lambda recording: int(recording["subject"]))
+        split = builder.as_data_source(split="train")
+        if len(split) != len(SUBJECTS):
+            raise UserError(f"{folder}: has {len(split):,} recordings, expected {len(SUBJECTS)}; {REMEDY}")
+        prepared = sorted(split, key=lambda recording: int(recording["subject"]))
         x, y = (np.concatenate([recording[name] for recording in prepared]) for name in ("readings", "label"))
         subject = np.concatenate([np.full(len(recording["label"]), recording["subject"]) for recording in prepared])
     counts = np.bincount(y[(y >= 0) & (y < len(ROWS_PER_LABEL))], minlength=len(ROWS_PER_LABEL))
