@@ -1,7 +1,7 @@
 """Command line of resilinet_jax: `python launch.py --sweep failout_rate`; `--sweep=list` shows the sweeps."""
 
 import dataclasses
-import errno
+import difflib
 import os
 import pathlib
 import signal
@@ -11,28 +11,29 @@ from typing import Any
 from absl import app, flags
 
 import sweeps
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, told
 from resilinet_jax.memory import VARIABLE, restart_with_huge_pages
+from resilinet_jax.paths import typed_path
 from resilinet_jax.scenarios import load_scenario, scenario_names
-from resilinet_jax.settings import PRESETS, SPLITS, Settings
-from resilinet_jax.supervision import check_processes, restart_watched
+from resilinet_jax.settings import PRESETS, SPLITS, Settings, check_flag, check_processes
+from resilinet_jax.supervision import restart_watched
 
 
 class _Number(flags.ArgumentParser):
     """Parses a number, and says what it expected in words."""
 
-    def __init__(self, kind: type, expected: str):
-        self._kind, self._expected = kind, expected
+    def __init__(self, name: str, kind: type, expected: str):
+        self._name, self._kind, self._expected = name, kind, expected
 
     def parse(self, argument: Any) -> Any:
         try:
             return self._kind(argument)
         except ValueError:
-            raise ValueError(f"expected {self._expected}, got {argument!r}") from None
+            raise UserError(f"--{self._name} must be {self._expected}, got {argument!r}") from None
 
 
 def _define(name: str, default: Any, kind: type, expected: str, text: str) -> None:
-    flags.DEFINE(_Number(kind, expected), name, default, text, serializer=flags.ArgumentSerializer())
+    flags.DEFINE(_Number(name, kind, expected), name, default, text, serializer=flags.ArgumentSerializer())
 
 
 flags.DEFINE_string("sweep", None, "Which ablation to run: a name, all, or list to see them.")
@@ -70,8 +71,21 @@ def _parse(argv: list[str]) -> list[str]:
     app.define_help_flags()
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        close = difflib.get_close_matches(error.flagname, flags.FLAGS, n=1)
+        hint = f"; did you mean --{close[0]}?" if close else ""
+        raise UserError(f"unknown flag --{error.flagname}{hint} (--help shows all)") from None
     except flags.Error as error:
-        raise UserError(str(error).split("\n")[0]) from None
+        cause = error.__context__
+        if isinstance(cause, UserError):  # of a parser of ours, wrapped
+            raise cause from None
+        if isinstance(cause, OSError):
+            raise UserError(f"--flagfile can't be read: {told(cause)}") from None
+        if "Non-boolean" in str(error):
+            raise UserError(f"{str(error).split(': ')[0].removeprefix('flag ')} must be true or false") from None
+        raise UserError(str(error)) from None
+    except UnicodeDecodeError:  # nothing else than such a file is read
+        raise UserError("--flagfile must name a text file with a flag a line, got bytes that are no text") from None
 
 
 def _launch(argv: list[str]) -> None:
@@ -81,7 +95,8 @@ def _launch(argv: list[str]) -> None:
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}; flags start with --, as in --sweep={names[0]}")
     if flags.FLAGS["report"].value is not None:
-        _report(pathlib.Path(flags.FLAGS["report"].value).expanduser())
+        check_flag("report", flags.FLAGS["report"].value)
+        _report(typed_path(flags.FLAGS["report"].value, "--report"))
         return
     if values["sweep"] is None:
         raise UserError(f"--sweep is missing; expected one of {', '.join(names)}, all, or list")
@@ -90,16 +105,16 @@ def _launch(argv: list[str]) -> None:
         return
     settings = Settings(**values)
     settings.check(names, scenario_names())
-
     together = ("coordinator_address", "num_processes", "process_id")
     processes: dict[str, Any] = {name: flags.FLAGS[name].value for name in together}
-    check_processes(**processes)
+    distributed = bool(flags.FLAGS["distributed"].value)
+    check_processes(**processes, distributed=distributed)
 
     notes = []
     if flags.FLAGS["huge_pages"].value and load_scenario(settings.scenario).huge_pages:
         restart_with_huge_pages()
         notes.append(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).")
-    if processes["coordinator_address"] or flags.FLAGS["distributed"].value:
+    if processes["coordinator_address"] or distributed:
         restart_watched()
     # After the checks: a mistake should cost no more than a blink.
     from rich.console import Console
@@ -109,7 +124,7 @@ def _launch(argv: list[str]) -> None:
 
     _set_up_jax()
     chosen = {name: sweeps.load_sweep(name) for name in settings.chosen_sweeps(names)}
-    with hosts.joined(**processes, detect=bool(flags.FLAGS["distributed"].value)):
+    with hosts.joined(**processes, detect=distributed):
         console = Console(highlight=False, markup=False, emoji=False, quiet=not hosts.is_first())
         for note in notes:
             console.print(note, soft_wrap=True)
@@ -143,16 +158,23 @@ def _set_up_jax() -> None:
         keep_compiled_programs(default_cache_dir())
 
 
+def _forget_output() -> None:
+    """What could not be written must not be tried again when Python ends, which would say so a second time."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: list[str]) -> None:
     """Runs the command line; a user's mistake ends in one line on standard error and status 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends first, like Ctrl-C
     try:
         _launch(argv)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:  # no right to read or write, a full disk: the user's to mend as well
-        full = "; make room: the same command goes on where it stopped" if error.errno == errno.ENOSPC else ""
-        sys.exit(f"error: {error}{full}")
+        sys.stdout.flush()
+    except (UserError, OSError) as error:  # no right to read or write, a full disk: the user's to mend as well
+        _forget_output()
+        sys.exit(f"error: {told(error)}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from here")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -159,7 +160,7 @@ def make_cell(
       graph: of the scenario.
       skips: labels of the present skips (`Graph.skip_label`); None for all.
       failout_rate: in [0, 1], of every node or by node name.
-      weight: of every hyperconnection, by hyperconnection name, or drawn by each run.
+      weight: of every hyperconnection, by hyperconnection name, or drawn by each run; from 0 on, and finite.
       training_activity: in [0, 1].
       inference_activity: 0 or 1.
       survival_scaling: whether weights are multiplied at inference by the survival probability that their source
@@ -182,8 +183,8 @@ def make_cell(
         raise UserError(f"the training activity of a skip must be in [0, 1], got {training_activity}")
     if inference_activity not in (0, 1):
         raise UserError(f"the inference activity of a skip must be 0 (select) or 1 (add), got {inference_activity}")
-    if not learning_rate > 0:
-        raise UserError(f"the learning rate must be positive, got {learning_rate}")
+    if not 0 < learning_rate < math.inf:
+        raise UserError(f"the learning rate must be positive and finite, got {learning_rate}")
     if not 0 < learning_rate_decay <= 1:
         raise UserError(f"the learning rate's decay must be in (0, 1], got {learning_rate_decay}")
     scale = [1.0 - effective.get(edge.source, 0.0) if survival_scaling else 1.0 for edge in edges]
@@ -262,7 +263,11 @@ def _weight_bounds(graph: Graph, weight: Weight) -> tuple[np.ndarray, np.ndarray
         unknown = sorted(set(weight) ^ set(names))
         if unknown:
             raise UserError(f"weights must name every hyperconnection once; unknown or missing: {', '.join(unknown)}")
-        values = np.array([weight[name] for name in names], np.float32)
-        return values, values
-    bounds = weight if isinstance(weight, Uniform) else Uniform(weight, weight)
-    return np.full(len(names), bounds.low, np.float32), np.full(len(names), bounds.high, np.float32)
+        bounds = [Uniform(weight[name], weight[name]) for name in names]
+    else:
+        bounds = [weight if isinstance(weight, Uniform) else Uniform(weight, weight)] * len(names)
+    for name, (low, high) in zip(names, bounds):
+        if not 0 <= low <= high < math.inf:
+            got = f"{low}" if low is high else f"U({low}, {high})"
+            raise UserError(f"the weight of hyperconnection {name} must be at least 0 and finite, got {got}")
+    return np.array([each.low for each in bounds], np.float32), np.array([each.high for each in bounds], np.float32)

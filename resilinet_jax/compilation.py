@@ -10,7 +10,8 @@ import jax
 
 def default_cache_dir() -> pathlib.Path:
     """In the user's folder for caches: $XDG_CACHE_HOME or ~/.cache."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resilinet_jax" / "programs"
+    # Not Path.expanduser, which fails for who has no home; such a folder is never made, so nothing is kept.
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "resilinet_jax/programs"
 
 
 def keep_compiled_programs(folder: pathlib.Path) -> None:

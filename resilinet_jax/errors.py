@@ -1,4 +1,21 @@
-"""The one kind of error that a user can mend."""
+"""The one kind of error that a user can mend, and how errors are told."""
+
+import errno
+import os
+
+LONGEST = 300  # characters of a message; what is longer loses its middle
+_REMEDIES = {
+    errno.EACCES: "get the right to it, or choose another path",
+    errno.EPERM: "get the right to it, or choose another path",
+    errno.ENOENT: "make it, or choose another path",
+    errno.EISDIR: "expected a file",
+    errno.ENOTDIR: "expected a folder",
+    errno.ENOSPC: "make room: the same command goes on where it stopped",
+    errno.EDQUOT: "make room: the same command goes on where it stopped",
+    errno.EFBIG: "choose another disk, or raise the limit (ulimit -f)",
+    errno.EROFS: "choose another path",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
 
 
 class UserError(ValueError):
@@ -7,7 +24,36 @@ class UserError(ValueError):
     The command line prints it without a traceback and exits with status 1.
     """
 
+    def __init__(self, message: str):
+        """Keeps the message to one line, whatever names and values it quotes."""
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    r"""What can be printed as it is, anything else as Python writes it (`\n`, `\x00`); without an overlong middle."""
+    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
+
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, short enough for a message of one line."""
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
+    """What a library's error says, short enough for a part of a message, and only what says something to a user."""
+    if isinstance(error, UnicodeDecodeError):
+        return "bytes that are no text"
+    if isinstance(error, AttributeError | TypeError | LookupError | ArithmeticError):
+        return "damaged"  # a parser that met what it never expected
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror + (f": {os.path.basename(str(error.filename))}" if error.filename is not None else "")
+    else:
+        text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+    text = one_line(text.strip().split("\n")[0].rstrip(".:") or type(error).__name__)
+    return text if len(text) <= 120 else f"{text[:120]} ..."
+
+
+def told(error: UserError | OSError) -> str:
+    """A message for what the user can mend, be it the system that refused: no right to read or write, a full disk."""
+    if isinstance(error, UserError) or not isinstance(error, OSError) or error.strerror is None:
+        return one_line(str(error))
+    where = f": {error.filename}" if error.filename is not None else ""
+    remedy = f"; {_REMEDIES[error.errno]}" if error.errno in _REMEDIES else ""
+    return one_line(f"{error.strerror}{where}{remedy}")

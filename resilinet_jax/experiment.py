@@ -36,8 +36,6 @@ from resilinet_jax.store import (
     write_identity,
 )
 
-RUNS, CHECKPOINTS = "runs", "checkpoints"  # in a scenario's results folder, beside those of the sweeps
-
 
 def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console: Console) -> str | None:
     """Runs the sweeps of `settings` (already checked), prints their tables and writes their folders.
@@ -58,7 +56,7 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
     scenario = load_scenario(settings.scenario)
     preset = settings.preset_of(scenario)
     if not settings.overwrite:
-        check_identity(settings.scenario_folder / RUNS, _identity(settings, preset))
+        check_identity(settings.runs_folder, _identity(settings, preset))
     data = scenario.load(settings, preset)
     examples = data.feed.sizes["train"]
     if preset.batch_size > examples:
@@ -95,17 +93,16 @@ def _run(
     for note in known["notes"]:
         console.print(note, soft_wrap=True)
 
-    runs = settings.scenario_folder / RUNS
     if settings.overwrite and hosts.is_first():
-        discard(runs)
+        discard(settings.runs_folder)
     identity = _identity(settings, preset) | {
         "data set": f"{data.name} {data.fingerprint[:12]}",
         "failure combinations": hashlib.sha256(combinations.survival.tobytes()).hexdigest()[:12],
     }
-    check_identity(runs, identity)
-    write_identity(runs, identity)
+    check_identity(settings.runs_folder, identity)
+    write_identity(settings.runs_folder, identity)
     progress = Progress(quiet=not hosts.is_first())
-    store = Store(runs, progress.note)
+    store = Store(settings.runs_folder, progress.note)
     wanted = plan_models(cells, preset.runs)
     finished = len(wanted) - len(unfinished(wanted, store))
     already = f", {finished} of them finished already" if finished else ""
@@ -118,7 +115,7 @@ def _run(
         runs_per_pass=settings.runs_per_pass,
         compiler_options=scenario.compiler_options(),
     )
-    checkpoints = Checkpoints(settings.scenario_folder / CHECKPOINTS / f"process_{hosts.number()}", progress.note)
+    checkpoints = Checkpoints(settings.checkpoints_folder / f"process_{hosts.number()}", progress.note)
     measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints)
     if hosts.is_first():
         for name, target in settings.result_folders(list(sweeps)).items():

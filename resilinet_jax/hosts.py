@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Bool, Float
 
-from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.errors import UserError, first_line, told
 
 PATIENCE = 20  # seconds without a sign of life until a process is taken for dead, which ends the others
 
@@ -42,6 +42,11 @@ def joined(
     try:
         jax.distributed.initialize(coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=PATIENCE)
     except (RuntimeError, ValueError) as error:
+        if detect:
+            raise UserError(
+                f"--distributed finds no cluster that JAX knows ({first_line(error)}); "
+                "give --coordinator_address, --num_processes and --process_id instead"
+            ) from None
         raise UserError(
             f"can't join the other processes ({first_line(error)}); start every one with the same "
             "--coordinator_address and --num_processes, each with a --process_id of its own"
@@ -50,7 +55,8 @@ def joined(
         yield
     except (UserError, OSError, KeyboardInterrupt) as error:
         # An ordinary exit would wait for the others, which wait for this one.
-        print(f"error: {str(error) or 'interrupted'}", file=sys.stderr, flush=True)
+        message = "interrupted" if isinstance(error, KeyboardInterrupt) else told(error)
+        print(f"error: {message}", file=sys.stderr, flush=True)
         os._exit(1)
 
 

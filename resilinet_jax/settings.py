@@ -4,17 +4,58 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import pathlib
+import re
 import tempfile
+import unicodedata
 from collections.abc import Collection
+from typing import NamedTuple
 
 from resilinet_jax.errors import UserError
+from resilinet_jax.paths import typed_path
 from resilinet_jax.scenarios import Preset, Scenario, load_scenario
 
 SPLITS = ("random", "subject")
 _NETWORK_FLAGS = ("hidden_units", "alpha", "image_size")
 PRESETS = ("quick", "paper")
+
+
+class _Range(NamedTuple):
+    """What a number may be; integers are told by integer ends."""
+
+    low: float
+    high: float
+    includes_low: bool = True
+
+    def holds(self, value: object) -> bool:
+        """Whether the value is a number of this kind and within; NaN is not."""
+        kind = int if isinstance(self.low, int) else int | float
+        return isinstance(value, kind) and self.low <= value <= self.high and (self.includes_low or value > self.low)
+
+    def __str__(self) -> str:
+        """As messages have it, e.g. `an integer in [1, 10000]`."""
+        kind = "an integer " if isinstance(self.low, int) else ""
+        return f"{kind}in {'[' if self.includes_low else '('}{self.low:.10g}, {self.high:.10g}]"
+
+
+# Beyond the upper ends there are only typing errors, which would fill memory or overflow before anything failed.
+_INT32 = 2**31 - 1
+_RANGES = {
+    "runs": _Range(1, 10_000),
+    "epochs": _Range(1, 1_000_000),
+    "batch_size": _Range(1, _INT32),
+    "hidden_units": _Range(1, 2**16),
+    "image_size": _Range(1, 4096),
+    "train_examples": _Range(1, _INT32),
+    "runs_per_pass": _Range(1, _INT32),
+    "num_processes": _Range(1, 2**16),
+    "seed": _Range(0, _INT32),
+    "failout_rate": _Range(0.0, 1.0),
+    "learning_rate": _Range(1e-30, 1000.0),  # what float32 can still multiply by
+    "learning_rate_decay": _Range(0.0, 1.0, includes_low=False),
+    "tolerance": _Range(0.0, 1.0, includes_low=False),
+    "alpha": _Range(0.0, 10.0, includes_low=False),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,30 +98,22 @@ class Settings:
         Raises:
           UserError: for the first such value.
         """
+        for name, value in dataclasses.asdict(self).items():
+            check_flag(name, value)
         _one_of("sweep", self.sweep, [*sweeps, "all"])
         _one_of("scenario", self.scenario, scenarios)
         _one_of("split", self.split, SPLITS)
         _one_of("preset", self.preset, PRESETS)
         scenario = load_scenario(self.scenario)
-        for name in ("runs", "epochs", "batch_size", "hidden_units", "image_size", "train_examples", "runs_per_pass"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name} must be an integer of at least 1, got {value}")
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"--seed must be in [0, {2**31 - 1}], got {self.seed}")
-        if self.failout_rate is not None and not 0 <= self.failout_rate <= 1:
-            raise UserError(f"--failout_rate must be in [0, 1], got {self.failout_rate}")
-        if not 0 < self.tolerance <= 1:
-            raise UserError(f"--tolerance must be in (0, 1], got {self.tolerance}")
-        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
-            raise UserError(f"--learning_rate must be positive, got {self.learning_rate}")
-        if self.learning_rate_decay is not None and not 0 < self.learning_rate_decay <= 1:
-            raise UserError(f"--learning_rate_decay must be in (0, 1], got {self.learning_rate_decay}")
-        if self.alpha is not None and not (0 < self.alpha < math.inf):
-            raise UserError(f"--alpha must be positive, got {self.alpha}")
         self.preset_of(scenario)
         self._check_dataset(scenario)
         _check_writable(self.scenario_folder)
+        for folder in self.result_folders(sweeps).values():
+            _check_folder(folder)
+            if folder.exists() and not self.runs_folder.exists() and not self.overwrite:
+                raise UserError(
+                    f"{folder} holds results whose runs are gone; add --overwrite, or choose another --results_dir"
+                )
 
     def chosen_sweeps(self, sweeps: Collection[str]) -> list[str]:
         """The names of the sweeps to run."""
@@ -93,12 +126,22 @@ class Settings:
     @property
     def scenario_folder(self) -> pathlib.Path:
         """Where the results of all sweeps of the scenario go."""
-        return pathlib.Path(self.results_dir).expanduser() / self.scenario
+        return typed_path(self.results_dir, "--results_dir") / self.scenario
+
+    @property
+    def runs_folder(self) -> pathlib.Path:
+        """Where finished runs are kept, for all sweeps of the scenario."""
+        return self.scenario_folder / "runs"
+
+    @property
+    def checkpoints_folder(self) -> pathlib.Path:
+        """Where each process keeps the pass under way."""
+        return self.scenario_folder / "checkpoints"
 
     @property
     def data_folder(self) -> pathlib.Path | None:
         """Where `--data_dir` points."""
-        return None if self.data_dir is None else pathlib.Path(self.data_dir).expanduser()
+        return None if self.data_dir is None else typed_path(self.data_dir, "--data_dir")
 
     def preset_of(self, scenario: Scenario) -> Preset:
         """The scenario's preset with whatever the flags say instead.
@@ -124,12 +167,52 @@ class Settings:
             if not any(self.dataset.endswith(suffix) for suffix in suffixes):
                 known = ", ".join(["auto", *named, *(f"the path of an {suffix} file" for suffix in suffixes)])
                 raise UserError(f"--dataset={self.dataset} is unknown to --scenario={scenario.name}; expected {known}")
-            if not pathlib.Path(self.dataset).expanduser().is_file():
+            if not typed_path(self.dataset, "--dataset").is_file():
                 raise UserError(f"--dataset={self.dataset}: no such file; give an .npz with arrays x and y")
         if self.data_folder is not None and not self.data_folder.exists():
             raise UserError(f"--data_dir={self.data_dir}: no such folder; make it, or leave the flag out")
         if self.split == "subject" and "alpha" in scenario.presets[self.preset].network:
             raise UserError(f"--split=subject: the images of --scenario={scenario.name} have no subjects")
+
+
+def check_processes(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None, distributed: bool = False
+) -> None:
+    """Refuses flags about several processes that can't work, before anything is waited for.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    if coordinator_address is None:
+        if num_processes is not None or process_id is not None:
+            raise UserError("--num_processes and --process_id need --coordinator_address=host:port of process 0")
+        return
+    if distributed:
+        raise UserError("--distributed finds the other processes by itself; leave it or --coordinator_address out")
+    check_flag("coordinator_address", coordinator_address)
+    port = re.fullmatch(r"[^\s:]+:(\d{1,5})|\[[^\s\]]+\]:(\d{1,5})", coordinator_address, re.ASCII)
+    if not port or not 1 <= int(port[1] or port[2]) < 2**16:
+        raise UserError(f"--coordinator_address must be host:port, got {coordinator_address!r}")
+    if num_processes is None or process_id is None:
+        raise UserError("--coordinator_address needs --num_processes and --process_id as well")
+    check_flag("num_processes", num_processes)
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"--process_id must be in [0, {num_processes - 1}], got {process_id}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuses a number out of its range, NaN among them, and text that can be no name.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    if name in _RANGES and value is not None and not _RANGES[name].holds(value):
+        raise UserError(f"--{name} must be {_RANGES[name]}, got {value}")
+    if isinstance(value, str):
+        if not value:
+            raise UserError(f"--{name} is empty; give it a value, or leave it out")
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+            raise UserError(f"--{name} must be plain text, without control characters, got {value!r}")
 
 
 def _one_of(flag: str, value: str, known: Collection[str]) -> None:
@@ -139,8 +222,16 @@ def _one_of(flag: str, value: str, known: Collection[str]) -> None:
         raise UserError(f"unknown {flag} {value!r}{hint} (known: {', '.join(known)})")
 
 
+def _check_folder(folder: pathlib.Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; remove it, or choose another --results_dir")
+
+
 def _check_writable(folder: pathlib.Path) -> None:
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    _check_folder(folder)
+    # A link to nowhere is there, although what it leads to is not.
+    parents = (folder, *folder.absolute().parents)
+    existing = next(parent for parent in parents if parent.exists() or parent.is_symlink())
     try:
         with tempfile.TemporaryDirectory(dir=existing):  # nothing but trying tells for sure
             pass

@@ -30,7 +30,8 @@ IDENTITY = "identity.json"
 # Modules that can change no number of a run; any other does count as the code's version.
 _AROUND = (
     "checkpoints", "comparisons", "compilation", "drawing", "engine", "errors", "experiment", "hosts", "html_report",
-    "markup", "memory", "paper", "plots", "progress", "repeat", "report", "results", "settings", "store", "supervision",
+    "markup", "memory", "paper", "paths", "plots", "progress", "repeat", "report", "results", "settings", "store",
+    "supervision",
 )  # fmt: skip
 
 

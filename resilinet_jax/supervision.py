@@ -1,4 +1,4 @@
-"""What comes before one of several processes starts: its flags checked, and a parent that watches it.
+"""A parent that watches one of several processes.
 
 If another process dies, JAX ends this one by an abort and pages of its log; the parent turns that into one line.
 Imports nothing heavy.
@@ -9,36 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 from typing import Any, NoReturn
 
-from resilinet_jax.errors import UserError
-
 VARIABLE = "RESILINET_JAX_STDERR"  # in a watched process: the descriptor of the user's standard error
-
-
-def check_processes(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Refuses flags that can't work, before anything is waited for.
-
-    Raises:
-      UserError: naming the flag.
-    """
-    if coordinator_address is None:
-        if num_processes is not None or process_id is not None:
-            raise UserError("--num_processes and --process_id need --coordinator_address=host:port of process 0")
-        return
-    if not re.fullmatch(r".+:\d{1,5}", coordinator_address):
-        raise UserError(f"--coordinator_address must be host:port, got {coordinator_address!r}")
-    if num_processes is None or process_id is None:
-        raise UserError("--coordinator_address needs --num_processes and --process_id as well")
-    if num_processes < 1:
-        raise UserError(f"--num_processes must be an integer of at least 1, got {num_processes}")
-    if not 0 <= process_id < num_processes:
-        raise UserError(f"--process_id must be in [0, {num_processes - 1}], got {process_id}")
 
 
 def restart_watched() -> None:

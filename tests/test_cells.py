@@ -127,3 +127,19 @@ def test_stacked_cells_keep_every_number():
 def test_refuses_settings_out_of_range(changes, message):
     with pytest.raises(UserError, match=message):
         make_cell(CHAIN, **changes)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -0.5, Uniform(1.0, 0.5), Uniform(0.0, float("inf"))])
+def test_a_weight_that_is_no_factor_is_refused(weight):
+    with pytest.raises(UserError, match="the weight of hyperconnection i->n1 must be at least 0 and finite, got"):
+        make_cell(CHAIN, weight=weight)
+    by_name = {edge.name: 1.0 for edge in CHAIN.hyperconnections}
+    if not isinstance(weight, Uniform):
+        with pytest.raises(UserError, match="hyperconnection n2->n4 must be"):
+            make_cell(CHAIN, weight=by_name | {"n2->n4": weight})
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_learning_rate_that_cannot_train_is_refused(rate):
+    with pytest.raises(UserError, match="the learning rate must be positive and finite"):
+        make_cell(CHAIN, learning_rate=rate)

@@ -117,7 +117,7 @@ class Pickled:
         ({"x": X, "y": Y * 2}, "no row has label 1"),
         ({"x": X, "y": Y * 0}, "expected at least 2"),
         ({"x": X, "y": Y, "subject": SUBJECT[:5]}, r"subject has shape \(5,\)"),
-        ({"x": X[:0], "y": Y[:0]}, "expected at least 2"),
+        ({"x": X[:0], "y": Y[:0]}, r"x must be real numbers of shape \(examples, features\), got float64 \(0, 4\)"),
         ({"x": X, "y": np.array([Pickled()] * 60, object)}, "not a readable .npz of plain arrays"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from resilinet_jax import hosts
 from resilinet_jax.errors import UserError
-from resilinet_jax.supervision import check_processes
+from resilinet_jax.settings import check_processes
 from tests.test_launch import ROOT
 
 
@@ -115,7 +115,7 @@ def test_shares_cover_every_model_once(monkeypatch, processes, total):
         ((None, 2, None), "need --coordinator_address"),
         (("here", 2, 0), "must be host:port, got 'here'"),
         (("here:1", None, 0), "needs --num_processes and --process_id"),
-        (("here:1", 0, 0), "--num_processes must be an integer of at least 1, got 0"),
+        (("here:1", 0, 0), r"--num_processes must be an integer in \[1, 65536\], got 0"),
         (("here:1", 2, 2), r"--process_id must be in \[0, 1\], got 2"),
     ],
 )

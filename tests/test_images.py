@@ -25,10 +25,10 @@ def batches():
     return files, planes, labels
 
 
-def write_archive(path, files):
+def write_archive(path, files, folder="cifar-10-batches-bin"):
     with tarfile.open(path, "w:gz") as archive:
         for name, content in files.items():
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
 

@@ -59,56 +59,6 @@ def test_help_names_every_flag():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "--sweep is missing; expected one of"),
-        (["failout_rate"], "unexpected argument 'failout_rate'"),
-        (["--sweep=failoutrate"], "unknown sweep 'failoutrate'; did you mean failout_rate?"),
-        (["--sweep=all", "--scenario=helth"], "unknown scenario 'helth'; did you mean health?"),
-        (["--sweep=all", "--preset=fast"], "unknown preset 'fast'"),
-        (["--sweep=all", "--split=rows"], "unknown split 'rows'"),
-        (["--sweep=all", "--dataset=mheath"], "--dataset=mheath is unknown to --scenario=health"),
-        (["--sweep=all", "--dataset=none.npz"], "no such file"),
-        (["--sweep=all", "--data_dir=nowhere"], "--data_dir=nowhere: no such folder"),
-        (["--sweep=all", "--runs=0"], "--runs must be an integer of at least 1, got 0"),
-        (["--sweep=all", "--runs=two"], "expected an integer, got 'two'"),
-        (["--sweep=all", "--epochs=-1"], "--epochs must be"),
-        (["--sweep=all", "--batch_size=1.5"], "expected an integer, got '1.5'"),
-        (["--sweep=all", "--hidden_units=0"], "--hidden_units must be"),
-        (["--sweep=all", "--train_examples=0"], "--train_examples must be"),
-        (["--sweep=all", "--learning_rate=0"], "--learning_rate must be positive"),
-        (["--sweep=all", "--learning_rate=nan"], "--learning_rate must be positive"),
-        (["--sweep=all", "--failout_rate=1.5"], "--failout_rate must be in [0, 1], got 1.5"),
-        (["--sweep=all", "--tolerance=0"], "--tolerance must be in (0, 1], got 0"),
-        (["--sweep=all", "--num_processes=2"], "need --coordinator_address"),
-        (["--sweep=all", "--failout_rate=x"], "expected a number, got 'x'"),
-        (["--sweep=all", "--learning_rate_decay=1.1"], "--learning_rate_decay must be in (0, 1], got 1.1"),
-        (["--sweep=all", "--alpha=0.5"], "--alpha means nothing to --scenario=health; its network has --hidden_units"),
-        (["--sweep=all", "--augment"], "--augment means nothing to --scenario=health"),
-        (["--sweep=all", "--scenario=cifar10", "--hidden_units=5"], "its network has --alpha, --image_size"),
-        (["--sweep=all", "--scenario=cifar10", "--alpha=0"], "--alpha must be positive, got 0"),
-        (["--sweep=all", "--scenario=cifar10", "--image_size=0"], "--image_size must be"),
-        (["--sweep=all", "--scenario=cifar10", "--dataset=mhealth"], "expected auto, digits, cifar10"),
-        (["--sweep=all", "--scenario=cifar10", "--split=subject"], "have no subjects"),
-        (["--sweep=all", "--seed=-1"], "--seed must be in"),
-        (["--sweep=all", "--overwrite=maybe"], "overwrite=maybe"),
-        (["--sweep=all", "--swep=x"], "swep"),
-        (["--sweep=all", "--results_dir=/dev/null"], "can't write in /dev/null"),
-    ],
-)
-def test_wrong_flags_are_refused_in_one_line(tmp_path, flags, message):
-    done = launch(*flags, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-    # It has not even imported JAX, let alone compiled.
-    assert done.seconds < 5
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
         (["--batch_size=481"], "--batch_size must be at most the 480 training examples, got 481"),
         (["--train_examples=100", "--batch_size=128"], "at most the 100 training examples"),
         (["--data_dir=.", "--dataset=mhealth"], "can't download mHealth"),
@@ -194,7 +144,7 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path, npz):
 
 
 def test_diverged_runs_are_told_at_the_end(tmp_path, npz):
-    done = launch(*SMALL[:-1], "--epochs=2", f"--dataset={npz}", "--learning_rate=1e30", cwd=tmp_path)
+    done = launch(*SMALL[:-1], "--epochs=2", f"--dataset={npz}", "--learning_rate=1000", cwd=tmp_path)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: 3 of 3 runs diverged, in average_accuracy/")

@@ -80,7 +80,10 @@ def one_row_less(logs, subject):
         (lambda logs: one_row_less(logs, 4), "30,719 rows have label 5, expected 30,720"),
         (lambda logs: {s: log for s, log in logs.items() if s != 7}, "mHealth_subject7.log missing"),
         (lambda logs: logs | {2: logs[2].replace(b"0.5\t", b"", 1)}, "subject2.log: row 1 has 23 columns, expected 24"),
-        (lambda logs: logs | {2: logs[2].replace(b"\t5\n", b"\t13\n", 1)}, "label '13' found, expected 0..12"),
+        (
+            lambda logs: logs | {2: logs[2].replace(b"\t5\n", b"\t13\n", 1)},
+            r"subject2.log: row \d+ has label '13', expected 0..12",
+        ),
         (lambda logs: logs | {9: logs[9].replace(b"0.5\t", b"what\t", 1)}, "mHealth_subject9.log: .*what"),
         (lambda logs: logs | {9: logs[9].replace(b"0.5\t", b"nan\t", 1)}, "subject9.log: row 1 holds a reading"),
         (lambda logs: logs | {1: b""}, "rows have label 1, expected 30,720"),

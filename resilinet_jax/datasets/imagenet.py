@@ -89,6 +89,9 @@ class ImageNet:
             "test": _Decoded(test, range(len(test)), size),
         }
         self.sizes = {name: len(part) for name, part in self._parts.items()}
+        for name, count in self.sizes.items():
+            if not count:
+                raise UserError(f"{folder}: its splits leave no image for {name}; prepare the whole data set")
         if batch_size > self.sizes["train"]:
             raise UserError(
                 f"--batch_size must be at most the {self.sizes['train']:,} training examples, got {batch_size:,}"

@@ -1,28 +1,17 @@
 """A user's own data: a NumPy archive with `x`, `y` and, if known, `subject`."""
 
-import lzma
 import pathlib
+import warnings
 import zipfile
-import zlib
+from typing import BinaryIO
 
 import numpy as np
 
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.memory import physical_memory
 
-# What NumPy, zipfile and the decompressors raise for files that are damaged or something else altogether.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    OSError,
-    EOFError,
-    MemoryError,
-    RuntimeError,  # NotImplementedError among them
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
+ARRAYS = ("x", "y", "subject")
 
 
 def load_npz(path: pathlib.Path) -> Dataset:
@@ -33,15 +22,8 @@ def load_npz(path: pathlib.Path) -> Dataset:
     """
     if not path.is_file():
         raise UserError(f"--dataset={path}: no such file; give an .npz with arrays x and y")
-    try:
-        # Pickles can run code: never from a data file.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("x", "y", "subject") if name in archive}
-            found = ", ".join(archive.files) or "nothing"
-            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-                raise ValueError("its members are no arrays")
-    except _UNREADABLE as error:
-        raise UserError(f"{path.name}: not a readable .npz of plain arrays ({first_line(error)})") from None
+    with path.open("rb") as file:
+        arrays, found = _read_arrays(path.name, file)
     for name in ("x", "y"):
         if name not in arrays:
             raise UserError(f"{path.name}: no array {name!r}, found {found}; save it with numpy.savez(path, x=x, y=y)")
@@ -56,8 +38,32 @@ def load_npz(path: pathlib.Path) -> Dataset:
     return Dataset(path.name, x.astype(np.float32), y.astype(np.int32), subject)
 
 
+def _read_arrays(name: str, file: BinaryIO) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays of ours, and the names of all that are there."""
+    remedy = "save it with numpy.savez(path, x=x, y=y)"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            sizes = {info.filename: info.file_size for info in archive.infolist()}
+        unpacked, memory = sum(sizes.get(f"{array}.npy", 0) for array in ARRAYS), physical_memory()
+        if memory is not None and unpacked > memory:
+            raise UserError(f"{name}: unpacks to {unpacked:,} bytes, but memory has {memory:,}; bring less data")
+        file.seek(0)
+        # Pickles can run code: never from a data file. What NumPy warns about, it reads all the same.
+        with warnings.catch_warnings(action="ignore"), np.load(file, allow_pickle=False) as members:
+            arrays = {array: members[array] for array in ARRAYS if array in members}
+            found = ", ".join(members.files) or "nothing"
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("its members are no arrays")
+    except UserError:
+        raise
+    except Exception as error:  # NumPy, zipfile and the decompressors raise whatever the bytes lead them to
+        why = "Python objects, which could run code" if "allow_pickle" in str(error) else first_line(error)
+        raise UserError(f"{name}: not a readable .npz of plain arrays ({why}); {remedy}") from None
+    return arrays, found
+
+
 def _check_features(name: str, x: np.ndarray) -> None:
-    if x.ndim != 2 or x.shape[1] == 0 or not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
+    if x.ndim != 2 or 0 in x.shape or x.dtype.kind not in "iuf":
         raise UserError(f"{name}: x must be real numbers of shape (examples, features), got {x.dtype} {x.shape}")
     with np.errstate(over="ignore"):  # judged as trained on: a float64 may be beyond float32
         finite = np.isfinite(x.astype(np.float32)).all(1)
@@ -69,9 +75,9 @@ def _check_features(name: str, x: np.ndarray) -> None:
 def _check_labels(name: str, y: np.ndarray, rows: int) -> None:
     if y.shape != (rows,):
         raise UserError(f"{name}: y has shape {y.shape}, expected ({rows},): one label per row of x")
-    if not np.issubdtype(y.dtype, np.integer):
+    if y.dtype.kind not in "iu":
         raise UserError(f"{name}: y must hold integers 0..C-1, got {y.dtype}; convert it with y.astype(int)")
-    if rows and y.min() < 0:
+    if y.min() < 0:
         row = int(np.flatnonzero(y < 0)[0])
         raise UserError(f"{name}: row {row} has label {y[row]}, expected 0..C-1")
     present = np.unique(y)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,45 @@ from PIL import Image
 from resilinet_jax.errors import UserError, first_line
 
 SUFFIX = "dataset_info.json"
+FORMATS = ("PNG", "JPEG")  # what TFDS encodes images as; Pillow's other decoders are not for strangers' bytes
+
+
+@contextlib.contextmanager
+def one_line_for(what: str, remedy: str) -> Iterator[None]:
+    """Turns whatever TFDS, array_record's C++ and their parsers raise for damaged files or a full disk into one line.
+
+    Raises:
+      UserError: `what` (the library's reason); `remedy`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} ({first_line(error)}); {remedy}") from None
+
+
+def prepare(builder: Any) -> None:
+    """Lets a TFDS builder write its data set: whole or not at all.
+
+    Raises:
+      UserError: if it can't be written.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = pathlib.Path(builder.data_path)
+    downloads = folder.parent.parent / "downloads"  # TFDS makes it even where nothing is downloaded
+    missing = [path for path in (downloads / "extracted", downloads, *folder.parents) if not path.exists()]
+    tfds.disable_progress_bar()
+    try:
+        # Preparing takes seconds: nothing to tell.
+        with one_line_for(f"can't write {folder}", "choose another --data_dir"), contextlib.redirect_stdout(None):
+            builder.download_and_prepare()
+    except UserError:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def find_prepared(data_dir: pathlib.Path, name: str) -> pathlib.Path | None:
@@ -43,32 +84,35 @@ class PreparedSplit:
 
         self._folder = folder
         self.name = f"{folder.parent.name}/{folder.name} {split}"
-        remedy = f"prepare the data set again, or remove {folder}"
-        try:
+        remedy = "remove it and prepare the data set again"
+        with one_line_for(f"{folder}: not a TFDS data set", remedy):
+            check_features(folder)
             builder = tfds.builder_from_directory(folder)
-        except Exception as error:  # TFDS raises whatever its parsers do
-            raise UserError(f"{folder}: not a TFDS data set ({first_line(error)}); {remedy}") from None
-        if builder.info.file_format.file_suffix != "array_record":
+            kind, splits = builder.info.file_format.file_suffix, builder.info.splits
+            features = dict(builder.info.features)
+        if kind != "array_record":
             raise UserError(
-                f"{folder}: prepared as {builder.info.file_format.file_suffix}, which takes TensorFlow to read; "
+                f"{folder}: prepared as {kind}, which takes TensorFlow to read; "
                 "prepare it with file_format='array_record'"
             )
-        if split not in builder.info.splits:
+        if split not in splits:
+            raise UserError(f"{folder}: no split {split!r} (known: {', '.join(map(str, splits)) or 'none'}); {remedy}")
+        image, label = (features.get(name) for name in ("image", "label"))
+        if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+            found = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items()) or "none"
             raise UserError(
-                f"{folder}: no split {split!r} (known: {', '.join(builder.info.splits) or 'none'}); {remedy}"
+                f"{folder}: expected features image (Image) and label (ClassLabel), found {found}; {remedy}"
             )
-        features = builder.info.features
-        if not {"image", "label"} <= set(features or ()):
-            raise UserError(f"{folder}: expected features image and label, found {', '.join(features or ['none'])}")
-        self.classes: int = features["label"].num_classes
-        try:
+        with one_line_for(f"{folder}: can't read split {split!r}", remedy):
+            self.classes = int(label.num_classes)
             self._source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
             self._length = len(self._source)
-        except Exception as error:  # array_record's C++ errors among them
-            raise UserError(f"{folder}: can't read split {split!r} ({first_line(error)}); {remedy}") from None
-        expected = builder.info.splits[split].num_examples
+            expected = int(splits[split].num_examples)
+            size = sum(path.stat().st_size for path in folder.glob(f"*-{split}.*"))
         if self._length != expected:
             raise UserError(f"{folder}: split {split!r} has {self._length:,} examples, expected {expected:,}; {remedy}")
+        if expected > size:  # a list of so many numbers might not even fit memory
+            raise UserError(f"{folder}: split {split!r} has {size:,} bytes for {expected:,} examples; {remedy}")
 
     def fingerprint(self) -> str:
         """SHA-256 over what TFDS noted about the data set, shortened to 16 hexadecimal digits: not over its images."""
@@ -84,10 +128,32 @@ class PreparedSplit:
 
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Many at once, which costs far less than one by one."""
-        try:
-            return self._source.__getitems__(list(numbers))
-        except Exception as error:  # as above
-            raise UserError(f"{self.name}: can't read its records ({first_line(error)}); prepare it again") from None
+        with one_line_for(f"{self.name}: can't read its records", "prepare it again"):
+            examples = self._source.__getitems__(list(numbers))
+        for number, example in zip(numbers, examples):
+            if not 0 <= example["label"] < self.classes:
+                raise UserError(
+                    f"{self.name} {number}: label {example['label']}, expected 0..{self.classes - 1}; prepare it again"
+                )
+        return examples
+
+
+def check_features(folder: pathlib.Path) -> None:
+    """Refuses features that aren't TFDS' own: whatever module a `features.json` names, TFDS would import.
+
+    Raises:
+      UserError: naming the first such feature.
+    """
+    waiting = [json.loads((folder / "features.json").read_bytes())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            for key in ("pythonClassName", "python_class_name", "type"):
+                if not str(node.get(key, "tensorflow_datasets.")).startswith("tensorflow_datasets."):
+                    raise UserError(f"{folder}/features.json: {node[key]!r} is no feature of TFDS; remove {folder}")
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
 
 
 def decode_image(encoded: bytes, what: str, least: float | None = None) -> Image.Image:
@@ -102,15 +168,13 @@ def decode_image(encoded: bytes, what: str, least: float | None = None) -> Image
     Raises:
       UserError: if it can't be decoded.
     """
-    try:
-        image = Image.open(io.BytesIO(encoded))
+    with one_line_for(f"{what}: corrupt image", "remove or replace it"):
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         if least is not None:
             scale = least / min(image.size)
             image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
         image.load()
         return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{what}: corrupt image ({first_line(error)}); remove or replace it") from None
 
 
 def square(image: Image.Image, size: int, margin: float = 0.0) -> UInt8[np.ndarray, "size size 3"]:

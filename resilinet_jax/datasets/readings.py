@@ -6,6 +6,7 @@ from resilinet_jax.datasets import mhealth, npz, synthetic
 from resilinet_jax.datasets.folder import default_data_dir
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import UserError
+from resilinet_jax.paths import typed_path
 
 
 def load_dataset(name: str, data_dir: pathlib.Path | None) -> tuple[Dataset, str]:
@@ -20,6 +21,8 @@ def load_dataset(name: str, data_dir: pathlib.Path | None) -> tuple[Dataset, str
     """
     folder = data_dir or default_data_dir()
     if name == "auto":
+        if folder.is_file():
+            raise UserError(f"--data_dir={folder} is a file; expected a folder, or mHealth's zip and --dataset=mhealth")
         name = "mhealth" if mhealth.is_prepared(folder) else "synthetic"
         reason = f"prepared in {folder}" if name == "mhealth" else f"no prepared mHealth in {folder}; see --dataset"
         dataset, _ = load_dataset(name, data_dir)
@@ -32,7 +35,7 @@ def load_dataset(name: str, data_dir: pathlib.Path | None) -> tuple[Dataset, str
         else:
             dataset = mhealth.load_mhealth(folder)
     elif name.endswith(".npz"):
-        dataset = npz.load_npz(pathlib.Path(name).expanduser())
+        dataset = npz.load_npz(typed_path(name, "--dataset"))
     else:
         raise UserError(f"unknown --dataset={name}; expected auto, synthetic, mhealth or the path of an .npz file")
     return dataset, _describe(dataset)

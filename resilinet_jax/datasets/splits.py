@@ -96,8 +96,17 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
     def standardise(examples: Examples) -> Examples:
         return examples._replace(x=((examples.x - mean) / scale).astype(np.float32))
 
-    chance = chance_accuracy(train.y, test.y)
-    return Splits(standardise(train), standardise(validation), standardise(test), dataset.classes, chance)
+    with np.errstate(over="ignore"):  # refused below
+        ready = [standardise(examples) for examples in (train, validation, test)]
+    for examples in ready:
+        finite = np.isfinite(examples.x).all(0)
+        if not finite.all():
+            feature = int(np.flatnonzero(~finite)[0])
+            raise UserError(
+                f"{dataset.name}: feature {feature} varies by {deviation[feature]:.0e} in training and by more than "
+                "10^38 times as much elsewhere; drop it, or scale it"
+            )
+    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance_accuracy(train.y, test.y))
 
 
 def _cuts(total: int) -> tuple[int, int]:

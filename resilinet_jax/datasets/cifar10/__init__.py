@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
 
-from resilinet_jax.datasets.cifar10.archive import find_archive
+from resilinet_jax.datasets.cifar10.archive import find_archive, read_archive
 from resilinet_jax.datasets.download import download
-from resilinet_jax.datasets.prepared import find_prepared
+from resilinet_jax.datasets.folder import default_data_dir
+from resilinet_jax.datasets.prepared import find_prepared, prepare
 
 NAME = "cifar10"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -17,6 +17,9 @@ SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 def prepare_cifar10(data_dir: pathlib.Path) -> pathlib.Path:
     """The prepared data set in `data_dir`, made from the archive there or from a download where it is missing.
 
+    Args:
+      data_dir: TFDS' folder; or the archive itself, which has no room for the prepared data: they go to TFDS' default.
+
     Raises:
       UserError: if the archive can't be had or read.
     """
@@ -25,13 +28,10 @@ def prepare_cifar10(data_dir: pathlib.Path) -> pathlib.Path:
     archive = find_archive(data_dir) or download(
         URL, SHA256, data_dir / "downloads" / NAME / URL.split("/")[-1], "CIFAR-10"
     )
-    import tensorflow_datasets as tfds
-
-    from resilinet_jax.datasets.cifar10.archive import read_archive
+    batches = read_archive(archive)
+    # Importing TFDS takes a second that a damaged archive need not cost.
     from resilinet_jax.datasets.cifar10.cifar10_dataset_builder import Builder
 
-    builder = Builder(data_dir=data_dir, batches=read_archive(archive))
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(None):
-        builder.download_and_prepare()
+    builder = Builder(data_dir=default_data_dir() if data_dir.is_file() else data_dir, batches=batches)
+    prepare(builder)
     return pathlib.Path(builder.data_path)

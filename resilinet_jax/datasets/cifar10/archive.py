@@ -8,7 +8,6 @@ from __future__ import annotations
 import pathlib
 import re
 import tarfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from resilinet_jax.errors import UserError, first_line
 SIZE = 32
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORD = 1 + 3 * SIZE * SIZE
+MOST = 10_000 * RECORD  # bytes of a batch
 BATCHES = {"train": [f"data_batch_{number}.bin" for number in range(1, 6)], "test": ["test_batch.bin"]}
 _BATCH = re.compile(r"(?:^|/)((?:data_batch_[1-5]|test_batch)\.bin)$")
 
@@ -60,17 +60,32 @@ def _read_folder(folder: pathlib.Path) -> dict[str, bytes]:
 
 def _read_tar(path: pathlib.Path) -> dict[str, bytes]:
     try:
+        # Members are read, never written to a disk: what folder they name does not matter.
         with tarfile.open(path) as archive:
-            members = {m[1]: member for member in archive if member.isfile() and (m := _BATCH.search(member.name))}
-            return {name: archive.extractfile(member).read() for name, member in members.items()}  # type: ignore[union-attr]
-    except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: damaged archive ({first_line(error)}); fetch it again") from None
+            files = {}
+            for member in archive:
+                if member.isfile() and (match := _BATCH.search(member.name)):
+                    _check_size(path, match[1], member.size)
+                    files[match[1]] = archive.extractfile(member).read()  # type: ignore[union-attr]
+            while archive.fileobj.read(2**20):
+                pass  # the compression's checksum stands at its end, which tarfile leaves unread
+            return files
+    except (UserError, PermissionError):
+        raise
+    except Exception as error:  # tarfile and the decompressors raise whatever the bytes lead them to
+        why = "no tar at all" if "could not be opened" in str(error) else first_line(error)
+        raise UserError(f"{path}: damaged archive ({why}); fetch it again") from None
+
+
+def _check_size(path: pathlib.Path, name: str, size: int) -> None:
+    """Refuses a batch that has no whole number of records, or more than were ever published, before it is unpacked."""
+    if size % RECORD or not 0 < size <= MOST:
+        raise UserError(f"{path}: {name} has {size:,} bytes, expected a multiple of {RECORD:,} up to {MOST:,}")
 
 
 def _parse(path: pathlib.Path, files: dict[str, bytes]) -> Batch:
     for name, content in files.items():
-        if len(content) % RECORD or not content:
-            raise UserError(f"{path}: {name} has {len(content):,} bytes, expected a multiple of {RECORD:,}")
+        _check_size(path, name, len(content))
     records = np.frombuffer(b"".join(files.values()), np.uint8).reshape(-1, RECORD)
     labels = records[:, 0]
     if labels.max() >= len(CLASSES):

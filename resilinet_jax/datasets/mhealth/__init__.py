@@ -1,12 +1,15 @@
 """mHealth (UCI data set 319): prepared once as a TFDS data set, then read in milliseconds."""
 
-import contextlib
 import pathlib
 
 import numpy as np
 
-from resilinet_jax.datasets.mhealth.recordings import load_recordings
+from resilinet_jax.datasets.mhealth.recordings import ROWS_PER_LABEL, SUBJECTS, load_recordings
+from resilinet_jax.datasets.prepared import check_features, one_line_for, prepare
 from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.errors import UserError
+
+REMEDY = "remove it to have it prepared again"
 
 
 def is_prepared(data_dir: pathlib.Path) -> bool:
@@ -27,19 +30,22 @@ def load_mhealth(data_dir: pathlib.Path, source: pathlib.Path | None = None) -> 
     # Before TFDS makes any folder, so that a failure leaves none behind.
     recordings = None if is_prepared(data_dir) and source is None else load_recordings(data_dir, source)
     # Importing TFDS takes a second that no other data set needs to spend.
-    import tensorflow_datasets as tfds
-
     from resilinet_jax.datasets.mhealth.mhealth_dataset_builder import Builder
 
-    builder = Builder(data_dir=data_dir, recordings=recordings)
+    folder = data_dir / "mhealth"
+    with one_line_for(f"{folder}: can't be read as prepared", REMEDY):
+        builder = Builder(data_dir=data_dir, recordings=recordings)
     if recordings is not None:
-        tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(None):  # ten recordings take two seconds: nothing to tell
-            builder.download_and_prepare()
-    prepared = sorted(builder.as_data_source(split="train"), key=lambda recording: int(recording["subject"]))
-    return Dataset(
-        "mhealth",
-        np.concatenate([recording["readings"] for recording in prepared]),
-        np.concatenate([recording["label"] for recording in prepared]),
-        np.concatenate([np.full(len(recording["label"]), recording["subject"]) for recording in prepared]),
-    )
+        prepare(builder)
+    with one_line_for(f"{folder}: can't be read as prepared", REMEDY):
+        check_features(pathlib.Path(builder.data_path))
+        split = builder.as_data_source(split="train")
+        if len(split) != len(SUBJECTS):
+            raise UserError(f"{folder}: has {len(split):,} recordings, expected {len(SUBJECTS)}; {REMEDY}")
+        prepared = sorted(split, key=lambda recording: int(recording["subject"]))
+        x, y = (np.concatenate([recording[name] for recording in prepared]) for name in ("readings", "label"))
+        subject = np.concatenate([np.full(len(recording["label"]), recording["subject"]) for recording in prepared])
+    counts = np.bincount(y[(y >= 0) & (y < len(ROWS_PER_LABEL))], minlength=len(ROWS_PER_LABEL))
+    if len(y) != len(x) or counts.tolist() != list(ROWS_PER_LABEL.values()) or not np.isfinite(x).all():
+        raise UserError(f"{folder}: not the published recordings; {REMEDY}")
+    return Dataset("mhealth", x, y, subject)

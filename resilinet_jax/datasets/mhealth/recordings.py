@@ -6,12 +6,13 @@ Source: Banos et al. 2015, "mHealthDroid"; UCI Machine Learning Repository, data
 from __future__ import annotations
 
 import collections
+import csv
 import io
+import itertools
 import os
 import pathlib
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from resilinet_jax.datasets.download import download
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, first_line
 
 URL = "https://archive.ics.uci.edu/static/public/319/mhealth+dataset.zip"
 SHA256 = "16ad0ce709f3f00df18f348610d15bce0884b79e2143f57f446493673f02b8e0"
@@ -28,7 +29,8 @@ SUBJECTS = range(1, 11)
 CHANNELS = 23
 # Rows per label 1..12 over all subjects; rows labelled 0 belong to no activity.
 ROWS_PER_LABEL = dict.fromkeys(range(1, 13), 30_720) | {6: 28_315, 7: 29_441, 8: 29_337, 12: 10_342}
-LOG = re.compile(r"(?:^|/)mHealth_subject(\d+)\.log$")
+LOG = re.compile(r"(?:^|/)mHealth_subject([1-9]|10)\.log$")
+MOST = 2**28  # bytes of a log; the published ones have up to 23 million
 
 
 class Recording(NamedTuple):
@@ -56,7 +58,8 @@ def load_recordings(data_dir: str | os.PathLike[str], source: pathlib.Path | Non
         logs = _read_logs(download(URL, SHA256, data_dir / "downloads" / "mhealth" / "mhealth+dataset.zip", "mHealth"))
     missing = [f"mHealth_subject{subject}.log" for subject in SUBJECTS if subject not in logs]
     if missing:
-        raise UserError(f"mHealth is incomplete: {', '.join(missing)} missing; fetch the whole archive from {URL}")
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UserError(f"mHealth: {', '.join(missing[:3])}{more} missing; fetch the whole archive from {URL}")
     check_rows(logs)
     return {subject: _parse(_name(subject), logs[subject]) for subject in SUBJECTS}
 
@@ -69,11 +72,14 @@ def check_rows(logs: Mapping[int, bytes]) -> None:
     """
     rows = {subject: logs[subject].splitlines() for subject in SUBJECTS}
     # A blank row has no last field; it counts as the empty label, which is none of ours.
-    counts = collections.Counter((line.rsplit(None, 1) or [b""])[-1] for lines in rows.values() for line in lines)
+    labels = {subject: [(line.rsplit(None, 1) or [b""])[-1] for line in lines] for subject, lines in rows.items()}
+    counts = collections.Counter(itertools.chain.from_iterable(labels.values()))
     known = {str(label).encode() for label in range(13)}
     for value in counts:
         if value not in known:
-            raise UserError(f"mHealth: label {value.decode(errors='replace')!r} found, expected 0..12")
+            subject = next(subject for subject in SUBJECTS if value in labels[subject])
+            row, text = labels[subject].index(value) + 1, value[:20].decode(errors="replace")
+            raise UserError(f"{_name(subject)}: row {row} has label {text!r}, expected 0..12")
     for label, expected in ROWS_PER_LABEL.items():
         got = counts[str(label).encode()]
         if got != expected:
@@ -104,25 +110,34 @@ def _read_logs(source: pathlib.Path) -> dict[int, bytes]:
         return _read_logs(chosen[0]) if chosen else {}
     try:
         with zipfile.ZipFile(source) as archive:
-            names = {int(match[1]): name for name in archive.namelist() if (match := LOG.search(name))}
-            return {subject: archive.read(name) for subject, name in names.items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{source}: damaged zip ({error}); fetch it again from {URL}") from None
+            members = {int(match[1]): info for info in archive.infolist() if (match := LOG.search(info.filename))}
+            for info in members.values():
+                if info.file_size > MOST:
+                    raise UserError(
+                        f"{source}: {info.filename} unpacks to {info.file_size:,} bytes, expected at most {MOST:,}"
+                    )
+            return {subject: archive.read(info) for subject, info in members.items()}
+    except (UserError, PermissionError):
+        raise
+    except Exception as error:  # zipfile and the decompressors raise whatever the bytes lead them to
+        raise UserError(f"{source}: damaged zip ({first_line(error)}); fetch it again from {URL}") from None
 
 
 def _holds_logs(path: pathlib.Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(LOG.search(name) for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except Exception:  # as above
         return False
 
 
 def _parse(name: str, log: bytes) -> Recording:
     try:
-        table = pd.read_csv(io.BytesIO(log), sep=r"\s+", header=None, dtype=np.float32).to_numpy()
+        with np.errstate(over="ignore"):  # refused below
+            frame = pd.read_csv(io.BytesIO(log), sep=r"\s+", header=None, dtype=np.float32, quoting=csv.QUOTE_NONE)
+        table = frame.to_numpy()
     except ValueError as error:
-        raise UserError(f"{name}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{name}: {first_line(error)}; expected {CHANNELS + 1} numbers a row") from None
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(1))[0]) + 1
         raise UserError(f"{name}: row {row} holds a reading that is not a finite number")
