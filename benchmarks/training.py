@@ -23,12 +23,11 @@ from absl import app, flags
 
 from benchmarks import common, race
 from benchmarks.cases import CASES, Case, load_splits
+from benchmarks.verdict import OWN, SQUARE, check_losses, compare
 
 _SCENARIO = flags.DEFINE_enum("scenario", "cifar10", list(CASES), "Whose network is trained.")
 
-OWN, SQUARE = "resilinet_jax", "square product"
 SEEDS = 5  # models at least whose losses are averaged
-TOLERANCE = 0.1  # between a contender's loss and the median
 PEERS = {
     "eager": "PyTorch, eager",
     "compile": "PyTorch, torch.compile",
@@ -36,7 +35,6 @@ PEERS = {
     "bf16": "PyTorch, eager (bf16, for information)",
     "keras": "Keras, fit",
 }
-FLOAT32 = ("eager", "compile", "vmap")  # PyTorch's, of which the best counts
 SIDE = 4096  # of the square matrices
 FLOP = 6  # per parameter and example: a product forward and two backward
 
@@ -148,33 +146,6 @@ def measure(number: int, case: Case) -> list[dict[str, Any]]:
             row["loss's standard error"] = statistics.stdev(losses) / len(losses) ** 0.5
         rows.append(row)
     return rows
-
-
-def compare(rows: list[dict[str, Any]]) -> None:
-    """Adds to each row its ratios to the best PyTorch in float32 and to the better square product."""
-    best = max((row["models x examples/s"] for row in rows if row["way"] in FLOAT32), default=None)
-    square = max((row["GFLOP/s"] for row in rows if row["way"] == SQUARE), default=None)
-    for row in rows:
-        if best and row["way"] != SQUARE:
-            row["of best PyTorch"] = row["models x examples/s"] / best
-        if square:
-            row["of square product"] = row["GFLOP/s"] / square
-
-
-def check_losses(rows: Sequence[dict[str, Any]]) -> None:
-    """Ends the command if a contender in float32 learns otherwise than the rest.
-
-    Failout makes losses vary from model to model, so two standard errors are allowed beside the tolerance.
-    """
-    compared = [row for row in rows if "loss" in row and row["way"] != "bf16"]
-    middle = statistics.median(row["loss"] for row in compared) if compared else 0.0
-    for row in compared:
-        allowed = TOLERANCE * middle + 2 * row["loss's standard error"]
-        if abs(row["loss"] - middle) > allowed:
-            raise SystemExit(
-                f"error: {row['contender']} reaches a loss of {row['loss']:.3f}, but the median is {middle:.3f}; "
-                f"expected at most {allowed:.3f} between them: they don't train the same"
-            )
 
 
 def main(argv: Sequence[str]) -> None:

@@ -78,7 +78,9 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=KEPT,
                 cleanup_tmp_directories=True,  # of an interrupted write
-                # Processes train models of their own and never wait for each other here.
+                # Processes train models of their own and never wait for each other here. Folders made in the
+                # background are told of by signals whose names all processes share: they would take each other's.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=jax.process_count() == 1),
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     primary_host=jax.process_index(),
                     active_processes=own if jax.process_count() > 1 else None,

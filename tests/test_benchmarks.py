@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import common, own, training
+from benchmarks import common, own, verdict
 from benchmarks.cases import CASES, build_network
 from resilinet_jax.datasets.splits import Examples, Splits
 
@@ -54,22 +54,22 @@ def test_contenders_must_learn_the_same(loss, same):
         {"contender": "a", "way": "eager", "loss": 1.0, "loss's standard error": 0.02},
         {"contender": "b", "way": "vmap", "loss": 1.0, "loss's standard error": 0.02},
         {"contender": "c", "way": "bf16", "loss": 9.0, "loss's standard error": 0.02},
-        {"contender": "d", "way": training.OWN, "loss": loss, "loss's standard error": 0.02},
+        {"contender": "d", "way": verdict.OWN, "loss": loss, "loss's standard error": 0.02},
     ]
     if same:
-        training.check_losses(rows)
+        verdict.check_losses(rows)
     else:
         with pytest.raises(SystemExit, match=r"d reaches a loss of 1.300"):
-            training.check_losses(rows)
+            verdict.check_losses(rows)
 
 
 def test_ratios_are_to_the_best_pytorch_in_float32():
     rows = [
         {"way": "eager", "models x examples/s": 10.0, "GFLOP/s": 1.0},
         {"way": "bf16", "models x examples/s": 90.0, "GFLOP/s": 9.0},
-        {"way": training.OWN, "models x examples/s": 30.0, "GFLOP/s": 3.0},
-        {"way": training.SQUARE, "GFLOP/s": 6.0},
+        {"way": verdict.OWN, "models x examples/s": 30.0, "GFLOP/s": 3.0},
+        {"way": verdict.SQUARE, "GFLOP/s": 6.0},
     ]
-    training.compare(rows)
+    verdict.compare(rows)
     assert rows[2]["of best PyTorch"] == 3
     assert rows[2]["of square product"] == 0.5

@@ -15,11 +15,25 @@ from resilinet_jax.settings import check_processes
 from tests.test_launch import ROOT
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def _ended():
+    """Nothing that a failed test has started outlives it."""
+    yield
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()
+
+
 def start(*flags, **environment):
     command = [sys.executable, str(ROOT / "launch.py"), *map(str, flags)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
     )
+    STARTED.append(process)
+    return process
 
 
 @pytest.fixture
@@ -57,10 +71,9 @@ def test_two_processes_measure_what_one_does_and_the_first_alone_writes(tmp_path
 
 
 def test_a_process_that_dies_ends_the_other_and_both_go_on_later(tmp_path, flags):
-    flags = [*flags, "--epochs=40", f"--results_dir={tmp_path / 'two'}"]
+    flags = [*flags, "--epochs=100", f"--results_dir={tmp_path / 'two'}"]
     processes = start_two(*flags)
-    checkpoints = tmp_path / "two" / "health" / "checkpoints"
-    while not all(list(checkpoints.glob(f"process_{number}/epochs/[1-9]*")) for number in range(2)):
+    while not list((tmp_path / "two").glob("health/checkpoints/process_0/epochs/[1-9]")):
         assert [process.poll() for process in processes] == [None, None], [p.communicate() for p in processes]
         time.sleep(0.01)
     processes[0].kill()

@@ -120,10 +120,9 @@ def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz):
     assert other.returncode == 1
     assert "holds runs made with --epochs 3, not 4; go back to that, choose another --results_dir" in other.stderr
     assert other.stderr.count("\n") == 1
-    assert launch(*flags, "--epochs=4", "--overwrite", cwd=tmp_path).returncode == 0
 
 
-SMALL = ["--sweep=average_accuracy", "--runs=1", "--batch_size=16", "--hidden_units=16", "--epochs=60"]
+SMALL = ["--sweep=average_accuracy", "--runs=1", "--batch_size=16", "--hidden_units=16", "--epochs=25"]
 
 
 def test_a_killed_command_goes_on_where_it_was(tmp_path, npz):
