@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import shutil
+import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -114,7 +115,8 @@ def _read(path: pathlib.Path) -> dict[Name, Measured]:
 
 def write_file(path: pathlib.Path, content: bytes) -> None:
     """Writes a file that appears whole or not at all, and survives a loss of power."""
-    part = path.with_name(f".{path.name}.part")
+    # A name of its own: processes that share a folder may write the same file at once.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with part.open("wb") as file:
             file.write(content)

@@ -14,7 +14,6 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.settings import check_processes
 from tests.test_launch import ROOT
 
-
 STARTED = []
 
 

@@ -69,6 +69,19 @@ def test_a_write_that_fails_leaves_nothing_and_names_its_file(tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_processes_may_write_the_same_file_at_once(tmp_path, monkeypatch):
+    sync = store.os.fsync
+
+    def meanwhile(descriptor):
+        sync(descriptor)
+        monkeypatch.setattr(store.os, "fsync", sync)
+        write_file(tmp_path / "mine", b"theirs")
+
+    monkeypatch.setattr(store.os, "fsync", meanwhile)
+    write_file(tmp_path / "mine", b"ours")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("mine", b"ours")]
+
+
 def test_rounding_keeps_what_results_on_disk_hold():
     (value,) = Measured(np.array([1 / 3]), np.zeros(1), np.zeros(1)).rounded().accuracy
     assert value == float(f"{1 / 3:.7f}")
