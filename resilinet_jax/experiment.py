@@ -95,6 +95,8 @@ def _run(
 
     if settings.overwrite and hosts.is_first():
         discard(settings.runs_folder)
+        discard(settings.checkpoints_folder)
+    hosts.wait_for_all()
     identity = _identity(settings, preset) | {
         "data set": f"{data.name} {data.fingerprint[:12]}",
         "failure combinations": hashlib.sha256(combinations.survival.tobytes()).hexdigest()[:12],

@@ -82,6 +82,11 @@ def on_any_process(here: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]
     return here if jax.process_count() == 1 else np.asarray(_gather(here).any(0))
 
 
+def wait_for_all() -> None:
+    """Goes on once every process has come this far."""
+    on_any_process(np.zeros(1, bool))
+
+
 def share(rows: Float[np.ndarray, "rows width"], here: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, "rows width"]:
     """Brings to every process the rows that each has `here`; the first process' where several have one."""
     # As bytes: JAX would round float64 to float32.

@@ -190,9 +190,12 @@ def only_command_in(folder: pathlib.Path) -> Iterator[None]:
 
 
 def discard(folder: pathlib.Path) -> None:
-    """Removes all runs of a folder."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Removes a folder, at once as far as others can see: half a store must not be taken for a whole one."""
+    gone = folder.with_name(f".{folder.name}.discarded")
+    for path in (gone, folder):
+        if path.exists():
+            path.replace(gone)
+            shutil.rmtree(gone)
 
 
 def code_version() -> dict[str, str]:

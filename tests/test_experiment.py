@@ -97,3 +97,13 @@ def test_a_graph_too_large_to_enumerate_gets_intervals_in_every_sweep(asked, npz
     assert f"| Hazardous | {100 * left_out:.2g} | ± {50 * left_out:.2g} |" in report
     frame = pd.read_csv(tmp_path / "health" / "average_accuracy" / "accuracies.csv", keep_default_na=False)
     assert set(frame.failing) == {"+".join(failing) or "none" for failing in asked["combinations"].failing_sets}
+
+
+def test_to_overwrite_removes_runs_and_the_pass_under_way(tmp_path, npz, asked):
+    run(tmp_path, npz, batch_size=5)
+    scenario = tmp_path / "out" / "health"
+    (scenario / "checkpoints" / "process_0").mkdir(parents=True)
+    (scenario / "runs" / "old.npz").touch()
+    run(tmp_path, npz, batch_size=6)
+    assert not (scenario / "checkpoints").exists()
+    assert not (scenario / "runs" / "old.npz").exists()

@@ -114,6 +114,20 @@ def test_a_damaged_identity_is_refused(tmp_path, content):
         check_identity(tmp_path, IDENTITY)
 
 
+def test_a_store_that_is_discarded_disappears_at_once(folder, monkeypatch):
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.discard(folder)
+    assert not folder.exists()
+    folder.mkdir()
+    store.discard(folder)
+    assert not list(folder.parent.iterdir())
+
+
 def test_the_code_version_counts_every_module_but_those_around():
     modules = {path.stem for path in (ROOT / "resilinet_jax").glob("*.py")}
     assert set(store._AROUND) <= modules
