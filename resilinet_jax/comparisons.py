@@ -77,7 +77,7 @@ class Comparison:
 
     @functools.cached_property
     def difference(self) -> Difference:
-        """Of the first from the second."""
+        """The first minus the second."""
         exact = paired_difference(*self.accuracy)
         return exact._replace(half_width=exact.half_width + self.left_out)
 

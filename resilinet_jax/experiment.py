@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +28,7 @@ from resilinet_jax.results import History, Results, read_results, write_folder
 from resilinet_jax.scenarios import Data, Preset, Scenario, load_scenario
 from resilinet_jax.settings import Settings
 from resilinet_jax.store import (
+    Measured,
     Store,
     check_identity,
     code_version,
@@ -77,34 +78,17 @@ def _run(
     combinations = _combinations(network.graph, scenario.failure_settings, settings.tolerance)
     by_sweep = _cells(network.graph, scenario.failure_settings, preset, sweeps)
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
-    known = {
-        "settings": dataclasses.asdict(settings),
-        "preset": dataclasses.asdict(preset),
-        "dataset": {"name": data.name, "fingerprint": data.fingerprint, "rows": data.rows, "classes": data.classes},
-        "examples": dict(data.feed.sizes),
-        "failure_settings": scenario.failure_settings,
-        "notes": [
-            f"Data set: {data.told}.",
-            *_shrunk(settings, preset, scenario.presets["paper"], data),
-            *_left_out(combinations),
-        ],
-        "environment": environment(),
-    }
-    for note in known["notes"]:
+    notes = [
+        f"Data set: {data.told}.",
+        *_shrunk(settings, preset, scenario.presets["paper"], data),
+        *_left_out(combinations),
+    ]
+    for note in notes:
         console.print(note, soft_wrap=True)
 
-    if settings.overwrite and hosts.is_first():
-        discard(settings.runs_folder)
-        discard(settings.checkpoints_folder)
-    hosts.wait_for_all()
-    identity = _identity(settings, preset) | {
-        "data set": f"{data.name} {data.fingerprint[:12]}",
-        "failure combinations": hashlib.sha256(combinations.survival.tobytes()).hexdigest()[:12],
-    }
-    check_identity(settings.runs_folder, identity)
-    write_identity(settings.runs_folder, identity)
     progress = Progress(quiet=not hosts.is_first())
-    store = Store(settings.runs_folder, progress.note)
+    store = _open_store(settings, preset, data, combinations, progress)
+    checkpoints = Checkpoints(settings.checkpoints_folder / f"process_{hosts.number()}", progress.note)
     wanted = plan_models(cells, preset.runs)
     finished = len(wanted) - len(unfinished(wanted, store))
     already = f", {finished} of them finished already" if finished else ""
@@ -117,26 +101,57 @@ def _run(
         runs_per_pass=settings.runs_per_pass,
         compiler_options=scenario.compiler_options(),
     )
-    checkpoints = Checkpoints(settings.checkpoints_folder / f"process_{hosts.number()}", progress.note)
     measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints)
     if hosts.is_first():
+        known = _known(settings, scenario, preset, data, notes)
         for name, target in settings.result_folders(list(sweeps)).items():
             own = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
-            results = Results(
-                combinations,
-                scenario.failure_settings,
-                by_sweep[name],
-                {cell: each.accuracy for cell, each in own.items()},
-                {cell: History(each.loss, each.validation_accuracy) for cell, each in own.items()},
-            )
+            accuracy = {cell: each.accuracy for cell, each in own.items()}
+            history = {cell: History(each.loss, each.validation_accuracy) for cell, each in own.items()}
+            results = Results(combinations, scenario.failure_settings, by_sweep[name], accuracy, history)
             publish(sweeps[name], target, results, known | {"sweep": name}, console)
-    diverged = {(cells[name].training_key(), run) for name, each in measured.items() for run in each.diverged}
-    if not diverged:
+    return _diverged(cells, measured, len(wanted))
+
+
+def _open_store(
+    settings: Settings, preset: Preset, data: Data, combinations: Combinations, progress: Progress
+) -> Store:
+    """The finished runs of the results folder, if they rest on the same as those to come."""
+    if settings.overwrite and hosts.is_first():
+        discard(settings.runs_folder)
+        discard(settings.checkpoints_folder)
+    hosts.wait_for_all()
+    identity = _identity(settings, preset) | {
+        "data set": f"{data.name} {data.fingerprint[:12]}",
+        "failure combinations": hashlib.sha256(combinations.survival.tobytes()).hexdigest()[:12],
+    }
+    check_identity(settings.runs_folder, identity)
+    write_identity(settings.runs_folder, identity)
+    return Store(settings.runs_folder, progress.note)
+
+
+def _known(settings: Settings, scenario: Scenario, preset: Preset, data: Data, notes: Sequence[str]) -> dict[str, Any]:
+    """All that is needed to repeat a sweep, and to report it again."""
+    return {
+        "settings": dataclasses.asdict(settings),
+        "preset": dataclasses.asdict(preset),
+        "dataset": {"name": data.name, "fingerprint": data.fingerprint, "rows": data.rows, "classes": data.classes},
+        "examples": dict(data.feed.sizes),
+        "failure_settings": scenario.failure_settings,
+        "notes": notes,
+        "environment": environment(),
+    }
+
+
+def _diverged(cells: Mapping[str, Cell], measured: Mapping[str, Measured], runs: int) -> str | None:
+    """How many of all runs diverged, and where, in a line; None if none did."""
+    lost = {(cells[name].training_key(), run) for name, each in measured.items() for run in each.diverged}
+    if not lost:
         return None
-    where = [name for name, each in measured.items() if len(each.diverged)]
+    where = [name for name, each in measured.items() if each.diverged]
     more = f" and {len(where) - 3} more" if len(where) > 3 else ""
     return (
-        f"{len(diverged)} of {len(wanted)} runs diverged, in {', '.join(where[:3])}{more}; the tables leave them out: "
+        f"{len(lost)} of {runs} runs diverged, in {', '.join(where[:3])}{more}; the tables leave them out: "
         "try a smaller --learning_rate"
     )
 

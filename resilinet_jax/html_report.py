@@ -198,7 +198,7 @@ def _network(results: Results) -> list[Markup]:
 
 
 def _to_repeat(results: Results, settings: Mapping[str, Any]) -> list[Markup]:
-    values = flat(settings)
+    values = flat({name: value for name, value in settings.items() if name != "notes"})  # which stand at the top
     rows = [tag("tr", tag("th", _breakable(name), scope="row"), tag("td", value)) for name, value in values.items()]
     described = {name: describe(results.graph, cell) for name, cell in results.cells.items()}
     columns = list(next(iter(described.values()), {}))
