@@ -74,17 +74,24 @@ class Contender:
         self._processes = processes
         self.told = [json.loads(self._answer(process)) for process in processes]
         self._pieces = 1
-        self.rate()
         self._pieces = max(1, round(_SECONDS.value * self.rate()))
 
     def rate(self) -> float:
-        """Pieces of work per second of each process, over a turn."""
+        """Pieces of work per second of each process, over a turn.
+
+        A piece before it is not timed: while others have their turns, a system may take back memory that nobody
+        touches, and whoever keeps the same memory from step to step would pay for that at each turn, as in no training.
+        """
+        self._work(1)
         start = time.perf_counter()
+        self._work(self._pieces)
+        return self._pieces / (time.perf_counter() - start)
+
+    def _work(self, pieces: int) -> None:
         for process in self._processes:
-            print(self._pieces, file=process.stdin, flush=True)
+            print(pieces, file=process.stdin, flush=True)
         for process in self._processes:
             self._answer(process)
-        return self._pieces / (time.perf_counter() - start)
 
     def _answer(self, process: subprocess.Popen) -> str:
         assert process.stdout is not None

@@ -59,12 +59,14 @@ class Operations(NamedTuple):
       convolve: (images, kernel [3, 3, in, out], stride) to images, zero-padded as Keras' `same`.
       depthwise: (images, kernel [3, 3, channels, 1], stride) to images, zero-padded as Keras' `same`.
       pointwise: (images, kernel [in, out]) to images: a 1x1 convolution.
+      shift: (images, bias [channels]) to images: each channel's number added.
       normalise: (images, scale [channels], bias [channels]) to `Normalised`.
     """
 
     convolve: Callable[[Images, Array, int], Images]
     depthwise: Callable[[Images, Array, int], Images]
     pointwise: Callable[[Images, Array], Images]
+    shift: Callable[[Images, PerChannel], Images]
     normalise: Callable[[Images, PerChannel, PerChannel], Normalised]
 
 
@@ -111,6 +113,10 @@ def _plain_pointwise(x: Images, kernel: Float[Array, "in out"]) -> Images:
     return _plain_convolve(x, kernel[None, None], 1)
 
 
+def _plain_shift(x: Images, bias: PerChannel) -> Images:
+    return x + _per_channel(bias)
+
+
 def _plain_normalise(x: Images, scale: PerChannel, bias: PerChannel) -> Normalised:
     mean, variance = x.mean((1, 2, 3)), x.var((1, 2, 3))
     z = (x - _per_channel(mean)) * _per_channel(scale * lax.rsqrt(variance + EPSILON)) + _per_channel(bias)
@@ -118,7 +124,7 @@ def _plain_normalise(x: Images, scale: PerChannel, bias: PerChannel) -> Normalis
     return Normalised(jnp.minimum(jax.nn.relu(z), 6), lax.stop_gradient(mean), lax.stop_gradient(variance))
 
 
-PLAIN = Operations(_plain_convolve, _plain_depthwise, _plain_pointwise, _plain_normalise)
+PLAIN = Operations(_plain_convolve, _plain_depthwise, _plain_pointwise, _plain_shift, _plain_normalise)
 
 
 # --- taps: the same by slices, sums and matrix products -----------------------------------------------------------
@@ -197,7 +203,7 @@ def _matrix(matrix: Float[Array, "out in"], x: Images) -> Images:
     return (matrix @ x.reshape(x.shape[0], -1)).reshape(-1, *x.shape[1:])
 
 
-TAPS = Operations(_taps_convolve, _taps_depthwise, _taps_pointwise, _plain_normalise)
+TAPS = Operations(_taps_convolve, _taps_depthwise, _taps_pointwise, _plain_shift, _plain_normalise)
 
 
 # --- own gradients --------------------------------------------------------------------------------------------------
@@ -313,6 +319,25 @@ _fast_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 @jax.custom_vjp
+def _fast_shift(x: Images, bias: PerChannel) -> Images:
+    return _plain_shift(x, bias)
+
+
+def _shift_forward(x: Images, bias: PerChannel) -> tuple[Images, None]:
+    return _plain_shift(x, bias), None
+
+
+def _shift_backward(saved: None, g: Images) -> tuple[Images, PerChannel]:
+    del saved
+    # As a product: a sum of one operand over three axes becomes windows of 32, and those a slow loop.
+    rows = g.reshape(g.shape[0], -1)
+    return g, rows @ jnp.ones(rows.shape[1], g.dtype)
+
+
+_fast_shift.defvjp(_shift_forward, _shift_backward)
+
+
+@jax.custom_vjp
 def _fast_normalise(x: Images, scale: PerChannel, bias: PerChannel) -> Normalised:
     return _normalise_forward(x, scale, bias)[0]
 
@@ -345,4 +370,4 @@ def _normalise_backward(saved: tuple[Array, ...], cotangent: Normalised) -> tupl
 
 _fast_normalise.defvjp(_normalise_forward, _normalise_backward)
 
-FAST = Operations(_fast_convolve, _fast_depthwise, _fast_pointwise, _fast_normalise)
+FAST = Operations(_fast_convolve, _fast_depthwise, _fast_pointwise, _fast_shift, _fast_normalise)

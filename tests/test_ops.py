@@ -76,6 +76,9 @@ class TestGradientsMatchPlainOnes:
     def test_pointwise(self, form, over):
         self.check(form, over, "pointwise", [(CHANNELS, 3, 5, BATCH), (CHANNELS, FILTERS)])
 
+    def test_shift(self, form, over):
+        self.check(form, over, "shift", [(CHANNELS, 3, 5, BATCH), (CHANNELS,)])
+
     def test_normalise(self, form, over):
         self.check(form, over, "normalise", [(CHANNELS, 3, 5, BATCH), (CHANNELS,), (CHANNELS,)])
 
