@@ -57,6 +57,7 @@ _define("runs_per_pass", None, int, "an integer", "Runs in one compiled call; wh
 _define("tolerance", 0.005, float, "a number", "Width of the intervals if a graph is too large to enumerate.")
 _define("seed", 0, int, "an integer", "Of the split, initialisation, batch order and failout.")
 flags.DEFINE_string("results_dir", "results", "Results go to <results_dir>/<scenario>/<sweep>.")
+flags.DEFINE_bool("tensorboard", False, "Write live curves to <results_dir>/<scenario>/tensorboard.")
 flags.DEFINE_bool("huge_pages", True, "Start anew with memory settings that make training on CPU faster.")
 flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache folder.")
 flags.DEFINE_string("coordinator_address", None, "host:port of process 0, where several processes share the work.")

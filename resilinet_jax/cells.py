@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from resilinet_jax.errors import UserError
-from resilinet_jax.graph import Graph
+from resilinet_jax.graph import Graph, Hyperconnection
 
 Numbers = Array | np.ndarray
 
@@ -27,24 +27,28 @@ class Cell(NamedTuple):
     """One setting of an ablation.
 
     Attributes:
-      failout_rate: probability of failing each fallible node in a training step.
+      failout_rate: probability in a training step of each of `Graph.causes`: that a node, link or group fails.
       weight_low, weight_high: each run draws every hyperconnection's weight uniformly between these and keeps it;
         where they are equal, that is the weight.
+      weight_learned: 1 if training adjusts the weights along with the network's parameters, 0 if they stay.
       present: 1 where a hyperconnection exists, 0 where a skip has been removed.
       training_activity: probability that a skip is active in a training step although its node is alive.
       inference_activity: the same at inference: 1 (add) or 0 (select).
       inference_scale: factor on each hyperconnection's weight at inference (1; survival scaling sets others).
+      skip_units: hidden units of each skip layer, of those that the network has; 0 leaves the plain adapters.
       learning_rate: Adam's step size in the first epoch.
       learning_rate_decay: factor on it after each epoch.
     """
 
-    failout_rate: Float[Numbers, "*stack nodes"]
+    failout_rate: Float[Numbers, "*stack causes"]
     weight_low: Float[Numbers, "*stack hyperconnections"]
     weight_high: Float[Numbers, "*stack hyperconnections"]
+    weight_learned: Float[Numbers, "*stack"]
     present: Float[Numbers, "*stack hyperconnections"]
     training_activity: Float[Numbers, "*stack"]
     inference_activity: Float[Numbers, "*stack"]
     inference_scale: Float[Numbers, "*stack hyperconnections"]
+    skip_units: Float[Numbers, "*stack"]
     learning_rate: Float[Numbers, "*stack"]
     learning_rate_decay: Float[Numbers, "*stack"]
 
@@ -59,11 +63,17 @@ class Cell(NamedTuple):
 
 
 class Wiring(NamedTuple):
-    """What one forward pass sees of a cell's hyperconnections; simple ones ignore `activity`."""
+    """What one forward pass sees of a cell's hyperconnections; simple ones ignore `activity`.
+
+    A hyperconnection's weight is `weight`, and `learned` times what training has added to it; `skip_units` is for
+    adapters that are skip layers.
+    """
 
     present: Float[Array, " hyperconnections"]
     weight: Float[Array, " hyperconnections"]
     activity: Float[Array, " hyperconnections"]
+    learned: Float[Array, "*hyperconnections"] | float = 0.0
+    skip_units: Float[Numbers, ""] | float = 0.0
 
 
 def draw_weight(cell: Cell, key: Key[Array, ""]) -> Float[Array, " hyperconnections"]:
@@ -76,13 +86,18 @@ def training_wiring(
     cell: Cell, weight: Float[Array, " hyperconnections"], draws: Float[Array, " hyperconnections"]
 ) -> Wiring:
     """The wiring of one training step; `draws`, uniform in [0, 1), decide which skips are active."""
-    return Wiring(jnp.asarray(cell.present), weight, (draws < cell.training_activity).astype(weight.dtype))
+    active = (draws < cell.training_activity).astype(weight.dtype)
+    learned = jnp.broadcast_to(jnp.asarray(cell.weight_learned), weight.shape)
+    return Wiring(jnp.asarray(cell.present), weight, active, learned, cell.skip_units)
 
 
 def inference_wiring(cell: Cell, weight: Float[Array, " hyperconnections"]) -> Wiring:
     """The wiring at inference."""
     activity = jnp.broadcast_to(jnp.asarray(cell.inference_activity), weight.shape)
-    return Wiring(jnp.asarray(cell.present), weight * cell.inference_scale, activity)
+    scale = jnp.asarray(cell.inference_scale)
+    return Wiring(
+        jnp.asarray(cell.present), weight * scale, activity, jnp.asarray(cell.weight_learned) * scale, cell.skip_units
+    )
 
 
 class Uniform(NamedTuple):
@@ -92,7 +107,13 @@ class Uniform(NamedTuple):
     high: float
 
 
-Weight = float | Uniform | Mapping[str, float]
+class Learned(NamedTuple):
+    """A weight scheme in which training adjusts every hyperconnection's weight, which starts from `initial`."""
+
+    initial: float = 1.0
+
+
+Weight = float | Uniform | Learned | Mapping[str, float]
 
 # What the project's methods are, in numbers (SPEC of the methods: README, "Methods").
 METHODS: dict[str, dict[str, Any]] = {
@@ -148,23 +169,27 @@ def make_cell(
     training_activity: float = 0.0,
     inference_activity: float = 0.0,
     survival_scaling: bool = False,
+    skip_units: int = 0,
     learning_rate: float = 1e-3,
     learning_rate_decay: float = 1.0,
 ) -> Cell:
     """Turns a setting given by names into numbers, in one canonical form.
 
     Two settings that mean the same become equal cells: a node that no present skip bypasses never fails in
-    training, a removed skip has no weight, and without skips there is no activity.
+    training (nor does a source, link or group without which no path is left), a removed skip has no weight, and
+    without skips there are no activity and no skip layers.
 
     Args:
       graph: of the scenario.
       skips: labels of the present skips (`Graph.skip_label`); None for all.
-      failout_rate: in [0, 1], of every node or by node name.
-      weight: of every hyperconnection, by hyperconnection name, or drawn by each run; from 0 on, and finite.
+      failout_rate: in [0, 1], of every node; or by the name of a node, link or group.
+      weight: of every hyperconnection, by hyperconnection name, drawn by each run, or learned; from 0 on (before
+        training, where it is learned), and finite.
       training_activity: in [0, 1].
       inference_activity: 0 or 1.
       survival_scaling: whether weights are multiplied at inference by the survival probability that their source
         node had in training, as dropout would.
+      skip_units: from 0 on.
       learning_rate: positive.
       learning_rate_decay: in (0, 1]; 1 keeps the learning rate.
 
@@ -172,10 +197,13 @@ def make_cell(
       UserError: for a value out of range or an unknown name.
     """
     present_skips = graph.select_skips(skips)
-    bypassed = graph.bypassed_by(present_skips)
-    rates = failout_rate if isinstance(failout_rate, Mapping) else dict.fromkeys(graph.fallible, failout_rate)
-    rates = dict(zip(graph.fallible, graph.node_values(rates, "failout rate")))
-    effective = {node: rate if node in bypassed else 0.0 for node, rate in rates.items()}
+    nodes = [name for name in graph.fallible if name not in graph.links]
+    rates = failout_rate if isinstance(failout_rate, Mapping) else dict.fromkeys(nodes, failout_rate)
+    rates = dict(zip(graph.causes, graph.node_values(rates, "failout rate")))
+    effective = {
+        cause: rate if _may_fail(graph, failing, present_skips) else 0.0
+        for (cause, failing), rate in zip(graph.causes.items(), rates.values())
+    }
     edges = graph.hyperconnections
     present = np.array([not edge.is_skip or edge in present_skips for edge in edges], np.float32)
     low, high = _weight_bounds(graph, weight)
@@ -183,21 +211,46 @@ def make_cell(
         raise UserError(f"the training activity of a skip must be in [0, 1], got {training_activity}")
     if inference_activity not in (0, 1):
         raise UserError(f"the inference activity of a skip must be 0 (select) or 1 (add), got {inference_activity}")
+    if skip_units < 0:
+        raise UserError(f"a skip layer must have at least 0 units, got {skip_units}")
     if not 0 < learning_rate < math.inf:
         raise UserError(f"the learning rate must be positive and finite, got {learning_rate}")
     if not 0 < learning_rate_decay <= 1:
         raise UserError(f"the learning rate's decay must be in (0, 1], got {learning_rate_decay}")
-    scale = [1.0 - effective.get(edge.source, 0.0) if survival_scaling else 1.0 for edge in edges]
+    scale = [_survival(graph, effective, edge) if survival_scaling else 1.0 for edge in edges]
     return Cell(
-        failout_rate=np.array([effective[node] for node in graph.fallible], np.float32),
+        failout_rate=np.array(list(effective.values()), np.float32),
         weight_low=low * present,
         weight_high=high * present,
+        weight_learned=_scalar(isinstance(weight, Learned)),
         present=present,
         training_activity=_scalar(training_activity if present_skips else 0.0),
         inference_activity=_scalar(inference_activity if present_skips else 0.0),
         inference_scale=np.array(scale, np.float32),
+        skip_units=_scalar(skip_units if present_skips else 0),
         learning_rate=_scalar(learning_rate),
         learning_rate_decay=_scalar(learning_rate_decay),
+    )
+
+
+def _may_fail(graph: Graph, failing: Collection[str], skips: Collection[Hyperconnection]) -> bool:
+    """Whether training has anything to learn from this failure.
+
+    A node between the source and the cloud has to be bypassed by a skip; of what can't be bypassed (several sources,
+    links, groups) it is enough that a path remains.
+    """
+    (first, *more) = failing
+    if more or first in graph.links or first in graph.sources:
+        return graph.has_path(failing, skips)
+    return first in graph.bypassed_by(skips)
+
+
+def _survival(graph: Graph, failout_rate: Mapping[str, float], edge: Hyperconnection) -> float:
+    """The probability that a hyperconnection's source, and its link, survive a training step."""
+    return math.prod(
+        1.0 - failout_rate[cause]
+        for cause, failing in graph.causes.items()
+        if edge.source in failing or edge.name in failing
     )
 
 
@@ -222,12 +275,13 @@ def describe(graph: Graph, cell: Cell) -> dict[str, str]:
     edges = graph.hyperconnections
     present = [edge for edge, there in zip(edges, cell.present) if there]
     weight = {
-        edge.name: f"{low:g}" if low == high else f"U({low:g},{high:g})"
+        edge.name: ("learned from " if cell.weight_learned else "")
+        + (f"{low:g}" if low == high else f"U({low:g},{high:g})")
         for edge, low, high in zip(edges, cell.weight_low, cell.weight_high)
         if edge in present
     }
     return {
-        "failout_rate": _by_name({node: f"{rate:g}" for node, rate in zip(graph.fallible, cell.failout_rate)}),
+        "failout_rate": _by_name({node: f"{rate:g}" for node, rate in zip(graph.causes, cell.failout_rate)}),
         "hyperconnection_weight": _by_name(weight),
         "skips": "+".join(graph.skip_label(edge) for edge in present if edge.is_skip) or "none",
         "training_activity": f"{cell.training_activity:g}",
@@ -235,6 +289,7 @@ def describe(graph: Graph, cell: Cell) -> dict[str, str]:
         "inference_scale": _by_name(
             {edge.name: f"{scale:g}" for edge, scale in zip(edges, cell.inference_scale) if edge in present}
         ),
+        "skip_units": f"{cell.skip_units:g}",
         "learning_rate": f"{cell.learning_rate:g}",
         "learning_rate_decay": f"{cell.learning_rate_decay:g}",
     }
@@ -265,6 +320,8 @@ def _weight_bounds(graph: Graph, weight: Weight) -> tuple[np.ndarray, np.ndarray
             raise UserError(f"weights must name every hyperconnection once; unknown or missing: {', '.join(unknown)}")
         bounds = [Uniform(weight[name], weight[name]) for name in names]
     else:
+        if isinstance(weight, Learned):
+            weight = weight.initial
         bounds = [weight if isinstance(weight, Uniform) else Uniform(weight, weight)] * len(names)
     for name, (low, high) in zip(names, bounds):
         if not 0 <= low <= high < math.inf:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
+import math
 from collections.abc import Collection
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from resilinet_jax.errors import UserError
 from resilinet_jax.failout import failing_sets, failure_combinations, mask_probabilities
 from resilinet_jax.graph import Graph
 
@@ -33,7 +36,7 @@ class Combinations:
     """
 
     graph: Graph
-    survival: Float[np.ndarray, "combinations nodes"]
+    survival: Float[np.ndarray, "combinations fallible"]
     complete: bool
 
     @property
@@ -44,14 +47,25 @@ class Combinations:
         names = np.array(self.graph.fallible)
         return [tuple(names[mask == 0].tolist()) for mask in self.survival]
 
-    def probabilities(self, failure_probability: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, " combinations"]:
-        """Of each row; together less than 1 by what was left out."""
-        probability = mask_probabilities(self.survival, failure_probability)
-        if not self.complete:
-            probability[-1] = 1 - information_probability(self.graph, failure_probability)
-        return probability
+    def probabilities(self, failure_probability: Float[np.ndarray, " causes"]) -> Float[np.ndarray, " combinations"]:
+        """Of each row; together less than 1 by what was left out.
 
-    def left_out(self, failure_probability: Float[np.ndarray, " nodes"]) -> float:
+        Args:
+          failure_probability: of each of `Graph.causes`, which are independent.
+        """
+        alone, of_groups = np.split(np.asarray(failure_probability, np.float64), [len(self.graph.fallible)])
+        total = np.zeros(len(self.survival))
+        # Given which groups fail, all else is independent: what is in none of them fails by itself, or not.
+        for failing in itertools.product((False, True), repeat=len(of_groups)):
+            members = {name for (_, names), fails in zip(self.graph.groups, failing) if fails for name in names}
+            given = np.where([name in members for name in self.graph.fallible], 1.0, alone)
+            weight = np.where(failing, of_groups, 1 - of_groups).prod()
+            total += weight * mask_probabilities(self.survival, given)
+        if not self.complete:
+            total[-1] = 1 - information_probability(self.graph, alone)
+        return total
+
+    def left_out(self, failure_probability: Float[np.ndarray, " causes"]) -> float:
         """Probability of the combinations that are not there."""
         return 0.0 if self.complete else max(0.0, 1 - float(self.probabilities(failure_probability).sum()))
 
@@ -62,7 +76,7 @@ def all_combinations(graph: Graph) -> Combinations:
 
 
 def choose_combinations(
-    graph: Graph, failure_probabilities: Collection[Float[np.ndarray, " nodes"]], tolerance: float
+    graph: Graph, failure_probabilities: Collection[Float[np.ndarray, " causes"]], tolerance: float
 ) -> Combinations:
     """All combinations of up to `MOST_NODES` nodes; else those that matter under any of the failure settings.
 
@@ -73,6 +87,11 @@ def choose_combinations(
     """
     if len(graph.fallible) <= MOST_NODES:
         return all_combinations(graph)
+    if graph.groups:
+        raise UserError(
+            f"groups can fail together where at most {MOST_NODES} nodes and links may fail, got {len(graph.fallible)}; "
+            "leave out groups or links"
+        )
     likely = [likely_combinations(graph, failure, tolerance) for failure in failure_probabilities]
     rows = dict.fromkeys(mask.tobytes() for masks in likely for mask in masks)  # each once, in order
     survival = np.frombuffer(b"".join(rows), np.float32).reshape(-1, len(graph.fallible))
@@ -83,28 +102,35 @@ def choose_combinations(
 def informed(graph: Graph, survival: Float[np.ndarray, "combinations nodes"]) -> Bool[np.ndarray, " combinations"]:
     """Whether anything from the source still reaches the cloud under each mask, with every skip present."""
     alive = dict(zip(graph.fallible, np.asarray(survival).T > 0))
-    sends = {graph.source: np.ones(len(survival), bool)}
-    for node in graph.order[1:]:
-        sends[node] = alive.get(node, True) & np.any([sends[edge.source] for _, edge in graph.incoming(node)], 0)
+    always = np.ones(len(survival), bool)
+    sends = {source: alive.get(source, always) for source in graph.sources}
+    for node in graph.order[len(graph.sources) :]:
+        brought = [sends[edge.source] & alive.get(edge.name, always) for _, edge in graph.incoming(node)]
+        sends[node] = alive.get(node, always) & np.any(brought, 0)
     return sends[graph.cloud]
 
 
-def information_probability(graph: Graph, failure_probability: Float[np.ndarray, " nodes"]) -> float:
-    """Probability that anything from the source reaches the cloud, with every skip present; exact.
+def information_probability(graph: Graph, failure_probability: Float[np.ndarray, " fallible"]) -> float:
+    """Probability that anything from a source reaches the cloud, with every skip present; exact.
 
     Goes through the nodes in order and keeps the distribution of who sends among those that a later node hears,
     which takes 2^(width of the graph) steps a node instead of 2^nodes.
+
+    Args:
+      graph: of any size.
+      failure_probability: of all that may fail, independently of each other.
     """
     failure = dict(zip(graph.fallible, failure_probability))
     order = graph.order
     last_heard = {edge.source: order.index(edge.target) for edge in graph.hyperconnections}
-    distribution = {frozenset([graph.source]): 1.0}
-    for number, node in enumerate(order[1:], 1):
-        heard = {edge.source for _, edge in graph.incoming(node)}
+    distribution = {frozenset[str](): 1.0}
+    for number, node in enumerate(order):
         after: dict[frozenset[str], float] = collections.defaultdict(float)
         for senders, probability in distribution.items():
             kept = frozenset(sender for sender in senders if last_heard[sender] > number)
-            silent = failure.get(node, 0.0) if heard & senders else 1.0
+            links = [failure.get(edge.name, 0.0) for _, edge in graph.incoming(node) if edge.source in senders]
+            unheard = 0.0 if node in graph.sources else math.prod(links)
+            silent = 1 - (1 - unheard) * (1 - failure.get(node, 0.0))
             after[kept | {node}] += probability * (1 - silent)
             after[kept] += probability * silent
         distribution = after
@@ -112,13 +138,13 @@ def information_probability(graph: Graph, failure_probability: Float[np.ndarray,
 
 
 def likely_combinations(
-    graph: Graph, failure_probability: Float[np.ndarray, " nodes"], tolerance: float
+    graph: Graph, failure_probability: Float[np.ndarray, " fallible"], tolerance: float
 ) -> Float[np.ndarray, "combinations nodes"]:
     """The most probable masks under which anything reaches the cloud, until those left out weigh `tolerance`.
 
     Args:
       graph: of any size.
-      failure_probability: of each node that may fail, independently of the others.
+      failure_probability: of all that may fail, independently of each other.
       tolerance: the probability that may be left out; more is if `MOST_COMBINATIONS` don't get there.
     """
     failure = np.asarray(failure_probability, np.float64)

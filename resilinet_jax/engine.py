@@ -19,7 +19,7 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.feed import Feed
 from resilinet_jax.network import Network
 from resilinet_jax.program import Models, Program, TrainingSettings
-from resilinet_jax.progress import Progress
+from resilinet_jax.progress import Progress, Run
 from resilinet_jax.store import Measured, Name, Store
 from resilinet_jax.training import run_keys
 
@@ -28,11 +28,13 @@ class Training(NamedTuple):
     """A cell to train once, and all that is read off it.
 
     Attributes:
+      name: of the first cell that is read off it.
       cell: its training numbers.
       selections: inference activities for each of which the best epoch is kept.
       variants: cells that differ from `cell` at inference only, each with the index of its selection.
     """
 
+    name: str
     cell: Cell
     selections: list[float]
     variants: list[tuple[int, Cell]]
@@ -41,8 +43,11 @@ class Training(NamedTuple):
 def plan_trainings(cells: Mapping[str, Cell]) -> list[Training]:
     """Groups cells by what training does for them, so that no training is done twice."""
     trainings: dict[str, Training] = {}
-    for cell in {cell.key(): cell for cell in cells.values()}.values():
-        training = trainings.setdefault(cell.training_key(), Training(cell, [], []))
+    distinct: dict[str, tuple[str, Cell]] = {}
+    for name, cell in cells.items():
+        distinct.setdefault(cell.key(), (name, cell))
+    for name, cell in distinct.values():
+        training = trainings.setdefault(cell.training_key(), Training(name, cell, [], []))
         activity = float(cell.inference_activity)
         if activity not in training.selections:
             training.selections.append(activity)
@@ -106,7 +111,8 @@ def run_cells(
     own = [missing[number] for number in hosts.own_share(len(missing))]
     if own:
         _train(network, feed, own, settings, progress, combinations, store, checkpoints)
-    _exchange(store, models, (len(combinations.survival), settings.epochs, settings.epochs))
+    widths = (len(combinations.survival), settings.epochs, settings.epochs, len(network.graph.hyperconnections))
+    _exchange(store, models, widths)
     return {
         name: Measured(*map(np.stack, zip(*(store[cell.key(), run] for run in range(settings.runs)))))
         for name, cell in cells.items()
@@ -136,6 +142,7 @@ def _train(
             members = waiting.popleft()
             if checkpoints is not None:
                 checkpoints.open([_label(model) for model in members])
+            progress.members([_shown(model) for model in members])
             try:
                 batch = assemble(members, selections, variants, settings.seed)
                 measured = program.run(batch, progress, checkpoints)
@@ -167,6 +174,11 @@ def _interrupted_first(models: Sequence[Model], checkpoints: Checkpoints | None)
     if not interrupted or not wanted.keys() >= set(interrupted):
         return [models]
     return [[wanted.pop(label) for label in interrupted], list(wanted.values())]
+
+
+def _shown(model: Model) -> Run:
+    selections = ["add" if activity else "select" for activity in model.training.selections]
+    return Run(f"{model.training.name}/run_{model.run}", selections)
 
 
 def _label(model: Model) -> str:

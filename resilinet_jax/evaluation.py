@@ -88,11 +88,14 @@ def apply_plan(
       Logits [answers, batch, classes], and whether anything arrived.
     """
     graph = network.graph
-    source, _ = network.source_sends(variables, x)
-    sent = {graph.source: jax.tree.map(lambda leaf: leaf[None], source)}
+    always = jnp.ones(())
+    sources = {source: network.source_sends(variables, source, x, always)[0] for source in graph.sources}
+    sent = jax.tree.map(lambda leaf: leaf[None], sources)
     for node, rows in plan.incoming.items():
         brought = [
-            sent[edge.source]._replace(value=_adapt_each(network, variables, edge, sent[edge.source].value, stack))
+            sent[edge.source]._replace(
+                value=_adapt_each(network, variables, edge, sent[edge.source].value, wiring, stack)
+            )
             for _, edge in graph.incoming(node)
         ]
 
@@ -101,18 +104,18 @@ def apply_plan(
                 Sent(each.value[number], jnp.where(number == NOTHING, 0, each.sends[number]))
                 for number, each in zip(row, brought)
             ]
-            return network.node_sends(variables, node, incoming, jnp.ones(()), wiring)[0]
+            return network.node_sends(variables, node, incoming, always, wiring)[0]
 
         sent[node] = jax.lax.map(application, jnp.asarray(rows), batch_size=stack)
     return sent[graph.cloud]
 
 
 def _adapt_each(
-    network: Network, variables: Variables, edge: Hyperconnection, values: Array, stack: int | None
+    network: Network, variables: Variables, edge: Hyperconnection, values: Array, wiring: Wiring, stack: int | None
 ) -> Array:
     if edge.name not in network.adapters:
         return values
-    return jax.lax.map(lambda value: network.adapt(variables, edge, value), values, batch_size=stack)
+    return jax.lax.map(lambda value: network.adapt(variables, edge, value, wiring), values, batch_size=stack)
 
 
 def _batch_size(network: Network, variables: Variables, wiring: Wiring, plan: Plan, examples: Examples) -> int:
@@ -120,7 +123,7 @@ def _batch_size(network: Network, variables: Variables, wiring: Wiring, plan: Pl
     one = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
     sent, _ = jax.eval_shape(network.outputs, variables, one, jnp.ones(len(network.graph.fallible)), wiring)
     size = {node: math.prod(each.value.shape) * each.value.dtype.itemsize for node, each in sent.items()}
-    applications = {network.graph.source: 1} | {node: len(rows) for node, rows in plan.incoming.items()}
+    applications = dict.fromkeys(network.graph.sources, 1) | {node: len(rows) for node, rows in plan.incoming.items()}
     order = network.graph.order
     last_reader = {edge.source: order.index(edge.target) for edge in network.graph.hyperconnections}
     peak = max(
@@ -172,17 +175,17 @@ def average_accuracy(
 def average_accuracy_bounds(
     accuracy: Float[np.ndarray, "*cells combinations"],
     combinations: Combinations,
-    failure_probability: Float[np.ndarray, " nodes"],
+    failure_probability: Float[np.ndarray, " causes"],
 ) -> tuple[Float[np.ndarray, "*cells"], Float[np.ndarray, "*cells"]]:
     """Between which two numbers the average accuracy lies, whatever the accuracy under combinations left out.
 
     Args:
       accuracy: fraction correct in [0, 1], last axis in the order of `combinations`.
       combinations: those that were evaluated.
-      failure_probability: in [0, 1], in the graph's node order.
+      failure_probability: of each of `Graph.causes`, in [0, 1].
     """
     low = _expectation(accuracy, combinations.probabilities(failure_probability))
-    return low, low + combinations.left_out(failure_probability)
+    return low, np.asarray(low + combinations.left_out(failure_probability))
 
 
 def _expectation(

@@ -9,7 +9,7 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -37,6 +37,9 @@ from resilinet_jax.store import (
     write_identity,
 )
 
+if TYPE_CHECKING:
+    from resilinet_jax.tensorboard import LiveCurves
+
 
 def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console: Console) -> str | None:
     """Runs the sweeps of `settings` (already checked), prints their tables and writes their folders.
@@ -57,7 +60,8 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
     scenario = load_scenario(settings.scenario)
     preset = settings.preset_of(scenario)
     if not settings.overwrite:
-        check_identity(settings.runs_folder, _identity(settings, preset))
+        for options in _by_network(sweeps):
+            check_identity(_apart(settings.runs_folder, options), _identity(settings, _with(preset, options)))
     data = scenario.load(settings, preset)
     examples = data.feed.sizes["train"]
     if preset.batch_size > examples:
@@ -74,10 +78,8 @@ def _run(
     sweeps: Mapping[str, ModuleType],
     console: Console,
 ) -> str | None:
-    network = scenario.build_network(data.classes, **preset.network)
-    combinations = _combinations(network.graph, scenario.failure_settings, settings.tolerance)
-    by_sweep = _cells(network.graph, scenario.failure_settings, preset, sweeps)
-    cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
+    graph = scenario.build_network(data.classes, **preset.network).graph
+    combinations = _combinations(graph, scenario.failure_settings, settings.tolerance)
     notes = [
         f"Data set: {data.told}.",
         *_shrunk(settings, preset, scenario.presets["paper"], data),
@@ -85,10 +87,60 @@ def _run(
     ]
     for note in notes:
         console.print(note, soft_wrap=True)
+    if settings.overwrite and hosts.is_first():
+        discard(settings.tensorboard_folder)
+    diverged = [
+        _run_on_network(settings, scenario, preset, options, data, own, combinations, notes, console)
+        for options, own in _by_network(sweeps).items()
+    ]
+    return "; ".join(filter(None, diverged)) or None
 
-    progress = Progress(quiet=not hosts.is_first())
-    store = _open_store(settings, preset, data, combinations, progress)
-    checkpoints = Checkpoints(settings.checkpoints_folder / f"process_{hosts.number()}", progress.note)
+
+Options = tuple[
+    tuple[str, Any], ...
+]  # what a sweep's network has beside the scenario's own, as `build_network` takes it
+
+
+def _by_network(sweeps: Mapping[str, ModuleType]) -> dict[Options, dict[str, ModuleType]]:
+    """The sweeps that share a network; most take the scenario's own."""
+    groups: dict[Options, dict[str, ModuleType]] = {}
+    for name, sweep in sweeps.items():
+        groups.setdefault(tuple(getattr(sweep, "NETWORK", {}).items()), {})[name] = sweep
+    return groups
+
+
+def _with(preset: Preset, options: Options) -> Preset:
+    return dataclasses.replace(preset, network={**preset.network, **dict(options)})
+
+
+def _apart(folder: pathlib.Path, options: Options) -> pathlib.Path:
+    """Runs of another network are kept in a folder of their own."""
+    return folder.with_name("_".join([folder.name, *(name for name, _ in options)]))
+
+
+def _run_on_network(
+    settings: Settings,
+    scenario: Scenario,
+    preset: Preset,
+    options: Options,
+    data: Data,
+    sweeps: Mapping[str, ModuleType],
+    combinations: Combinations,
+    notes: Sequence[str],
+    console: Console,
+) -> str | None:
+    preset = _with(preset, options)
+    network = scenario.build_network(data.classes, **preset.network)
+    by_sweep = _cells(network.graph, scenario.failure_settings, preset, sweeps)
+    cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
+    progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(settings))
+    runs, under_way = (_apart(folder, options) for folder in (settings.runs_folder, settings.checkpoints_folder))
+    if settings.overwrite and hosts.is_first():
+        discard(runs)
+        discard(under_way)
+    hosts.wait_for_all()
+    store = _open_store(runs, _identity(settings, preset), data, combinations, progress)
+    checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note)
     wanted = plan_models(cells, preset.runs)
     finished = len(wanted) - len(unfinished(wanted, store))
     already = f", {finished} of them finished already" if finished else ""
@@ -104,30 +156,37 @@ def _run(
     measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints)
     if hosts.is_first():
         known = _known(settings, scenario, preset, data, notes)
-        for name, target in settings.result_folders(list(sweeps)).items():
+        for name in sweeps:
+            target = settings.scenario_folder / name
             own = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
             accuracy = {cell: each.accuracy for cell, each in own.items()}
             history = {cell: History(each.loss, each.validation_accuracy) for cell, each in own.items()}
-            results = Results(combinations, scenario.failure_settings, by_sweep[name], accuracy, history)
+            weight = {cell: each.weight for cell, each in own.items()}
+            results = Results(combinations, scenario.failure_settings, by_sweep[name], accuracy, history, weight)
             publish(sweeps[name], target, results, known | {"sweep": name}, console)
     return _diverged(cells, measured, len(wanted))
 
 
+def _live_curves(settings: Settings) -> LiveCurves | None:
+    if not settings.tensorboard:
+        return None
+    from resilinet_jax.tensorboard import LiveCurves  # imports a good deal
+
+    return LiveCurves(settings.tensorboard_folder)
+
+
 def _open_store(
-    settings: Settings, preset: Preset, data: Data, combinations: Combinations, progress: Progress
+    folder: pathlib.Path, known: Mapping[str, Any], data: Data, combinations: Combinations, progress: Progress
 ) -> Store:
-    """The finished runs of the results folder, if they rest on the same as those to come."""
-    if settings.overwrite and hosts.is_first():
-        discard(settings.runs_folder)
-        discard(settings.checkpoints_folder)
-    hosts.wait_for_all()
-    identity = _identity(settings, preset) | {
+    """The finished runs in a folder, if they rest on the same as those to come."""
+    identity = {
+        **known,
         "data set": f"{data.name} {data.fingerprint[:12]}",
         "failure combinations": hashlib.sha256(combinations.survival.tobytes()).hexdigest()[:12],
     }
-    check_identity(settings.runs_folder, identity)
-    write_identity(settings.runs_folder, identity)
-    return Store(settings.runs_folder, progress.note)
+    check_identity(folder, identity)
+    write_identity(folder, identity)
+    return Store(folder, progress.note)
 
 
 def _known(settings: Settings, scenario: Scenario, preset: Preset, data: Data, notes: Sequence[str]) -> dict[str, Any]:

@@ -1,35 +1,46 @@
 """Survival masks: sampled for failout in training, enumerated with their probabilities for evaluation.
 
-A mask has one entry per fallible node in data-flow order: 1 = alive, 0 = failed.
+A mask has one entry for each of `Graph.fallible`, nodes and then links: 1 = alive, 0 = failed.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Num
 
 from resilinet_jax.errors import UserError
+from resilinet_jax.graph import Graph
 
 
 def sample_survival(
-    key: Key[Array, ""], failout_rate: Float[Array, " nodes"], steps: int
-) -> Float[Array, "steps nodes"]:
-    """One survival mask per training step: b_v ~ Bernoulli(1 - f_v), independently.
+    key: Key[Array, ""], failout_rate: Float[Array, " causes"], steps: int, graph: Graph
+) -> Float[Array, "steps fallible"]:
+    """One survival mask per training step: each cause occurs with probability f, independently of the others.
 
-    The uniform draws depend on the key alone, so that runs which differ only in their rates fail nested sets of
-    nodes: whatever fails at 5 % fails at 10 % too.
+    Without groups a node is its own only cause, so its survival is b_v ~ Bernoulli(1 - f_v). The uniform draws depend
+    on the key alone, so that runs which differ only in their rates fail nested sets of nodes: whatever fails at 5 %
+    fails at 10 % too.
 
     Args:
       key: of the run and epoch.
-      failout_rate: probability of failing each node in a step, in [0, 1].
+      failout_rate: probability in a step of each of `Graph.causes`, in [0, 1].
       steps: number of masks.
+      graph: whose nodes and links fail.
 
     Source: Yousefpour et al. 2020, section 2.3.
     """
     draws = jax.random.uniform(key, (steps, failout_rate.shape[0]))
-    return (draws >= failout_rate[None, :]).astype(failout_rate.dtype)
+    spared = draws >= failout_rate[None, :]
+    causes = list(graph.causes.values())
+    survival = [
+        functools.reduce(jnp.logical_and, [spared[:, c] for c, failing in enumerate(causes) if name in failing])
+        for name in graph.fallible
+    ]
+    return jnp.stack(survival, 1).astype(failout_rate.dtype) if survival else jnp.zeros((steps, 0))
 
 
 def failing_sets(nodes: Sequence[str]) -> list[tuple[str, ...]]:
@@ -75,7 +86,7 @@ def mask_probabilities(
 
 
 def with_failout_at_inference(
-    failure_probability: Float[np.ndarray, " nodes"], failout_rate: Float[np.ndarray, " nodes"]
-) -> Float[np.ndarray, " nodes"]:
+    failure_probability: Float[np.ndarray, " causes"], failout_rate: Float[np.ndarray, " causes"]
+) -> Float[np.ndarray, " causes"]:
     """Failure probability if failout is left on while testing: p' = 1 - (1 - p)(1 - f)."""
     return 1 - (1 - failure_probability) * (1 - failout_rate)

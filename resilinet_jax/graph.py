@@ -1,7 +1,8 @@
-"""The graph of physical nodes and hyperconnections. No arrays, no JAX.
+"""The graph of physical nodes and hyperconnections, and what of it may fail. No arrays, no JAX.
 
-This is where *the* node order is defined: data-flow order, source first, cloud last. Every per-node
-array of the project is built from names through `Graph.node_values`, so no other file needs to know it.
+This is where *the* order is defined: nodes in data-flow order, sources first, cloud last; after the nodes that may
+fail come the links that may. Every array over them is built from names through `Graph.node_values`, so no other file
+needs to know it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import difflib
 import graphlib
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from resilinet_jax.errors import UserError
@@ -45,17 +47,18 @@ class Graph:
     """A validated graph; make one with `build_graph`.
 
     Attributes:
-      order: all nodes in data-flow (topological) order: the source first, the cloud last.
+      order: all nodes in data-flow (topological) order: the sources first, the cloud last.
       hyperconnections: simple and skip ones, ordered by target, then by source, the simple ones first.
+      sources: the devices that hold the raw input. One alone never fails; of several, each may.
+      links: names of the hyperconnections that may fail by themselves, in their order.
+      groups: what may fail together, by name: nodes and links, as those of a site that loses its power.
     """
 
     order: tuple[str, ...]
     hyperconnections: tuple[Hyperconnection, ...]
-
-    @property
-    def source(self) -> str:
-        """The device that holds the raw input; it never fails."""
-        return self.order[0]
+    sources: tuple[str, ...]
+    links: tuple[str, ...] = ()
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def cloud(self) -> str:
@@ -64,8 +67,16 @@ class Graph:
 
     @property
     def fallible(self) -> tuple[str, ...]:
-        """The nodes that may fail, in data-flow order: all but the source and the cloud."""
-        return self.order[1:-1]
+        """What may fail: the nodes, in data-flow order, but for the cloud and an only source; then the links."""
+        return (*self.order[len(self.sources) == 1 : -1], *self.links)
+
+    @property
+    def causes(self) -> dict[str, tuple[str, ...]]:
+        """What makes something fail, independently of each other: each of `fallible` by itself, then the groups.
+
+        By name, what fails. Failure probabilities and failout rates are those of causes.
+        """
+        return {name: (name,) for name in self.fallible} | dict(self.groups)
 
     @property
     def skips(self) -> tuple[Hyperconnection, ...]:
@@ -99,35 +110,46 @@ class Graph:
         """Nodes that at least one of `skips` bypasses."""
         return frozenset(node for skip in skips for node in skip.bypassed)
 
+    def marginals(self, values: Mapping[str, float]) -> dict[str, float]:
+        """How often each of `fallible` fails, by itself or with a group, for probabilities by the name of causes."""
+        failure = dict(zip(self.causes, self.node_values(values)))
+        return {
+            name: 1 - math.prod(1 - failure[cause] for cause, failing in self.causes.items() if name in failing)
+            for name in self.fallible
+        }
+
     def node_values(self, values: Mapping[str, float], what: str = "value") -> tuple[float, ...]:
-        """Probabilities by node name as a tuple in the order of `fallible`; nodes not named get 0.
+        """Probabilities by name as a tuple in the order of `causes`; those not named get 0.
 
         Raises:
-          UserError: for an unknown node, the source or the cloud, or a value outside [0, 1].
+          UserError: for an unknown name, an only source or the cloud, or a value outside [0, 1].
         """
-        for node, value in values.items():
-            if node not in self.order:
-                raise UserError(f"{what}: unknown node {node!r}{_suggest(node, self.fallible)}")
-            if node not in self.fallible:
-                role = "source" if node == self.source else "cloud"
-                raise UserError(
-                    f"{what}: {node!r} is the {role}, which never fails; name only {', '.join(self.fallible)}"
-                )
+        causes = self.causes
+        for name, value in values.items():
+            if name not in causes and name in self.order:
+                role = "cloud" if name == self.cloud else "source"
+                raise UserError(f"{what}: {name!r} is the {role}, which never fails; name only {', '.join(causes)}")
+            if name not in causes:
+                raise UserError(f"{what}: unknown node {name!r}{_suggest(name, causes)}")
             if not (isinstance(value, int | float) and 0 <= value <= 1):
-                raise UserError(f"{what} of {node!r} must be in [0, 1], got {value!r}")
-        return tuple(float(values.get(node, 0.0)) for node in self.fallible)
+                raise UserError(f"{what} of {name!r} must be in [0, 1], got {value!r}")
+        return tuple(float(values.get(name, 0.0)) for name in causes)
 
     def has_path(self, failed: Collection[str], skips: Collection[Hyperconnection] | None = None) -> bool:
-        """Whether anything from the source still reaches the cloud.
+        """Whether anything from a source still reaches the cloud.
 
         Args:
-          failed: the nodes that are dead.
+          failed: the nodes and links that are dead.
           skips: the skips that are present; None for all.
         """
         present = frozenset(self.skips) if skips is None else skips
-        reached = {self.source}
-        for node in self.order[1:]:
-            edges = (edge for _, edge in self.incoming(node) if not edge.is_skip or edge in present)
+        reached = {source for source in self.sources if source not in failed}
+        for node in self.order[len(self.sources) :]:
+            edges = (
+                edge
+                for _, edge in self.incoming(node)
+                if edge.name not in failed and (not edge.is_skip or edge in present)
+            )
             if node not in failed and any(edge.source in reached for edge in edges):
                 reached.add(node)
         return self.cloud in reached
@@ -137,32 +159,46 @@ def build_graph(
     nodes: Sequence[str],
     simple: Sequence[tuple[str, str]],
     skips: Sequence[tuple[str, str] | Hyperconnection] = (),
+    *,
+    sources: int = 1,
+    links: Collection[str] = (),
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Graph:
-    """Builds and checks a graph: any directed acyclic one with one source and one cloud.
+    """Builds and checks a graph: any directed acyclic one with one cloud.
 
     Args:
-      nodes: every node's name; the source first and the cloud last, the others in any order.
+      nodes: every node's name; the sources first and the cloud last, the others in any order.
       simple: (source, target) of each simple hyperconnection.
       skips: (source, target) of each skip where one simple path joins the two, which it then bypasses; a
         `Hyperconnection` that names the bypassed nodes where the graph leaves a choice.
+      sources: how many of the nodes are sources.
+      links: names of hyperconnections that may fail by themselves, as `n1->n2`.
+      groups: names of nodes and links that may fail together, by a name for them all.
 
     Raises:
       UserError: for a cycle, an unknown or duplicate node, a hyperconnection given twice, a skip that bypasses
         nothing or not a path, a node that nothing reaches or that can't reach the cloud, a source that receives
-        or a cloud that sends.
+        or a cloud that sends, an unknown link, a group of what can't fail.
     """
-    _check_nodes(nodes)
+    _check_nodes(nodes, sources)
     edges = [Hyperconnection(source, target) for source, target in simple]
-    _check_ends(nodes, edges)
-    order = _data_flow_order(nodes, edges)
-    edges += [_resolve_skip(skip, nodes, edges[: len(simple)]) for skip in skips]
+    _check_ends(nodes, edges, nodes[:sources])
+    order = _data_flow_order(nodes, edges, sources)
+    edges += [_resolve_skip(skip, nodes, edges[: len(simple)], nodes[:sources]) for skip in skips]
     names = [edge.name for edge in edges]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"hyperconnection {name} is given twice; keep one")
-    _check_reachable(order, edges)
+    _check_reachable(order, edges, order[:sources])
     edges.sort(key=lambda edge: (order.index(edge.target), edge.is_skip, order.index(edge.source)))
-    return Graph(order, tuple(edges))
+    for link in links:
+        if link not in names:
+            raise UserError(f"link {link!r} is no hyperconnection{_suggest(link, names)}")
+    failing = tuple(edge.name for edge in edges if edge.name in links)
+    graph = Graph(order, tuple(edges), order[:sources], failing)
+    for group, members in (groups or {}).items():
+        _check_group(graph, group, members)
+    return dataclasses.replace(graph, groups=tuple((name, tuple(members)) for name, members in (groups or {}).items()))
 
 
 def build_chain(nodes: Sequence[str]) -> Graph:
@@ -176,7 +212,19 @@ def _suggest(name: str, known: Collection[str]) -> str:
     return f"{hint} (known: {', '.join(known) or 'none'})"
 
 
-def _check_nodes(nodes: Sequence[str]) -> None:
+def _check_group(graph: Graph, group: str, members: Sequence[str]) -> None:
+    if group in graph.order or group in graph.fallible:
+        raise UserError(f"group {group!r} has the name of a node or link; choose another")
+    if not members:
+        raise UserError(f"group {group!r} is empty; name the nodes and links that fail together")
+    for member in members:
+        if member not in graph.fallible:
+            raise UserError(f"group {group!r}: {member!r} can't fail{_suggest(member, graph.fallible)}")
+
+
+def _check_nodes(nodes: Sequence[str], sources: int) -> None:
+    if not 1 <= sources < max(2, len(nodes)):
+        raise UserError(f"a graph of {len(nodes)} nodes can't have {sources} sources; expected 1 to {len(nodes) - 1}")
     if len(nodes) < 2:
         raise UserError(f"a graph needs a source and a cloud, got nodes {list(nodes)}")
     for node in nodes:
@@ -184,16 +232,17 @@ def _check_nodes(nodes: Sequence[str]) -> None:
             raise UserError(f"node {node!r} is given twice; node names must be unique")
 
 
-def _check_ends(nodes: Sequence[str], edges: Sequence[Hyperconnection]) -> None:
+def _check_ends(nodes: Sequence[str], edges: Sequence[Hyperconnection], sources: Sequence[str]) -> None:
     for edge in edges:
         for node in (edge.source, edge.target):
             if node not in nodes:
                 raise UserError(f"hyperconnection {edge.name}: unknown node {node!r}{_suggest(node, nodes)}")
         if edge.source == edge.target:
             raise UserError(f"hyperconnection {edge.name} is a cycle; it must lead to another node")
-        if edge.target == nodes[0]:
+        if edge.target in sources:
             raise UserError(
-                f"hyperconnection {edge.name} leads to the source {nodes[0]!r}, which only sends; name the source first"
+                f"hyperconnection {edge.name} leads to the source {edge.target!r}, which only sends; "
+                "name the source first"
             )
         if edge.source == nodes[-1]:
             raise UserError(
@@ -201,7 +250,7 @@ def _check_ends(nodes: Sequence[str], edges: Sequence[Hyperconnection]) -> None:
             )
 
 
-def _data_flow_order(nodes: Sequence[str], edges: Sequence[Hyperconnection]) -> tuple[str, ...]:
+def _data_flow_order(nodes: Sequence[str], edges: Sequence[Hyperconnection], sources: int) -> tuple[str, ...]:
     sorter = graphlib.TopologicalSorter({node: [] for node in nodes})
     for edge in edges:
         sorter.add(edge.target, edge.source)
@@ -217,9 +266,9 @@ def _data_flow_order(nodes: Sequence[str], edges: Sequence[Hyperconnection]) -> 
         ready = sorted(sorter.get_ready(), key=nodes.index)
         order += ready
         sorter.done(*ready)
-    # The source receives nothing and the cloud sends nothing, so these places are theirs by right.
-    middle = [node for node in order if node not in (nodes[0], nodes[-1])]
-    return (nodes[0], *middle, nodes[-1])
+    # A source receives nothing and the cloud sends nothing, so these places are theirs by right.
+    ends = (*nodes[:sources], nodes[-1])
+    return (*ends[:-1], *(node for node in order if node not in ends), ends[-1])
 
 
 def _simple_paths(source: str, target: str, edges: Sequence[Hyperconnection]) -> Iterator[tuple[str, ...]]:
@@ -233,10 +282,13 @@ def _simple_paths(source: str, target: str, edges: Sequence[Hyperconnection]) ->
 
 
 def _resolve_skip(
-    skip: tuple[str, str] | Hyperconnection, nodes: Sequence[str], simple: Sequence[Hyperconnection]
+    skip: tuple[str, str] | Hyperconnection,
+    nodes: Sequence[str],
+    simple: Sequence[Hyperconnection],
+    sources: Sequence[str],
 ) -> Hyperconnection:
     edge = skip if isinstance(skip, Hyperconnection) else Hyperconnection(*skip)
-    _check_ends(nodes, [edge])
+    _check_ends(nodes, [edge], sources)
     if edge.bypassed:
         path = (edge.source, *edge.bypassed, edge.target)
         names = {other.name for other in simple}
@@ -256,9 +308,9 @@ def _resolve_skip(
     return dataclasses.replace(edge, bypassed=first)
 
 
-def _check_reachable(order: Sequence[str], edges: Sequence[Hyperconnection]) -> None:
+def _check_reachable(order: Sequence[str], edges: Sequence[Hyperconnection], sources: Sequence[str]) -> None:
     simple = [edge for edge in edges if not edge.is_skip]
-    reached, reaching = {order[0]}, {order[-1]}
+    reached, reaching = set(sources), {order[-1]}
     for node in order:
         if any(edge.target == node and edge.source in reached for edge in simple):
             reached.add(node)
@@ -269,6 +321,5 @@ def _check_reachable(order: Sequence[str], edges: Sequence[Hyperconnection]) -> 
         if node not in reaching:
             raise UserError(f"node {node!r} can't reach the cloud {order[-1]!r}; add a simple hyperconnection from it")
         if node not in reached:
-            raise UserError(
-                f"nothing from the source {order[0]!r} reaches node {node!r}; add a simple hyperconnection to it"
-            )
+            told = f"the source {sources[0]!r}" if len(sources) == 1 else f"the sources {', '.join(sources)}"
+            raise UserError(f"nothing from {told} reaches node {node!r}; add a simple hyperconnection to it")

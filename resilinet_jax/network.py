@@ -14,8 +14,11 @@ from jaxtyping import Array, Float, Int, Key, Num
 from resilinet_jax.cells import Numbers, Wiring
 from resilinet_jax.errors import UserError
 from resilinet_jax.graph import Graph, Hyperconnection
+from resilinet_jax.stages import SETTING, SKIP_UNITS
 
 STATISTICS = "batch_stats"  # Flax's name for what batch normalisation keeps
+# The parameter that training adds to the hyperconnections' weights, where they are learned; no node's name.
+ADDED_WEIGHT = "hyperconnection weights"
 
 
 class Statistics(NamedTuple):
@@ -91,8 +94,8 @@ class Network:
 
     Attributes:
       graph: how data flows.
-      stages: by node name; called with what the node receives and whether this is training. A node without one
-        passes on what it receives.
+      stages: by node name; called with what the node receives (a source: the input, of which it may take its own
+        part) and whether this is training. A node without one passes on what it receives.
       adapters: by hyperconnection name; called with what the source sends. A hyperconnection without one carries
         it as it is.
     """
@@ -119,7 +122,7 @@ class Network:
                 return inputs[0]
             own = jax.random.fold_in(key, len(variables.params))
             value, made = module.init_with_output(own, *inputs)
-            variables.params[name] = made["params"]
+            variables.params[name] = made.get("params", {})
             if STATISTICS in made:
                 arrivals = 2 ** len(list(self.graph.incoming(name)))
                 values = jax.tree.map(lambda leaf: jnp.stack([leaf] * arrivals), made[STATISTICS])
@@ -127,7 +130,7 @@ class Network:
             return value
 
         for node in self.graph.order:
-            if node == self.graph.source:
+            if node in self.graph.sources:
                 incoming = jnp.asarray(x)
             else:
                 values = {
@@ -139,27 +142,28 @@ class Network:
                     raise UserError(f"node {node!r} can't sum what it receives: {told}; add an adapter")
                 incoming = jnp.stack(list(values.values())).sum(0)
             output[node] = run(node, self.stages.get(node), incoming, False)
+        variables.params[ADDED_WEIGHT] = jnp.zeros(len(self.graph.hyperconnections))
         return variables
 
     def apply(
         self,
         variables: Variables,
         x: Num[Numbers, "batch *features"],
-        survival: Float[Array, " nodes"],
+        survival: Float[Array, " fallible"],
         wiring: Wiring,
         training_key: Key[Array, ""] | None = None,
     ) -> Output:
         """One forward pass under a survival mask.
 
-        A node sends if it is alive and receives something from a node that sends; the source always sends. A
-        skip stands in for u->t, the last simple hyperconnection of the path it bypasses: its gate is
-        max(activity, 1 - sends(u)). What does not send is exactly zero, biases included, and its running
-        statistics stay as they were.
+        A node sends if it is alive and receives something; a source that is alive always sends. A skip stands in
+        for u->t, the last simple hyperconnection of the path it bypasses: its gate is max(activity, 1 - brings(u->t)),
+        and u->t brings something if u sends and the link between them has not failed. What does not send is exactly
+        zero, biases included, and its running statistics stay as they were.
 
         Args:
           variables: from `init`.
           x: a batch of inputs.
-          survival: 1 = alive, 0 = failed, in the order of `graph.fallible`.
+          survival: 1 = alive, 0 = failed, of nodes and links in the order of `graph.fallible`.
           wiring: the cell's hyperconnections in this pass.
           training_key: in training, of the step, for dropout; None at inference.
 
@@ -172,39 +176,50 @@ class Network:
         self,
         variables: Variables,
         x: Num[Numbers, "batch *features"],
-        survival: Float[Array, " nodes"],
+        survival: Float[Array, " fallible"],
         wiring: Wiring,
         training_key: Key[Array, ""] | None = None,
     ) -> tuple[dict[str, Sent], dict[str, Statistics]]:
         """As `apply`, with what every node sends, and the statistics after it, by node."""
         graph = self.graph
         statistics = dict(variables.statistics)
-        alive = {graph.cloud: jnp.ones(())} | dict(zip(graph.fallible, survival))
-        sent = {}
-        sent[graph.source], own = self.source_sends(variables, x, training_key)
-        statistics |= own
-        for node in graph.order[1:]:
-            incoming = [
-                sent[edge.source]._replace(value=self.adapt(variables, edge, sent[edge.source].value))
-                for _, edge in graph.incoming(node)
-            ]
-            sent[node], own = self.node_sends(variables, node, incoming, alive[node], wiring, training_key)
+        always = jnp.ones(())
+        alive = dict(zip(graph.fallible, survival))
+        sent: dict[str, Sent] = {}
+        for node in graph.order:
+            lives = alive.get(node, always)
+            if node in graph.sources:
+                sent[node], own = self.source_sends(variables, node, x, lives, training_key)
+            else:
+                incoming = [
+                    Sent(
+                        self.adapt(variables, edge, sent[edge.source].value, wiring),
+                        sent[edge.source].sends * alive.get(edge.name, always),
+                    )
+                    for _, edge in graph.incoming(node)
+                ]
+                sent[node], own = self.node_sends(variables, node, incoming, lives, wiring, training_key)
             statistics |= own
         return sent, statistics
 
-    def adapt(self, variables: Variables, edge: Hyperconnection, value: Array) -> Array:
+    def adapt(self, variables: Variables, edge: Hyperconnection, value: Array, wiring: Wiring) -> Array:
         """What a hyperconnection makes of its sender's output."""
         if edge.name not in self.adapters:
             return value
-        return jnp.asarray(self.adapters[edge.name].apply({"params": variables.params[edge.name]}, value))
+        given = {"params": variables.params[edge.name], SETTING: {SKIP_UNITS: jnp.asarray(wiring.skip_units)}}
+        return jnp.asarray(self.adapters[edge.name].apply(given, value))
 
     def source_sends(
-        self, variables: Variables, x: Num[Numbers, "batch *features"], training_key: Key[Array, ""] | None = None
+        self,
+        variables: Variables,
+        source: str,
+        x: Num[Numbers, "batch *features"],
+        alive: Float[Array, ""],
+        training_key: Key[Array, ""] | None = None,
     ) -> tuple[Sent, dict[str, Statistics]]:
-        """The source's output for a batch, and its statistics after it."""
-        always = jnp.ones(())
-        value, statistics = self._compute(variables, self.graph.source, jnp.asarray(x), (), always, training_key)
-        return Sent(value, always), statistics
+        """A source's output for a batch, and its statistics after it; as `node_sends`."""
+        value, statistics = self._compute(variables, source, jnp.asarray(x), (), alive, training_key)
+        return Sent(value if source not in self.graph.fallible else _masked(alive, value), alive), statistics
 
     def node_sends(
         self,
@@ -222,6 +237,7 @@ class Network:
         """
         edges = list(self.graph.incoming(node))
         simple = {edge.source: k for k, (_, edge) in enumerate(edges) if not edge.is_skip}
+        weight = wiring.weight + wiring.learned * variables.params[ADDED_WEIGHT]
         carries, received = [], []
         for (i, edge), sent in zip(edges, incoming):
             carried = wiring.present[i] * sent.sends
@@ -229,7 +245,7 @@ class Network:
                 stands_for = incoming[simple[edge.bypassed[-1]]]
                 carried *= jnp.maximum(wiring.activity[i], 1 - stands_for.sends)
             carries.append(carried)
-            received.append(wiring.weight[i] * _masked(carried, sent.value))
+            received.append(weight[i] * _masked(carried, sent.value))
         sends = alive * jnp.stack(carries).max()
         value, statistics = self._compute(variables, node, sum(received[1:], received[0]), carries, sends, training_key)
         return Sent(_masked(sends, value), sends), statistics

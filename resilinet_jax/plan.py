@@ -25,7 +25,7 @@ class Plan:
     """Stage applications by node, numbered from 0 for each.
 
     Attributes:
-      incoming: by node, in data-flow order without the source, one row per application: for each hyperconnection of
+      incoming: by node, in data-flow order without the sources, one row per application: for each hyperconnection of
         `Graph.incoming`, the number of its sender's application whose output it brings, or `NOTHING`.
       cloud: the cloud's application for each failure combination, or `NOTHING` where no path is left.
     """
@@ -35,7 +35,7 @@ class Plan:
 
     @property
     def applications(self) -> int:
-        """Of all nodes but the source, whose only one serves all."""
+        """Of all nodes but the sources, of which one each serves all."""
         return sum(map(len, self.incoming.values()))
 
     @property
@@ -57,10 +57,12 @@ def plan_applications(graph: Graph, survival: Float[np.ndarray, "combinations no
     """
     alive = dict(zip(graph.fallible, np.asarray(survival).T > 0))
     # Of each node in each combination: the number of its application, or NOTHING.
-    state = {graph.source: np.zeros(len(survival), np.int64)}
+    state = {source: np.where(alive.get(source, np.ones(len(survival), bool)), 0, NOTHING) for source in graph.sources}
     incoming = {}
-    for node in graph.order[1:]:
-        received = np.stack([state[edge.source] for _, edge in graph.incoming(node)], 1)
+    for node in graph.order[len(graph.sources) :]:
+        received = np.stack(
+            [np.where(alive.get(edge.name, True), state[edge.source], NOTHING) for _, edge in graph.incoming(node)], 1
+        )
         computes = (received != NOTHING).any(1) & alive.get(node, True)
         state[node] = np.full(len(survival), NOTHING)
         if computes.any():

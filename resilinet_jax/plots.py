@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resilinet_jax.results import Results, finite, mean, sample_deviation
+from resilinet_jax.results import Column, Results, cell_of, finite, mean, sample_deviation
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")  # Okabe and Ito
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
@@ -84,11 +84,16 @@ def averages(results: Results, cells: Sequence[str], setting: str) -> list[np.nd
     return [results.average(cell, setting) for cell in cells]
 
 
-def setting_bars(results: Results, cells: Mapping[str, str], legend_columns: int = 3) -> Figure:
-    """Average accuracy in groups by failure setting, a bar for each cell (by legend entry): Fig. 4's manner."""
+def setting_bars(results: Results, columns: Mapping[str, Column], legend_columns: int = 3) -> Figure:
+    """Average accuracy in groups by failure setting, a bar for each column (by legend entry): Fig. 4's manner."""
     figure, (ax,) = new_figure()
     settings = list(results.failure_settings)
-    series = {label: [results.average(cell, setting) for setting in settings] for label, cell in cells.items()}
+
+    def values(column: Column, setting: str) -> np.ndarray:
+        cell = cell_of(column, setting)
+        return np.array([np.nan]) if cell is None else results.average(cell, setting)  # its place stays empty
+
+    series = {label: [values(column, setting) for setting in settings] for label, column in columns.items()}
     grouped_bars(ax, [setting.capitalize() for setting in settings], series, legend_columns)
     ax.set_ylabel("average accuracy (%)")
     return figure

@@ -19,7 +19,7 @@ from resilinet_jax.combinations import Combinations
 from resilinet_jax.datasets.splits import Examples
 from resilinet_jax.evaluation import Tally, accuracy_of, count_correct, empty_tally
 from resilinet_jax.feed import Feed
-from resilinet_jax.network import Network
+from resilinet_jax.network import ADDED_WEIGHT, Network
 from resilinet_jax.plan import plan_applications, without_failures
 from resilinet_jax.progress import Progress
 from resilinet_jax.store import Measured
@@ -240,12 +240,15 @@ class Program:
         count, variants = accuracy.shape[:2]
         chosen = np.asarray(models.variant_selection)[:count]
         best_epoch = np.take_along_axis(np.asarray(state.best_epoch)[:count], chosen, 1)
+        start = np.asarray(jax.vmap(draw_weight)(models.cell, models.keys.weight))[:count]
+        added = np.take_along_axis(np.asarray(state.best.params[ADDED_WEIGHT])[:count], chosen[..., None], 1)
         # A run whose loss was ever not a number is worth nothing, even if an earlier epoch was.
         sound = np.isfinite(curves.loss).all(-1)[:, None] & (best_epoch > 0)
         return Measured(
             accuracy=np.where(sound[..., None], accuracy, np.nan),
             loss=np.repeat(curves.loss[:, None], variants, 1),
             validation_accuracy=np.take_along_axis(curves.validation_accuracy, chosen[..., None], 1),
+            weight=start[:, None] + np.asarray(models.cell.weight_learned)[:count, None, None] * added,
         )
 
     def orders_keys(self, models: Models, mesh: Mesh) -> Key[Array, " orders"]:

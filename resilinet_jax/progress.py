@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
+if TYPE_CHECKING:
+    from resilinet_jax.tensorboard import LiveCurves
+
 LOG_EVERY = 10.0  # seconds between two lines of a log
+
+
+class Run(NamedTuple):
+    """A model as people are told of it.
+
+    Attributes:
+      name: `<cell>/run_0`.
+      selections: what its best epochs are selected for, e.g. `select`, each with a validation accuracy of its own.
+    """
+
+    name: str
+    selections: Sequence[str]
 
 
 class Progress:
@@ -19,8 +35,9 @@ class Progress:
     The time left is what the remaining epochs of all models take at the speed measured so far.
     """
 
-    def __init__(self, console: Console | None = None, quiet: bool = False):
-        """Prints to `console`, standard error by default; nothing if `quiet`."""
+    def __init__(self, console: Console | None = None, quiet: bool = False, curves: LiveCurves | None = None):
+        """Prints to `console`, standard error by default; nothing if `quiet`. Tells `curves` as well."""
+        self._curves = curves
         self._console = console or Console(stderr=True, highlight=False, markup=False)
         self._quiet = quiet
         self._status = self._console.status("") if self._console.is_terminal and not quiet else None
@@ -38,14 +55,23 @@ class Progress:
         """Training and evaluation are over."""
         if self._status:
             self._status.stop()
+        if self._curves:
+            self._curves.close()
 
     def note(self, text: str) -> None:
         """Says something that stays on the screen."""
         if not self._quiet:
             self._console.print(text, soft_wrap=True)
 
+    def members(self, runs: Sequence[Run]) -> None:
+        """A pass of these runs comes next."""
+        if self._curves:
+            self._curves.open(runs)
+
     def resumed(self, epochs: int, *, models: int) -> None:
         """A pass begins; so many epochs of its models were trained before."""
+        if self._curves:
+            self._curves.resumed(epochs)
         self._left_at_start = self._left
         self._left -= models * epochs
         if epochs:
@@ -80,6 +106,8 @@ class Progress:
         """An epoch of a pass with `models` models has ended; `loss` is that of all epochs so far."""
         self._advance(models * (1 - self._part))
         self._part = 0.0
+        if self._curves:
+            self._curves.epoch(number, loss[:, -1], validation_accuracy)
         failed = ~np.isfinite(loss).all(-1)
         told = [_loss(loss[~failed, -1])]
         if not failed.all():

@@ -10,7 +10,7 @@ from typing import Any
 from resilinet_jax.scenarios import load_scenario, scenario_names
 from resilinet_jax.settings import Settings
 
-_NO_MATTER = ("results_dir", "overwrite", "runs_per_pass")  # where things go and how fast they get there
+_NO_MATTER = ("results_dir", "overwrite", "runs_per_pass", "tensorboard")  # where things go and how fast they get there
 
 
 def command_line(known: Mapping[str, Any]) -> str:

@@ -112,6 +112,7 @@ def report_files(
     return {
         "accuracies.csv": results.accuracies_frame().to_csv(index=False, float_format="%.7f").encode(),
         "history.csv": results.history_frame().to_csv(index=False, float_format="%.7f").encode(),
+        "weights.csv": results.weights_frame().to_csv(index=False, float_format="%.7f").encode(),
         "averages.csv": results.averages_frame().to_csv(index=False, float_format="%.7f").encode(),
         SETTINGS: (json.dumps(settings, indent=2) + "\n").encode(),
         "report.md": report.encode(),

@@ -45,6 +45,7 @@ class Results:
       cells: by name.
       accuracy: by cell name, in the order of `combinations`; NaN for a run that diverged.
       history: by cell name; empty where it is not known.
+      weight: of each hyperconnection after training, by cell name; empty where it is not known.
     """
 
     combinations: Combinations
@@ -52,6 +53,7 @@ class Results:
     cells: Mapping[str, Cell]
     accuracy: Mapping[str, Float[np.ndarray, "runs combinations"]]
     history: Mapping[str, History] = dataclasses.field(default_factory=dict)
+    weight: Mapping[str, Float[np.ndarray, "runs hyperconnections"]] = dataclasses.field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -84,8 +86,8 @@ class Results:
         }
         return {name: runs for name, runs in lost.items() if runs}
 
-    def failure_probability(self, setting: str) -> Float[np.ndarray, " nodes"]:
-        """Of each fallible node under a failure setting."""
+    def failure_probability(self, setting: str) -> Float[np.ndarray, " causes"]:
+        """Of each of `Graph.causes` under a failure setting."""
         return np.array(self.graph.node_values(self.failure_settings[setting], f"failure setting {setting!r}"))
 
     def combination_probability(self, setting: str) -> Float[np.ndarray, " combinations"]:
@@ -111,7 +113,7 @@ class Results:
         known = self.combinations.left_out(failure) <= max(map(self.left_out, self.failure_settings))
         return self._average(cell, failure)[: None if known else 0]
 
-    def _average(self, cell: str, failure: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, " runs"]:
+    def _average(self, cell: str, failure: Float[np.ndarray, " causes"]) -> Float[np.ndarray, " runs"]:
         low, high = average_accuracy_bounds(self.accuracy[cell], self.combinations, failure)
         return (low + high) / 2
 
@@ -148,6 +150,19 @@ class Results:
             ]
         )
 
+    def weights_frame(self) -> pd.DataFrame:
+        """One row per cell, run and hyperconnection that the cell has."""
+        return pd.DataFrame(
+            [
+                {"cell": name, "run": run, "hyperconnection": edge.name, "weight": own[i]}
+                for name, weight in self.weight.items()
+                for run, own in enumerate(weight)
+                for i, edge in enumerate(self.graph.hyperconnections)
+                if self.cells[name].present[i]
+            ],
+            columns=["cell", "run", "hyperconnection", "weight"],
+        )
+
     def history_frame(self) -> pd.DataFrame:
         """One row per cell, run and epoch."""
         return pd.DataFrame(
@@ -163,7 +178,7 @@ class Results:
 
 def _read_csv(path: pathlib.Path) -> pd.DataFrame:
     # Only numbers may be missing: a cell may be called `none`.
-    numbers = ("accuracy", "loss", "validation_accuracy")
+    numbers = ("accuracy", "loss", "validation_accuracy", "weight")
     return pd.read_csv(path, keep_default_na=False, na_values={column: [""] for column in numbers})
 
 
@@ -178,7 +193,7 @@ def read_results(
     Raises:
       ValueError: if they are not those of these cells and combinations.
     """
-    accuracies, curves = (_read_csv(folder / f"{name}.csv") for name in ("accuracies", "history"))
+    accuracies, curves, weights = (_read_csv(folder / f"{name}.csv") for name in ("accuracies", "history", "weights"))
     order = [combination_name(failing) for failing in combinations.failing_sets]
     accuracy = {}
     for name in cells:
@@ -192,7 +207,12 @@ def read_results(
             for value in ("loss", "validation_accuracy")
         )
         history[name] = History(loss, validation)
-    return Results(combinations, failure_settings, cells, accuracy, history)
+    weight = {}
+    edges = [edge.name for edge in combinations.graph.hyperconnections]
+    for name in cells:
+        wide = weights[weights.cell == name].pivot(index="run", columns="hyperconnection", values="weight")
+        weight[name] = wide.reindex(columns=edges, fill_value=0.0).to_numpy(float)
+    return Results(combinations, failure_settings, cells, accuracy, history, weight)
 
 
 @dataclasses.dataclass(frozen=True)

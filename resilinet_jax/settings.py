@@ -87,6 +87,7 @@ class Settings:
     seed: int = 0
     results_dir: str = "results"
     overwrite: bool = False
+    tensorboard: bool = False
 
     def check(self, sweeps: Collection[str], scenarios: Collection[str]) -> None:
         """Refuses what can't work.
@@ -110,7 +111,8 @@ class Settings:
         _check_writable(self.scenario_folder)
         for folder in self.result_folders(sweeps).values():
             _check_folder(folder)
-            if folder.exists() and not self.runs_folder.exists() and not self.overwrite:
+            kept = any(self.scenario_folder.glob(f"{self.runs_folder.name}*"))
+            if folder.exists() and not kept and not self.overwrite:
                 raise UserError(
                     f"{folder} holds results whose runs are gone; add --overwrite, or choose another --results_dir"
                 )
@@ -137,6 +139,11 @@ class Settings:
     def checkpoints_folder(self) -> pathlib.Path:
         """Where each process keeps the pass under way."""
         return self.scenario_folder / "checkpoints"
+
+    @property
+    def tensorboard_folder(self) -> pathlib.Path:
+        """Where TensorBoard finds the curves of each run."""
+        return self.scenario_folder / "tensorboard"
 
     @property
     def data_folder(self) -> pathlib.Path | None:

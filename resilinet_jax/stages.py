@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Num
@@ -21,7 +22,18 @@ MOMENTUM = 0.99  # of the running statistics: what a step's weight is multiplied
 DROPOUT_RATE = 1e-3  # before the classifier, as Keras' MobileNet has it
 
 
-_glorot = nn.initializers.glorot_uniform()
+def _traced_once(initializer: nn.initializers.Initializer) -> nn.initializers.Initializer:
+    """The same, remembered by shape: whenever a module is applied, Flax asks what its parameters would start from.
+
+    Traced anew each time, that is a good part of what tracing a network costs.
+    """
+    return jax.jit(initializer, static_argnames=("shape", "dtype"))
+
+
+SETTING, SKIP_UNITS = "setting", "skip_units"  # the collection, and what of it skip layers ask for
+
+_glorot = _traced_once(nn.initializers.glorot_uniform())
+_zeros, _ones = _traced_once(nn.initializers.zeros), _traced_once(nn.initializers.ones)
 
 
 class DenseStage(nn.Module):
@@ -43,9 +55,49 @@ class DenseStage(nn.Module):
         return x if self.classes is None else dense(self.classes)(x)
 
 
+class Channels(nn.Module):
+    """The part of the input that a source measures itself: features from `start` up to `stop`; no parameters."""
+
+    start: int
+    stop: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch features"], training: bool) -> Float[Array, "batch channels"]:
+        """Its own channels; the same in training."""
+        del training
+        return x[:, self.start : self.stop]
+
+
 def dense(units: int) -> nn.Dense:
     """A linear dense layer with Keras' default initialisation; also the adapter that matches dimensions."""
-    return nn.Dense(units, kernel_init=_glorot)
+    return nn.Dense(units, kernel_init=_glorot, bias_init=_zeros)
+
+
+def _counting(module: nn.Module, units: int) -> tuple[Float[Array, ""], Float[Array, " units"]]:
+    """How many hidden units of a skip layer this cell has, and 1 for each that counts."""
+    size = module.variable(SETTING, SKIP_UNITS, jnp.zeros, ()).value
+    return size, (jnp.arange(units) < size).astype(jnp.float32)
+
+
+class DenseSkipLayer(nn.Module):
+    """An adapter that stands in for the nodes that a skip bypasses: a hidden layer with ReLU and a linear one.
+
+    How many of its `units` count is the cell's `skip_units`; with 0 it is the plain adapter, which leaves the input as
+    it is, but for its width. So one program trains all sizes.
+
+    Source: Yousefpour et al. 2020, section 5, the third question left to future work.
+    """
+
+    units: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch outputs"]:
+        """What the receiving node gets."""
+        size, counts = _counting(self, self.units)
+        plain = x if x.shape[-1] == self.outputs else dense(self.outputs)(x)
+        hidden = nn.relu(dense(self.units)(x)) * counts
+        return jnp.where(size > 0, dense(self.outputs)(hidden), plain)
 
 
 class Layer(NamedTuple):
@@ -68,8 +120,8 @@ class NormaliseRelu6(nn.Module):
         Keras mixes in mean 0 and variance 1 from before the first step, which takes hundreds of steps to fade.
         """
         shape = x.shape[:1]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        scale = self.param("scale", _ones, shape)
+        bias = self.param("bias", _zeros, shape)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "variance", jnp.ones, shape)
         steps = self.variable("batch_stats", "steps", jnp.zeros, ())
@@ -135,5 +187,23 @@ class PointwiseAdapter(nn.Module):
     def __call__(self, x: Images) -> Images:
         """Feature maps that fit the receiving node."""
         kernel = self.param("kernel", _glorot, (x.shape[0], self.filters))
-        bias = self.param("bias", nn.initializers.zeros, (self.filters,))
-        return operations().pointwise(subsample(x, self.stride), kernel) + bias[:, None, None, None]
+        bias = self.param("bias", _zeros, (self.filters,))
+        return operations().shift(operations().pointwise(subsample(x, self.stride), kernel), bias)
+
+
+class SeparableSkipLayer(nn.Module):
+    """As `DenseSkipLayer`, for feature maps: pointwise with ReLU6, depthwise 3x3, pointwise; strided first."""
+
+    units: int
+    filters: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Images) -> Images:
+        """Feature maps that fit the receiving node."""
+        size, counts = _counting(self, self.units)
+        plain = PointwiseAdapter(self.filters, self.stride)(x)
+        hidden = PointwiseAdapter(self.units, self.stride)(x)
+        hidden = jnp.clip(hidden, 0, 6) * counts[:, None, None, None]
+        hidden = operations().depthwise(hidden, self.param("depthwise", _glorot, (3, 3, self.units, 1)), 1)
+        return jnp.where(size > 0, PointwiseAdapter(self.filters, 1)(hidden), plain)

@@ -32,7 +32,7 @@ IDENTITY = "identity.json"
 _AROUND = (
     "checkpoints", "comparisons", "compilation", "drawing", "engine", "errors", "experiment", "hosts", "html_report",
     "markup", "memory", "paper", "paths", "plots", "progress", "repeat", "report", "results", "settings", "store",
-    "supervision",
+    "supervision", "tensorboard",
 )  # fmt: skip
 
 
@@ -43,11 +43,13 @@ class Measured(NamedTuple):
       accuracy: on the test split, under each failure combination; NaN if the run diverged.
       loss: mean over each epoch's steps.
       validation_accuracy: after each epoch, without failures, at the cell's own inference activity.
+      weight: of each hyperconnection after training, before any survival scaling; 0 where a skip was removed.
     """
 
     accuracy: Float[np.ndarray, "*stack combinations"]
     loss: Float[np.ndarray, "*stack epochs"]
     validation_accuracy: Float[np.ndarray, "*stack epochs"]
+    weight: Float[np.ndarray, "*stack hyperconnections"]
 
     @property
     def diverged(self) -> list[int]:

@@ -127,7 +127,7 @@ def train_chunk(
     """
     _, failout_key, activity_key, augment_key, step_key = _chunk_keys(keys.chunks, state.chunks)
     steps = order.shape[0]
-    survival = sample_survival(failout_key, jnp.asarray(cell.failout_rate), steps)
+    survival = sample_survival(failout_key, jnp.asarray(cell.failout_rate), steps, network.graph)
     draws = jax.random.uniform(activity_key, (steps, cell.present.shape[0]))
     weight = draw_weight(cell, keys.weight)
     xs, ys = jnp.asarray(chunk.x), jnp.asarray(chunk.y)

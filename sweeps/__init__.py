@@ -5,6 +5,7 @@ A sweep's module holds
 * `cells(build)`: its cells by name, made with a `CellBuilder`;
 * `tables(results)`: the paper's table, and what else belongs to it;
 * `figure(results)`: the paper's figure;
+* `NETWORK`, if its network has what others don't: arguments of the scenario's `build_network`;
 * `comparisons(results)`, if there is anything to compare: pairs of cells, made with `resilinet_jax.comparisons`.
 
 Adding a file here adds a sweep; nothing else has to know.

@@ -1,12 +1,12 @@
-"""Fig. 5: five schemes of hyperconnection weights."""
+"""Fig. 5: five schemes of weights; and learned weights."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from resilinet_jax.cells import Cell, CellBuilder, Uniform, relative_reliability
+from resilinet_jax.cells import Cell, CellBuilder, Learned, Uniform, relative_reliability
 from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.plots import new_figure
-from resilinet_jax.results import Results, Table, mean, setting_table
+from resilinet_jax.results import Column, Results, Table, mean, sample_deviation, setting_table
 
 # By column: the cell's name, which for the two heuristics holds the failure setting that they know.
 SCHEMES = {
@@ -16,6 +16,7 @@ SCHEMES = {
     "U(0,1)": "weight_uniform_0_1",
     "U(0,10)": "weight_uniform_0_10",
 }
+LEARNED = "weight_learned"  # beyond the paper
 COMPARED = ("One", "Reliability", "Relative", "U(0,1)")  # those that Fig. 5 compares
 
 
@@ -38,15 +39,25 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
         **heuristics,
         "weight_uniform_0_1": build("resilinet", weight=Uniform(0, 1)),
         "weight_uniform_0_10": build("resilinet", weight=Uniform(0, 10)),
+        LEARNED: build("resilinet", weight=Learned(1.0)),
     }
 
 
 def tables(results: Results) -> list[Table]:
-    """The average accuracies, and Fig. 5's deviations among the schemes."""
+    """The average accuracies, Fig. 5's deviations among the schemes, and what is learned."""
+    learned: dict[str, Column] = {"One": _columns(results)["One"], "Learned": LEARNED}
+    weights = results.weight.get(LEARNED)
+    rows = [
+        [edge.name, _spread(weights[:, i])]
+        for i, edge in enumerate(results.graph.hyperconnections)
+        if weights is not None
+    ]
     deviations = [[s.capitalize(), _points(deviation_among(results, s))] for s in results.failure_settings]
     return [
         setting_table("Average accuracy (%) by hyperconnection weight", results, _columns(results)),
         Table(f"Deviation (points) among the schemes {', '.join(COMPARED)}", ["Failures", "Deviation"], deviations),
+        setting_table("Average accuracy (%) with weights that are learned, from one", results, learned),
+        *([Table("Learned weights", ["Hyperconnection", "Weight"], rows)] if rows else []),
     ]
 
 
@@ -59,11 +70,16 @@ def deviation_among(results: Results, setting: str) -> float:
 def comparisons(results: Results) -> list[Comparison]:
     """Weights of one against the other schemes."""
     (first, reference), *others = _columns(results).items()
-    return against(results, "weight", (first.lower(), reference), dict(others))
+    return against(results, "weight", (first.lower(), reference), {**dict(others), "learned": LEARNED})
 
 
 def _columns(results: Results) -> dict[str, dict[str, str]]:
     return {label: {setting: scheme_cell(label, setting) for setting in results.failure_settings} for label in SCHEMES}
+
+
+def _spread(weights: np.ndarray) -> str:
+    deviation = sample_deviation(weights)
+    return f"{mean(weights):.3f}" + ("" if np.isnan(deviation) else f" ± {deviation:.3f}")
 
 
 def _points(deviation: float) -> str:

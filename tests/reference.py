@@ -37,7 +37,10 @@ def forward(graph, params, x, alive, weight, present, activity):
         layer = params[name]
         return value @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
 
-    sends, output = {graph.source: True}, {graph.source: layers(graph.source, np.asarray(x, np.float64), True)}
+    sends, output = (
+        {graph.sources[0]: True},
+        {graph.sources[0]: layers(graph.sources[0], np.asarray(x, np.float64), True)},
+    )
     for node in graph.order[1:]:
         total, receives = None, False
         for index, edge in enumerate(graph.hyperconnections):

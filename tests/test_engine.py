@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resilinet_jax import engine, program
-from resilinet_jax.cells import CellBuilder, Uniform, draw_weight
+from resilinet_jax.cells import CellBuilder, Learned, Uniform, draw_weight
 from resilinet_jax.checkpoints import Checkpoints
 from resilinet_jax.datasets.splits import Dataset, Examples, split_dataset
 from resilinet_jax.engine import TrainingSettings, plan_trainings, run_cells
@@ -94,6 +94,22 @@ def test_drawn_weights_are_the_same_in_training_and_evaluation(together):
     np.testing.assert_array_equal(run({"fixed": fixed}, runs=1)["fixed"], together["drawn"][:1])
 
 
+def test_weights_are_told_as_they_ended(undisturbed):
+    drawn = np.stack([draw_weight(CELLS["drawn"], run_keys(SETTINGS.seed, run).weight) for run in range(3)])
+    np.testing.assert_array_equal(undisturbed["drawn"].weight, drawn)
+    np.testing.assert_array_equal(undisturbed["dfg"].weight, np.ones((3, 7)))
+
+
+def test_learned_weights_move_are_told_and_are_those_that_count():
+    learned = measure({"learned": BUILD("resilinet", weight=Learned(1.0))}, runs=2, epochs=3)["learned"]
+    moved = np.abs(learned.weight - 1)
+    assert (moved > 1e-3).all()
+    assert (moved < 0.9).all()
+    assert (learned.weight[0] != learned.weight[1]).all()
+    fixed = run({"resilinet": CELLS["resilinet"]}, runs=2, epochs=3)["resilinet"]
+    assert (learned.accuracy != fixed).any()
+
+
 def test_the_epoch_is_selected_on_validation_and_reported_on_test(together):
     # No prediction equals the label -1, so all epochs tie at zero and the first is kept.
     blind = SPLITS.validation._replace(y=np.full_like(SPLITS.validation.y, -1))
@@ -177,12 +193,13 @@ def all_cells():
 
 
 def test_no_cell_of_all_sweeps_is_trained_twice():
-    # vanilla, dfg, resilinet; weights 3 (reliability) + 4 (relative) + 2 (drawn); failout 10, 30, 50 % and 3 by
-    # setting, as the builder's own 30 % is shared; skip configurations 6; activities 4.
+    # vanilla, dfg, resilinet; weights 3 (reliability) + 4 (relative) + 2 (drawn) + 1 (learned); failout 10, 30, 50 %
+    # and 3 by setting, as the builder's own 30 % is shared; skip configurations 6; activities 4; failure models 3, as
+    # nothing fails together; skip layers 3.
     cells = all_cells()
     trainings = plan_trainings(cells)
     keys = [training.cell.training_key() for training in trainings]
-    assert len(set(keys)) == len(keys) == 3 + 9 + 3 + 3 + 6 + 4
+    assert len(set(keys)) == len(keys) == 3 + 10 + 3 + 3 + 6 + 4 + 3 + 3
     variants = {variant.key() for training in trainings for _, variant in training.variants}
     assert variants == {cell.key() for cell in cells.values()}
     for training in trainings:

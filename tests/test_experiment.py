@@ -20,9 +20,9 @@ def asked(monkeypatch):
     def answer(network, feed, cells, training, progress, combinations, store, checkpoints):
         seen.update(network=network, splits=feed._splits, cells=cells, training=training, combinations=combinations)
         curves = np.full((training.runs, training.epochs), 0.25)
-        return {
-            name: Measured(np.full((training.runs, len(combinations.survival)), 0.5), curves, curves) for name in cells
-        }
+        accuracy = np.full((training.runs, len(combinations.survival)), 0.5)
+        weight = np.ones((training.runs, len(network.graph.hyperconnections)))
+        return dict.fromkeys(cells, Measured(accuracy, curves, curves, weight))
 
     monkeypatch.setattr(experiment, "run_cells", answer)
     return seen

@@ -14,6 +14,11 @@ from resilinet_jax.failout import (
     sample_survival,
     with_failout_at_inference,
 )
+from resilinet_jax.graph import build_chain
+
+
+def chain(fallible):
+    return build_chain(["i", *(f"n{v}" for v in range(fallible)), "cloud"])
 
 
 def test_combinations_come_in_the_order_of_table_2():
@@ -49,7 +54,7 @@ def test_probabilities_refuse_what_is_none():
 
 def test_survival_is_drawn_at_each_nodes_own_rate():
     rates = jnp.array([0.05, 0.5, 0.2, 0.0, 1.0])
-    survival = np.asarray(sample_survival(jax.random.key(0), rates, 20_000))
+    survival = np.asarray(sample_survival(jax.random.key(0), rates, 20_000, chain(5)))
     assert set(np.unique(survival)) == {0.0, 1.0}
     # Five standard errors of a mean over 20,000 draws are at most 0.018.
     np.testing.assert_allclose(1 - survival.mean(0), rates, atol=0.018)
@@ -60,7 +65,7 @@ def test_survival_is_drawn_at_each_nodes_own_rate():
 
 
 def test_a_higher_rate_fails_all_that_a_lower_one_does():
-    low, high = (np.asarray(sample_survival(jax.random.key(3), jnp.array([r, r]), 500)) for r in (0.1, 0.3))
+    low, high = (np.asarray(sample_survival(jax.random.key(3), jnp.array([r, r]), 500, chain(2))) for r in (0.1, 0.3))
     assert (high <= low).all()
     assert (high < low).any()
 

@@ -221,6 +221,7 @@ class TestWriting(Refusals):
                 name: Measured(
                     np.full((training.runs, len(combinations.survival)), 0.5),
                     *[np.full((training.runs, training.epochs), 0.5)] * 2,
+                    np.ones((training.runs, len(network.graph.hyperconnections))),
                 )
                 for name in cells
             },

@@ -8,7 +8,7 @@ import pytest
 from resilinet_jax import stages
 from resilinet_jax.cells import Wiring, make_cell
 from resilinet_jax.datasets.splits import Examples
-from resilinet_jax.network import Network, Statistics
+from resilinet_jax.network import ADDED_WEIGHT, Network, Statistics
 from resilinet_jax.ops import PLAIN
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios._mobilenet import build_mobilenet
@@ -72,7 +72,7 @@ class TestShapes:
         )
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
         head = count(variables.params["m3"]["Dense_0"])
-        adapters = sum(count(variables.params[name]) for name in ("i->m2", "m1->m3"))
+        adapters = sum(count(variables.params[name]) for name in ("i->m2", "m1->m3", ADDED_WEIGHT))
         normalised = 27  # each counts its steps, which Keras doesn't
         statistics = sum(count(of_node.values) // len(of_node.seen) for of_node in variables.statistics.values())
         assert count(variables.params) + statistics - head - adapters - normalised == parameters

@@ -8,7 +8,7 @@ from resilinet_jax.cells import Wiring
 from resilinet_jax.errors import UserError
 from resilinet_jax.failout import failing_sets
 from resilinet_jax.graph import build_chain
-from resilinet_jax.network import Network
+from resilinet_jax.network import ADDED_WEIGHT, Network
 from resilinet_jax.stages import DenseStage, dense
 from tests.reference import CHAIN, TREE, all_masks, forward
 
@@ -18,7 +18,7 @@ def network_on(graph, units=5, classes=3):
         node: DenseStage(1 + number % 2, units, classes if node == graph.cloud else None)
         for number, node in enumerate(graph.order[1:])
     }
-    from_source = [edge.name for edge in graph.skips if edge.source == graph.source]
+    from_source = [edge.name for edge in graph.skips if edge.source == graph.sources[0]]
     return Network(graph, stages, {name: dense(units) for name in from_source})
 
 
@@ -118,6 +118,29 @@ def test_a_failed_node_and_the_silent_get_no_gradient():
     assert moved([1.0, 1.0, 0.0]) == {"n1", "n2", "n4"}
     # With the skip from n1 absent, nothing passes n2: n3 is alive but silent, and so is the cloud.
     assert moved([1.0, 0.0, 1.0]) == set()
+
+
+def test_learned_weights_have_the_gradient_of_weights_and_fixed_ones_none():
+    network = network_on(CHAIN)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), jnp.float32)
+    variables = randomised(network.init(jax.random.key(0), x))
+    wiring = wiring_for(CHAIN, np.random.default_rng(0), "add")
+    edges = len(CHAIN.hyperconnections)
+
+    def loss(params, weight, learned):
+        used = wiring._replace(weight=weight, learned=jnp.full(edges, learned))
+        return (network.apply(variables._replace(params=params), x, jnp.ones(3), used).logits ** 2).sum()
+
+    untouched = variables.params | {ADDED_WEIGHT: jnp.zeros(edges)}
+    of_weight = jax.grad(loss, 1)(untouched, wiring.weight, 1.0)
+    assert (np.asarray(of_weight) != 0).all()
+    np.testing.assert_array_equal(jax.grad(loss)(untouched, wiring.weight, 1.0)[ADDED_WEIGHT], of_weight)
+    assert not np.asarray(jax.grad(loss)(untouched, wiring.weight, 0.0)[ADDED_WEIGHT]).any()
+    # What was added counts, where it is learned, as if it had been in the weight from the start.
+    added = untouched | {ADDED_WEIGHT: jnp.arange(edges) / 4.0}
+    expected = loss(untouched, wiring.weight + jnp.arange(edges) / 4.0, 1.0)
+    np.testing.assert_allclose(loss(added, wiring.weight, 1.0), expected, rtol=1e-6)
+    assert loss(added, wiring.weight, 0.0) == loss(untouched, wiring.weight, 0.0)
 
 
 def test_a_failed_node_that_overflowed_sends_zero():

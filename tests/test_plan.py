@@ -40,7 +40,7 @@ def applications_by_hand(graph):
     seen = {node: set() for node in graph.order[1:]}
     for bits in itertools.product((True, False), repeat=len(graph.fallible)):
         alive = dict(zip(graph.fallible, bits))
-        sent = {graph.source: "x"}
+        sent = {graph.sources[0]: "x"}
         for node in graph.order[1:]:
             received = tuple((edge.source, sent.get(edge.source)) for _, edge in graph.incoming(node))
             if alive.get(node, True) and any(what for _, what in received):
@@ -85,7 +85,7 @@ def test_nodes_that_nothing_reaches_in_any_combination_idle():
 
 def network_of(graph):
     stages = {node: DenseStage(1, UNITS, CLASSES if node == graph.cloud else None) for node in graph.order[1:]}
-    from_source = {edge.name: dense(UNITS) for edge in graph.hyperconnections if edge.source == graph.source}
+    from_source = {edge.name: dense(UNITS) for edge in graph.hyperconnections if edge.source == graph.sources[0]}
     return Network(graph, stages, from_source | {graph.skips[-1].name: dense(UNITS)} if graph.skips else from_source)
 
 

@@ -14,7 +14,9 @@ from tests.test_launch import ROOT
 
 def measured(run):
     rng = np.random.default_rng(run)
-    return Measured(rng.uniform(size=8), rng.uniform(size=3), np.array([np.nan, 0.5, rng.uniform()]))
+    return Measured(
+        rng.uniform(size=8), rng.uniform(size=3), np.array([np.nan, 0.5, rng.uniform()]), rng.uniform(size=7)
+    )
 
 
 RUNS = {(cell, run): measured(run) for cell in ("aa", "bb") for run in (0, 3)}
@@ -83,7 +85,7 @@ def test_processes_may_write_the_same_file_at_once(tmp_path, monkeypatch):
 
 
 def test_rounding_keeps_what_results_on_disk_hold():
-    (value,) = Measured(np.array([1 / 3]), np.zeros(1), np.zeros(1)).rounded().accuracy
+    (value,) = Measured(np.array([1 / 3]), *[np.zeros(1)] * 3).rounded().accuracy
     assert value == float(f"{1 / 3:.7f}")
 
 

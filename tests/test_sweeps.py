@@ -48,14 +48,16 @@ def as_in_table_2(name, assign):
     return load_sweep(name).tables(Results(all_combinations(CHAIN), SCENARIO.failure_settings, cells, accuracy))
 
 
-def test_all_seven_sweeps_are_there():
+def test_all_sweeps_are_there():
     assert sweep_names() == [
         "average_accuracy",
         "failout_rate",
         "failure_combinations",
+        "failure_model",
         "hyperconnection_weight",
         "skip_activity",
         "skip_configuration",
+        "skip_layer",
         "survival_scaling",
     ]
 
@@ -83,6 +85,7 @@ def test_every_report_is_complete(name):
         "report.html",
         "report.md",
         "settings.json",
+        "weights.csv",
     ]
     assert files["figure.png"].startswith(b"\x89PNG")
     report = files["report.md"].decode()

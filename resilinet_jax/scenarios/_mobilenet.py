@@ -32,17 +32,18 @@ FAILURE_SETTINGS = {
 }
 
 
-def build_mobilenet(classes: int, alpha: float, momentum: float, small_images: bool) -> Network:
+def build_mobilenet(classes: int, alpha: float, momentum: float, small_images: bool, skip_units: int = 0) -> Network:
     """The chain i -> m1 -> m2 -> m3 with skips i->m2 and m1->m3.
 
     Args:
       classes: number of them.
       alpha: factor on every number of filters.
       momentum: of batch normalisation's running statistics.
+      skip_units: at most, of skip layers; 0 for plain adapters.
       small_images: as the paper's code has it for CIFAR-10, the stem and stacked layer 2 then have stride 1.
     """
     from resilinet_jax.network import Network
-    from resilinet_jax.stages import Layer, MobileNetStage, PointwiseAdapter, Stem
+    from resilinet_jax.stages import Layer, MobileNetStage, PointwiseAdapter, SeparableSkipLayer, Stem
 
     graph = build_chain(("i", *LAYERS))
 
@@ -60,7 +61,8 @@ def build_mobilenet(classes: int, alpha: float, momentum: float, small_images: b
     for skip in graph.skips:
         # What a skip brings has to look like what the nodes that it bypasses would have sent.
         bypassed = list(itertools.chain.from_iterable(layers[node] for node in skip.bypassed))
-        adapters[skip.name] = PointwiseAdapter(bypassed[-1].filters, math.prod(layer.stride for layer in bypassed))
+        fitting = bypassed[-1].filters, math.prod(layer.stride for layer in bypassed)
+        adapters[skip.name] = SeparableSkipLayer(skip_units, *fitting) if skip_units else PointwiseAdapter(*fitting)
     return Network(graph, stages, adapters)
 
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from resilinet_jax.settings import Settings
 
 
-def build_network(classes: int, alpha: float, image_size: int, momentum: float) -> Network:
+def build_network(classes: int, alpha: float, image_size: int, momentum: float, skip_units: int = 0) -> Network:
     """MobileNetV1 with stride 1 in the stem and in stacked layer 2; the size of the images changes nothing in it."""
     del image_size
-    return build_mobilenet(classes, alpha, momentum, small_images=True)
+    return build_mobilenet(classes, alpha, momentum, small_images=True, skip_units=skip_units)
 
 
 def load(settings: Settings, preset: Preset) -> Data:

@@ -13,30 +13,46 @@ from resilinet_jax.scenarios import Data, Preset, Scenario
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import flax.linen as nn
+
+    from resilinet_jax.graph import Graph
     from resilinet_jax.network import Network
     from resilinet_jax.settings import Settings
 
 LAYERS = {"n1": 1, "n2": 2, "n3": 3, "n4": 4}
 
 
-def build_network(classes: int, hidden_units: int) -> Network:
-    """The chain i -> n1 -> n2 -> n3 -> n4 with skips i->n2, n1->n3, n2->n4; the softmax head on n4."""
-    return dense_network(LAYERS, hidden_units, classes)
+def build_network(classes: int, hidden_units: int, skip_units: int = 0) -> Network:
+    """The chain i -> n1 -> n2 -> n3 -> n4 with skips i->n2, n1->n3, n2->n4; the softmax head on n4.
+
+    Args:
+      classes: number of them.
+      hidden_units: of every layer.
+      skip_units: at most, of skip layers; 0 for plain adapters.
+    """
+    return dense_network(LAYERS, hidden_units, classes, skip_units)
 
 
-def dense_network(layers: Mapping[str, int], hidden_units: int, classes: int) -> Network:
+def dense_network(layers: Mapping[str, int], hidden_units: int, classes: int, skip_units: int = 0) -> Network:
     """A chain of nodes with so many dense layers each, from a source `i`, with a skip around every fallible node."""
     from resilinet_jax.network import Network
-    from resilinet_jax.stages import DenseStage, dense
+    from resilinet_jax.stages import DenseStage
 
     graph = build_chain(("i", *layers))
     stages = {
         node: DenseStage(count, hidden_units, classes if node == graph.cloud else None)
         for node, count in layers.items()
     }
-    # The raw input has a width of its own; every other hyperconnection joins layers of the same width.
-    adapters = {edge.name: dense(hidden_units) for edge in graph.skips if edge.source == graph.source}
-    return Network(graph, stages, adapters)
+    return Network(graph, stages, skip_adapters(graph, hidden_units, skip_units))
+
+
+def skip_adapters(graph: Graph, hidden_units: int, skip_units: int) -> dict[str, nn.Module]:
+    """By skip name: what makes raw input as wide as every layer is, or a skip layer for each."""
+    from resilinet_jax.stages import DenseSkipLayer, dense
+
+    if skip_units:
+        return {skip.name: DenseSkipLayer(skip_units, hidden_units) for skip in graph.skips}
+    return {skip.name: dense(hidden_units) for skip in graph.skips if skip.source in graph.sources}
 
 
 def load(settings: Settings, preset: Preset) -> Data:

@@ -1,0 +1,47 @@
+"""Beyond the paper: skips that stand in for their nodes."""
+
+from matplotlib.figure import Figure
+
+from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.comparisons import Comparison, against
+from resilinet_jax.failout import combination_name
+from resilinet_jax.plots import averages, lines, new_figure, shared_legend
+from resilinet_jax.results import Results, Table, percent, setting_table
+
+SIZES = (0, 4, 16, 64)
+NETWORK = {"skip_units": max(SIZES)}  # what the network of this sweep has that others don't
+COLUMNS = {f"{size} units" if size else "Plain": f"skip_layer_{size}" for size in SIZES}
+
+
+def cells(build: CellBuilder) -> dict[str, Cell]:
+    """A skip layer around each node, of each size; 0 is the paper's skip."""
+    return {f"skip_layer_{size}": build("resilinet", skip_units=size) for size in SIZES}
+
+
+def tables(results: Results) -> list[Table]:
+    """Average accuracies, and the accuracy under each combination that leaves a path."""
+    informed = [failing for failing in results.shown_sets(results.usual_setting) if results.graph.has_path(failing)]
+    rows = [
+        [combination_name(failing), *(percent(results.under(cell, failing)) for cell in COLUMNS.values())]
+        for failing in informed
+    ]
+    return [
+        setting_table("Average accuracy (%) by the hidden units of skip layers", results, COLUMNS),
+        Table("Accuracy (%) while nodes fail", ["Failing nodes", *COLUMNS], rows),
+    ]
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """The paper's skips against skip layers."""
+    (_, reference), *others = COLUMNS.items()
+    return against(results, "skips", ("that are plain", reference), {f"with {name}": cell for name, cell in others})
+
+
+def figure(results: Results) -> Figure:
+    """Lines over the size."""
+    drawn, (ax,) = new_figure()
+    series = {s.capitalize(): averages(results, list(COLUMNS.values()), s) for s in results.failure_settings}
+    lines(ax, range(len(SIZES)), series, "hidden units of each skip layer")
+    ax.set_xticks(range(len(SIZES)), list(COLUMNS))
+    shared_legend(drawn, ax)
+    return drawn
