@@ -45,6 +45,7 @@ class Results:
       cells: by name.
       accuracy: by cell name, in the order of `combinations`; NaN for a run that diverged.
       history: by cell name; empty where it is not known.
+      message_bytes: size of what a node sends for one example, by node; empty where it is not known.
     """
 
     combinations: Combinations
@@ -52,6 +53,7 @@ class Results:
     cells: Mapping[str, Cell]
     accuracy: Mapping[str, Float[np.ndarray, "runs combinations"]]
     history: Mapping[str, History] = dataclasses.field(default_factory=dict)
+    message_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -172,8 +174,9 @@ def read_results(
     combinations: Combinations,
     failure_settings: Mapping[str, Mapping[str, float]],
     cells: Mapping[str, Cell],
+    message_bytes: Mapping[str, int],
 ) -> Results:
-    """A sweep's results as they were written to its folder.
+    """A sweep's results as they were written to its folder; what does not stand there is given, as in `Results`.
 
     Raises:
       ValueError: if they are not those of these cells and combinations.
@@ -192,7 +195,7 @@ def read_results(
             for value in ("loss", "validation_accuracy")
         )
         history[name] = History(loss, validation)
-    return Results(combinations, failure_settings, cells, accuracy, history)
+    return Results(combinations, failure_settings, cells, accuracy, history, message_bytes)
 
 
 @dataclasses.dataclass(frozen=True)
