@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -62,7 +61,7 @@ def count_correct(
       examples: a split or a part of one; labels of `PADDING` count for nothing.
       stack: how many applications of a stage at once, or more where memory makes batches small; None for all.
     """
-    batch_size = _batch_size(network, variables, wiring, plan, examples)
+    batch_size = _batch_size(network, variables, plan, examples)
     at_once = None if stack is None else max(stack, min(BATCH, examples.y.shape[0]) // batch_size)
 
     def count(tally: Tally, batch: Examples) -> tuple[Tally, None]:
@@ -118,11 +117,10 @@ def _adapt_each(
     return jax.lax.map(lambda value: network.adapt(variables, edge, value, wiring), values, batch_size=stack)
 
 
-def _batch_size(network: Network, variables: Variables, wiring: Wiring, plan: Plan, examples: Examples) -> int:
+def _batch_size(network: Network, variables: Variables, plan: Plan, examples: Examples) -> int:
     """Examples at a time, so that the outputs that some node has yet to read fit `LIVE_BYTES`."""
     one = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
-    sent, _ = jax.eval_shape(network.outputs, variables, one, jnp.ones(len(network.graph.fallible)), wiring)
-    size = {node: math.prod(each.value.shape) * each.value.dtype.itemsize for node, each in sent.items()}
+    size = network.output_bytes(variables, one)
     applications = dict.fromkeys(network.graph.sources, 1) | {node: len(rows) for node, rows in plan.incoming.items()}
     order = network.graph.order
     last_reader = {edge.source: order.index(edge.target) for edge in network.graph.hyperconnections}

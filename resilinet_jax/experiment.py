@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from resilinet_jax import hosts
+from resilinet_jax.bandwidth import message_bytes
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.checkpoints import Checkpoints
 from resilinet_jax.combinations import Combinations, choose_combinations
@@ -156,13 +157,19 @@ def _run_on_network(
     measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints)
     if hosts.is_first():
         known = _known(settings, scenario, preset, data, notes)
+        known["message_bytes"] = message_bytes(network, data.feed.spec("train").x)
         for name in sweeps:
-            target = settings.scenario_folder / name
             own = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
-            accuracy = {cell: each.accuracy for cell, each in own.items()}
-            history = {cell: History(each.loss, each.validation_accuracy) for cell, each in own.items()}
-            weight = {cell: each.weight for cell, each in own.items()}
-            results = Results(combinations, scenario.failure_settings, by_sweep[name], accuracy, history, weight)
+            results = Results(
+                combinations,
+                scenario.failure_settings,
+                by_sweep[name],
+                accuracy={cell: each.accuracy for cell, each in own.items()},
+                history={cell: History(each.loss, each.validation_accuracy) for cell, each in own.items()},
+                weight={cell: each.weight for cell, each in own.items()},
+                message_bytes=known["message_bytes"],
+            )
+            target = settings.scenario_folder / name
             publish(sweeps[name], target, results, known | {"sweep": name}, console)
     return _diverged(cells, measured, len(wanted))
 
@@ -238,7 +245,8 @@ def report_again(folder: pathlib.Path, load_sweep: Callable[[str], ModuleType], 
             graph = scenario.build_network(known["dataset"]["classes"], **preset.network).graph
             combinations = _combinations(graph, known["failure_settings"], settings.tolerance)
             (cells,) = _cells(graph, known["failure_settings"], preset, {known["sweep"]: sweep}).values()
-            results = read_results(target, combinations, known["failure_settings"], cells)
+            sizes = dict(known.get("message_bytes", {}))  # which earlier versions did not store
+            results = read_results(target, combinations, known["failure_settings"], cells, sizes)
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             raise UserError(
                 f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -201,6 +202,12 @@ class Network:
                 sent[node], own = self.node_sends(variables, node, incoming, lives, wiring, training_key)
             statistics |= own
         return sent, statistics
+
+    def output_bytes(self, variables: Variables, x: jax.ShapeDtypeStruct) -> dict[str, int]:
+        """Size of what every node sends for a batch of this shape and type, by node; computes nothing."""
+        wiring = Wiring(*[jnp.ones(len(self.graph.hyperconnections))] * 3)
+        sent, _ = jax.eval_shape(self.outputs, variables, x, jnp.ones(len(self.graph.fallible)), wiring)
+        return {node: math.prod(each.value.shape) * each.value.dtype.itemsize for node, each in sent.items()}
 
     def adapt(self, variables: Variables, edge: Hyperconnection, value: Array, wiring: Wiring) -> Array:
         """What a hyperconnection makes of its sender's output."""

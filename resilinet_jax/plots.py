@@ -24,21 +24,22 @@ Series = Mapping[str, Sequence[np.ndarray]]  # by legend entry, for each place o
 
 
 def new_figure(
-    panels: int = 1, height: float = 3.6, share_y: bool = True, stacked: Sequence[float] = ()
+    panels: int = 1, height: float = 3.6, share_y: bool = True, stacked: Sequence[float] = (), rows: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """A figure with panels side by side, or on top of each other; narrow enough to be read on a telephone.
 
     Args:
-      panels: side by side.
+      panels: side by side, in each row.
       height: of the figure, in inches.
       share_y: whether panels side by side share their y axis.
       stacked: the relative heights of panels on top of each other, which share their x axis, instead.
+      rows: of panels, which come row by row.
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     if stacked:
         axes = figure.subplots(len(stacked), 1, sharex=True, squeeze=False, height_ratios=stacked)[:, 0]
     else:
-        axes = figure.subplots(1, panels, sharey=share_y, squeeze=False)[0]
+        axes = figure.subplots(rows, panels, sharey=share_y, squeeze=False).flatten()
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", linewidth=0.4, alpha=0.6)
@@ -72,6 +73,16 @@ def lines(ax: Axes, x: Sequence[float], series: Series, xlabel: str) -> None:
     ax.set_xlabel(xlabel)
     ax.set_ylabel("average accuracy (%)")
     ax.label_outer()
+
+
+def scatter(ax: Axes, x: Mapping[str, Sequence[float]], series: Series, xlabel: str) -> None:
+    """Points of mean accuracy in percent with sample deviations as error bars; `x` by the same legend entries."""
+    for s, (name, values) in enumerate(series.items()):
+        height, deviation = _percent(values)
+        style = _line_style(s) | {"linestyle": "none", "markeredgecolor": "black"}
+        ax.errorbar(x[name], height, deviation, label=name, capsize=2, elinewidth=0.6, **style)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel("average accuracy (%)")
 
 
 def shared_legend(figure: Figure, ax: Axes, columns: int = 4) -> None:

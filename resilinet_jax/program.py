@@ -147,7 +147,7 @@ class Program:
         edges, nodes = len(self._network.graph.hyperconnections), len(self._network.graph.fallible)
         x = self._feed.spec("train").x
         arguments = (state.variables, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
-        masks = (jnp.ones(nodes), Wiring(*(jnp.ones(edges) for _ in Wiring._fields)))
+        masks = (jnp.ones(nodes), Wiring(*[jnp.ones(edges)] * 3))
         analysis: Any = jax.jit(self._network.apply).lower(*arguments, *masks).cost_analysis()
         return 3 * max(1.0, analysis["flops"])
 

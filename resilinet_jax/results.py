@@ -46,6 +46,7 @@ class Results:
       accuracy: by cell name, in the order of `combinations`; NaN for a run that diverged.
       history: by cell name; empty where it is not known.
       weight: of each hyperconnection after training, by cell name; empty where it is not known.
+      message_bytes: size of what a node sends for one example, by node; empty where it is not known.
     """
 
     combinations: Combinations
@@ -54,6 +55,7 @@ class Results:
     accuracy: Mapping[str, Float[np.ndarray, "runs combinations"]]
     history: Mapping[str, History] = dataclasses.field(default_factory=dict)
     weight: Mapping[str, Float[np.ndarray, "runs hyperconnections"]] = dataclasses.field(default_factory=dict)
+    message_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -187,8 +189,9 @@ def read_results(
     combinations: Combinations,
     failure_settings: Mapping[str, Mapping[str, float]],
     cells: Mapping[str, Cell],
+    message_bytes: Mapping[str, int],
 ) -> Results:
-    """A sweep's results as they were written to its folder.
+    """A sweep's results as they were written to its folder; what does not stand there is given, as in `Results`.
 
     Raises:
       ValueError: if they are not those of these cells and combinations.
@@ -212,7 +215,7 @@ def read_results(
     for name in cells:
         wide = weights[weights.cell == name].pivot(index="run", columns="hyperconnection", values="weight")
         weight[name] = wide.reindex(columns=edges, fill_value=0.0).to_numpy(float)
-    return Results(combinations, failure_settings, cells, accuracy, history, weight)
+    return Results(combinations, failure_settings, cells, accuracy, history, weight, message_bytes)
 
 
 @dataclasses.dataclass(frozen=True)

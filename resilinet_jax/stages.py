@@ -96,7 +96,7 @@ class DenseSkipLayer(nn.Module):
         """What the receiving node gets."""
         size, counts = _counting(self, self.units)
         plain = x if x.shape[-1] == self.outputs else dense(self.outputs)(x)
-        hidden = nn.relu(dense(self.units)(x)) * counts
+        hidden = nn.relu(dense(self.units)(x)) * counts[None]
         return jnp.where(size > 0, dense(self.outputs)(hidden), plain)
 
 

@@ -30,9 +30,9 @@ from resilinet_jax.errors import UserError
 IDENTITY = "identity.json"
 # Modules that can change no number of a run; any other does count as the code's version.
 _AROUND = (
-    "checkpoints", "comparisons", "compilation", "drawing", "engine", "errors", "experiment", "hosts", "html_report",
-    "markup", "memory", "paper", "paths", "plots", "progress", "repeat", "report", "results", "settings", "store",
-    "supervision", "tensorboard",
+    "bandwidth", "checkpoints", "comparisons", "compilation", "drawing", "engine", "errors", "experiment", "hosts",
+    "html_report", "markup", "memory", "paper", "paths", "plots", "progress", "repeat", "report", "results", "settings",
+    "store", "supervision", "tensorboard",
 )  # fmt: skip
 
 

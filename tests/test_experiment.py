@@ -99,6 +99,29 @@ def test_a_graph_too_large_to_enumerate_gets_intervals_in_every_sweep(asked, npz
     assert set(frame.failing) == {"+".join(failing) or "none" for failing in asked["combinations"].failing_sets}
 
 
+def test_message_sizes_reach_the_sweep_and_the_report_made_again(tmp_path, npz, asked):
+    settings = Settings(sweep="bandwidth", dataset=npz, results_dir=str(tmp_path), runs=2, hidden_units=7)
+    experiment.run_experiment(settings, {"bandwidth": load_sweep("bandwidth")}, Console(quiet=True))
+    folder = tmp_path / "health" / "bandwidth"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    # Two features from the source, seven units from each node.
+    assert json.loads(before["settings.json"])["message_bytes"] == {"i": 8, "n1": 28, "n2": 28, "n3": 28}
+    assert f"| n2+n1+i | select | 4.00 | {8 + 3 * 28} |" in before["report.md"].decode()
+    assert f"| n2+n1+i | add | 7.00 | {2 * 8 + 5 * 28} |" in before["report.md"].decode()
+    experiment.report_again(folder, load_sweep, Console(quiet=True))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_results_from_before_message_sizes_were_stored_are_reported_again(tmp_path, npz, asked):
+    run(tmp_path, npz, batch_size=5)
+    folder = tmp_path / "out" / "health" / "failout_rate"
+    known = json.loads((folder / "settings.json").read_text())
+    del known["message_bytes"]
+    (folder / "settings.json").write_text(json.dumps(known))
+    experiment.report_again(folder, load_sweep, Console(quiet=True))
+    assert "message_bytes" not in json.loads((folder / "settings.json").read_text())
+
+
 def test_to_overwrite_removes_runs_and_the_pass_under_way(tmp_path, npz, asked):
     run(tmp_path, npz, batch_size=5)
     scenario = tmp_path / "out" / "health"

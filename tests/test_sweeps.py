@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import re
 
@@ -32,7 +33,8 @@ def fake(name, runs=3, build=BUILD):
     level = {cell: rng.uniform(0.2, 0.9, combinations) for cell in cells}
     accuracy = {cell: level[cell] + rng.normal(0, 0.005, (runs, combinations)) for cell in cells}
     accuracy[next(iter(cells))][0] -= 0.4  # one cell has a wide deviation
-    return Results(all_combinations(build.graph), build.failure_settings, cells, accuracy)
+    sizes = {node: 92 + 4 * number for number, node in enumerate(build.graph.order[:-1])}
+    return Results(all_combinations(build.graph), build.failure_settings, cells, accuracy, message_bytes=sizes)
 
 
 @functools.cache
@@ -51,6 +53,7 @@ def as_in_table_2(name, assign):
 def test_all_sweeps_are_there():
     assert sweep_names() == [
         "average_accuracy",
+        "bandwidth",
         "failout_rate",
         "failure_combinations",
         "failure_model",
@@ -205,6 +208,69 @@ def test_skip_activity_crosses_training_with_inference():
     assert len({cell.training_key() for cell in cells.values()}) == 5
     table = load_sweep("skip_activity").tables(fake("skip_activity"))[1]
     assert list(table.columns) == ["Activity", "none", "n1", "n2", "n3", "n1+n3"]
+
+
+def test_bandwidth_trains_what_skip_configuration_trains():
+    cells = load_sweep("bandwidth").cells(BUILD)
+    assert len(cells) == 1 + 7 * 2
+    known = {cell.key() for cell in load_sweep("skip_configuration").cells(BUILD).values()}
+    assert {cell.key() for name, cell in cells.items() if not name.endswith("_add")} == known
+    assert len({cell.training_key() for cell in cells.values()}) == 8
+    assert len({cell.key() for cell in cells.values()}) == 15
+
+
+def test_bandwidth_tells_health_by_hand():
+    results = dataclasses.replace(fake("bandwidth"), message_bytes={"i": 92, "n1": 400, "n2": 400, "n3": 400})
+    calm, normal, *_, select, add = load_sweep("bandwidth").tables(results)
+    costs = {tuple(row[:2]): row[2:4] for row in calm.rows}
+    assert len(costs) == 15
+    assert costs["none", "·"] == costs["n2+n1+i", "select"] == ["4.00", "1,292"]
+    assert costs["n2+n1+i", "add"] == ["7.00", f"{2 * 92 + 5 * 400:,}"]
+    assert costs["n1", "add"] == ["5.00", "1,692"]
+    # Under normal failures, select, all skips: a message of n1 to n2 needs both, one to n3 also that n2 is dead, ...
+    sent = {tuple(row[:2]): row[2:4] for row in normal.rows}
+    one, two, three = 0.92, 0.96, 0.99
+    expected = {
+        "i->n1": 92 * one,
+        "n1->n2": 400 * one * two,
+        "i->n2": 92 * 0.08 * two,
+        "n2->n3": 400 * two * three,
+        "n1->n3": 400 * one * 0.04 * three,
+        "n3->n4": 400 * (two + one * 0.04) * three,
+        "n2->n4": 400 * two * 0.01,
+    }
+    assert sent["n2+n1+i", "select"][1] == f"{sum(expected.values()):,.0f}"
+    *edges, total = select.rows
+    assert [[row[0], row[3]] for row in edges] == [
+        [edge.name, f"{expected[edge.name]:,.0f}"] for edge in CHAIN.hyperconnections
+    ]
+    assert total[:3] == ["All", "", "1,292"]
+    assert total[3] == sent["n2+n1+i", "select"][1]
+    assert add.rows[-1][2] == "2,184"
+
+
+def test_bandwidth_marks_the_pareto_front():
+    results = fake("bandwidth")
+    for name in results.cells:
+        results.accuracy[name][:] = 0.5
+    # More accurate and dearer; as dear but worse; as accurate as the cheapest but dearer.
+    results.accuracy["skips_n2+n1+i_add"][:] = 0.9
+    results.accuracy["skips_i_select"][:] = 0.6
+    results.accuracy["skips_n2+i_add"][:] = 0.7
+    results.accuracy["skips_n2+n1_add"][:] = 0.65
+    table = load_sweep("bandwidth").tables(results)[0]
+    marked = {tuple(row[:2]) for row in table.rows if row[-1] == "●"}
+    assert marked == {("i", "select"), ("n2+i", "add"), ("n2+n1+i", "add")}
+
+
+def test_bandwidth_tells_intervals_where_combinations_are_left_out():
+    results = fake("bandwidth")
+    few = dataclasses.replace(results.combinations, survival=np.array([[1.0] * 3, [0.0] * 3]), complete=False)
+    accuracy = {name: values[:, :2] for name, values in results.accuracy.items()}
+    calm, normal, *_ = load_sweep("bandwidth").tables(dataclasses.replace(results, combinations=few, accuracy=accuracy))
+    assert calm.rows[0][2] == "4.00"
+    unknown = 1 - 0.92 * 0.96 * 0.99
+    assert normal.rows[0][2] == f"{4 * (1 - unknown / 2):.2f} ± {4 * unknown / 2:.2f}"
 
 
 @pytest.mark.parametrize("name", sweep_names())
