@@ -9,7 +9,7 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -21,9 +21,11 @@ from resilinet_jax.combinations import Combinations, choose_combinations
 from resilinet_jax.engine import plan_models, run_cells, unfinished
 from resilinet_jax.errors import UserError, first_line
 from resilinet_jax.graph import Graph
+from resilinet_jax.network import Network
+from resilinet_jax.own_failures import OWN, own_folder, parse_failure_probability
 from resilinet_jax.program import TrainingSettings
 from resilinet_jax.progress import Progress
-from resilinet_jax.report import SETTINGS, diverged_note, environment, make_report, print_tables
+from resilinet_jax.report import SETTINGS, environment, make_report, print_report
 from resilinet_jax.results import History, Results, read_results, write_folder
 from resilinet_jax.scenarios import Data, Preset, Scenario, load_scenario
 from resilinet_jax.settings import Settings
@@ -36,6 +38,14 @@ from resilinet_jax.store import (
     only_command_in,
     write_identity,
 )
+
+
+class _Evaluated(NamedTuple):
+    """What is evaluated: a network, under which failure combinations, and the user's own failure setting by name."""
+
+    network: Network
+    combinations: Combinations
+    own: Mapping[str, Mapping[str, float]]
 
 
 def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console: Console) -> str | None:
@@ -62,8 +72,11 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
     examples = data.feed.sizes["train"]
     if preset.batch_size > examples:
         raise UserError(f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}")
+    network = scenario.build_network(data.classes, **preset.network)
+    combinations = _combinations(network.graph, scenario.failure_settings, settings.tolerance)
+    own = _own_failures(settings.failure_probability, combinations, settings.tolerance)
     with only_command_in(settings.scenario_folder) if hosts.is_first() else contextlib.nullcontext():
-        return _run(settings, scenario, preset, data, sweeps, console)
+        return _run(settings, scenario, preset, data, _Evaluated(network, combinations, own), sweeps, console)
 
 
 def _run(
@@ -71,11 +84,11 @@ def _run(
     scenario: Scenario,
     preset: Preset,
     data: Data,
+    evaluated: _Evaluated,
     sweeps: Mapping[str, ModuleType],
     console: Console,
 ) -> str | None:
-    network = scenario.build_network(data.classes, **preset.network)
-    combinations = _combinations(network.graph, scenario.failure_settings, settings.tolerance)
+    network, combinations, own = evaluated
     by_sweep = _cells(network.graph, scenario.failure_settings, preset, sweeps)
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
     notes = [
@@ -105,11 +118,11 @@ def _run(
     if hosts.is_first():
         known = _known(settings, scenario, preset, data, notes)
         for name, target in settings.result_folders(list(sweeps)).items():
-            own = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
-            accuracy = {cell: each.accuracy for cell, each in own.items()}
-            history = {cell: History(each.loss, each.validation_accuracy) for cell, each in own.items()}
+            rounded = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
+            accuracy = {cell: each.accuracy for cell, each in rounded.items()}
+            history = {cell: History(each.loss, each.validation_accuracy) for cell, each in rounded.items()}
             results = Results(combinations, scenario.failure_settings, by_sweep[name], accuracy, history)
-            publish(sweeps[name], target, results, known | {"sweep": name}, console)
+            _publish_both(sweeps[name], target, results, known | {"sweep": name}, own, console)
     return _diverged(cells, measured, len(wanted))
 
 
@@ -156,16 +169,22 @@ def _diverged(cells: Mapping[str, Cell], measured: Mapping[str, Measured], runs:
     )
 
 
-def report_again(folder: pathlib.Path, load_sweep: Callable[[str], ModuleType], console: Console) -> None:
+def report_again(
+    folder: pathlib.Path,
+    load_sweep: Callable[[str], ModuleType],
+    console: Console,
+    failure_probability: str | None = None,
+) -> None:
     """Makes a sweep's report again from what stands in its results folder, without training.
 
     Args:
       folder: of the sweep, or a scenario's, for each sweep in it.
       load_sweep: a sweep's module by name.
       console: where tables go.
+      failure_probability: the user's own, as typed; the report then goes to `own_folder`, and the sweep's own stays.
 
     Raises:
-      UserError: if it holds no results, or damaged ones.
+      UserError: if it holds no results, or damaged ones, or too few for these failure probabilities.
     """
     targets = [folder] if (folder / SETTINGS).exists() else sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
     if not targets:
@@ -184,7 +203,38 @@ def report_again(folder: pathlib.Path, load_sweep: Callable[[str], ModuleType], 
             raise UserError(
                 f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
             ) from None
-        publish(sweep, target, results, known, console)
+        recorded = settings.failure_probability  # of a report under somebody's own failures, which it is made for again
+        if failure_probability and recorded and target != folder:
+            continue
+        asked = failure_probability or recorded
+        own = _own_failures(asked, combinations, settings.tolerance)
+        if own:
+            known["settings"]["failure_probability"] = asked
+        into = own_folder(target) if own and not recorded else target
+        publish(sweep, into, _with_own(results, own), known, console)
+
+
+def _own_failures(text: str | None, combinations: Combinations, tolerance: float) -> dict[str, dict[str, float]]:
+    """The failure setting of `--failure_probability` by its name; nothing without it.
+
+    Raises:
+      UserError: for what can't fail, and where combinations that were not evaluated weigh more than the tolerance.
+    """
+    if text is None:
+        return {}
+    own = parse_failure_probability(text)
+    failure = np.array(combinations.graph.node_values(own, "--failure_probability"))
+    left_out = combinations.left_out(failure)
+    if left_out > tolerance:
+        raise UserError(
+            f"--failure_probability: failure combinations that were not evaluated weigh {left_out:.2g} under it, "
+            f"expected at most --tolerance={tolerance:g}; give smaller probabilities, or fewer of them"
+        )
+    return {OWN: own}
+
+
+def _with_own(results: Results, own: Mapping[str, Mapping[str, float]]) -> Results:
+    return dataclasses.replace(results, failure_settings={**results.failure_settings, **own})
 
 
 def _cells(
@@ -222,12 +272,25 @@ def publish(
       console: where tables go.
     """
     report = make_report(known["sweep"], sweep, results, known["dataset"]["name"], known["notes"], known)
-    console.print()
-    for note in diverged_note(results):
-        console.print(note, soft_wrap=True)
-    print_tables(console, report.tables)
+    print_report(console, results, report)
     write_folder(target, report.files)
     console.print(f"Written to {target}", soft_wrap=True)
+
+
+def _publish_both(
+    sweep: ModuleType,
+    target: pathlib.Path,
+    results: Results,
+    known: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, float]],
+    console: Console,
+) -> None:
+    """A sweep's report, and the one under the user's own failures if there are any, which alone is printed then."""
+    asked = known["settings"]
+    without = known | {"settings": asked | {"failure_probability": None}}
+    publish(sweep, target, results, without, Console(quiet=True) if own else console)
+    if own:
+        publish(sweep, own_folder(target), _with_own(results, own), known, console)
 
 
 def _left_out(combinations: Combinations) -> list[str]:
