@@ -286,8 +286,7 @@ def _publish_both(
     console: Console,
 ) -> None:
     """A sweep's report, and the one under the user's own failures if there are any, which alone is printed then."""
-    asked = known["settings"]
-    without = known | {"settings": asked | {"failure_probability": None}}
+    without = {**known, "settings": {**known["settings"], "failure_probability": None}}
     publish(sweep, target, results, without, Console(quiet=True) if own else console)
     if own:
         publish(sweep, own_folder(target), _with_own(results, own), known, console)

@@ -272,6 +272,16 @@ def test_the_best_rate_is_told_for_each_setting_with_its_interval():
     assert said[3] == "The best failout rate under hazardous failures is 35 % (95% interval: 30 to 40 %)"
 
 
+def test_a_best_rate_that_may_be_any_is_not_claimed():
+    results = fake("failout_rate_fine")
+    rng = np.random.default_rng(0)
+    for accuracy in results.accuracy.values():
+        accuracy[:] = rng.normal(0.9, 0.01, accuracy.shape)
+    said = load_sweep("failout_rate_fine").answers(results)[0]
+    assert said.startswith("The best failout rate without failures can't be told from these runs: ")
+    assert said.endswith(" is ahead, but any from 0 to 50 % may be the best")
+
+
 def test_a_single_run_gives_no_interval_of_the_best_rate():
     results = fake("failout_rate_fine", runs=1)
     assert {row[2] for row in load_sweep("failout_rate_fine").tables(results)[0].rows} == {"n/a"}
@@ -314,12 +324,9 @@ def test_the_value_of_a_skip_is_taken_from_the_cells_with_and_without_it():
     assert ": i +35.0, n1 +5.0, n2 +0.0; i beats n1 under hazardous failures by 30.0 ±" in said
 
 
-@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("name", ["failout_rate_fine", "skip_configuration"])
 def test_answers_are_sentences_whatever_diverged(name):
-    sweep = load_sweep(name)
-    if not hasattr(sweep, "answers"):
-        pytest.skip("it answers nothing")
-    results = fake(name)
+    sweep, results = load_sweep(name), fake(name)
     assert len(sweep.answers(results)) == len(results.failure_settings)
     results.accuracy[next(iter(results.cells))][:] = np.nan
     assert not any("nan" in answer for answer in sweep.answers(results))
