@@ -44,8 +44,7 @@ def scaled_averages(
       factors: from 0 to what makes the largest of them 1.
     """
     failure = results.failure_probability(setting)
-    # What rounding adds to 1 is no probability.
-    return np.array([results.average_at(cell, np.minimum(factor * failure, 1.0)) for factor in factors])
+    return np.array([results.average_at(cell, factor * failure) for factor in factors])
 
 
 def scaled_figure(results: Results, cells: Mapping[str, str]) -> list[Drawn]:
