@@ -13,6 +13,7 @@ from absl import app, flags
 import sweeps
 from resilinet_jax.errors import UserError, told
 from resilinet_jax.memory import VARIABLE, restart_with_huge_pages
+from resilinet_jax.own_failures import parse_failure_probability
 from resilinet_jax.paths import typed_path
 from resilinet_jax.scenarios import load_scenario, scenario_names
 from resilinet_jax.settings import PRESETS, SPLITS, Settings, check_flag, check_processes
@@ -65,6 +66,12 @@ _define("num_processes", None, int, "an integer", "How many processes share the 
 _define("process_id", None, int, "an integer", "Which of them this is, from 0; it alone prints and writes.")
 flags.DEFINE_bool("distributed", False, "Several processes, found by JAX itself: SLURM, TPU pods, Kubernetes.")
 flags.DEFINE_string("report", None, "Makes the report in this results folder again, without training.")
+flags.DEFINE_string(
+    "failure_probability",
+    None,
+    "Of your own network, as n1:0.1,n2:0.02; what is not named never fails. With --report or --sweep, a report with "
+    "this failure setting beside the scenario's goes to <sweep>_your_own. Training does not depend on it.",
+)
 flags.DEFINE_bool("overwrite", False, "Train anew, and replace results that are there.")
 
 
@@ -96,8 +103,9 @@ def _launch(argv: list[str]) -> None:
     if extra:
         raise UserError(f"unexpected argument {extra[0]!r}; flags start with --, as in --sweep={names[0]}")
     if flags.FLAGS["report"].value is not None:
-        check_flag("report", flags.FLAGS["report"].value)
-        _report(typed_path(flags.FLAGS["report"].value, "--report"))
+        for name in ("report", "failure_probability"):
+            check_flag(name, flags.FLAGS[name].value)
+        _report(typed_path(flags.FLAGS["report"].value, "--report"), flags.FLAGS["failure_probability"].value)
         return
     if values["sweep"] is None:
         raise UserError(f"--sweep is missing; expected one of {', '.join(names)}, all, or list")
@@ -134,14 +142,17 @@ def _launch(argv: list[str]) -> None:
         raise UserError(diverged)
 
 
-def _report(folder: pathlib.Path) -> None:
+def _report(folder: pathlib.Path, failure_probability: str | None) -> None:
+    if failure_probability is not None:
+        parse_failure_probability(failure_probability)
     if not folder.is_dir():
         raise UserError(f"--report={folder}: no such folder; give a sweep's results, as results/health/failout_rate")
     from rich.console import Console
 
     from resilinet_jax.experiment import report_again
 
-    report_again(folder, sweeps.load_sweep, Console(highlight=False, markup=False, emoji=False))
+    console = Console(highlight=False, markup=False, emoji=False)
+    report_again(folder, sweeps.load_sweep, console, failure_probability)
 
 
 def _set_up_jax() -> None:

@@ -9,7 +9,7 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -22,9 +22,10 @@ from resilinet_jax.combinations import Combinations, choose_combinations
 from resilinet_jax.engine import plan_models, run_cells, unfinished
 from resilinet_jax.errors import UserError, first_line
 from resilinet_jax.graph import Graph
+from resilinet_jax.own_failures import OWN, own_folder, parse_failure_probability
 from resilinet_jax.program import TrainingSettings
 from resilinet_jax.progress import Progress
-from resilinet_jax.report import SETTINGS, diverged_note, environment, make_report, print_tables
+from resilinet_jax.report import SETTINGS, environment, make_report, print_report
 from resilinet_jax.results import History, Results, read_results, write_folder
 from resilinet_jax.scenarios import Data, Preset, Scenario, load_scenario
 from resilinet_jax.settings import Settings
@@ -40,6 +41,17 @@ from resilinet_jax.store import (
 
 if TYPE_CHECKING:
     from resilinet_jax.tensorboard import LiveCurves
+
+
+class _Work(NamedTuple):
+    """What all sweeps of a command share; `own` is the user's own failure setting by its name, if there is any."""
+
+    settings: Settings
+    scenario: Scenario
+    data: Data
+    combinations: Combinations
+    own: Mapping[str, Mapping[str, float]]
+    console: Console
 
 
 def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console: Console) -> str | None:
@@ -67,39 +79,32 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
     examples = data.feed.sizes["train"]
     if preset.batch_size > examples:
         raise UserError(f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}")
-    with only_command_in(settings.scenario_folder) if hosts.is_first() else contextlib.nullcontext():
-        return _run(settings, scenario, preset, data, sweeps, console)
-
-
-def _run(
-    settings: Settings,
-    scenario: Scenario,
-    preset: Preset,
-    data: Data,
-    sweeps: Mapping[str, ModuleType],
-    console: Console,
-) -> str | None:
     graph = scenario.build_network(data.classes, **preset.network).graph
     combinations = _combinations(graph, scenario.failure_settings, settings.tolerance)
+    own = _own_failures(settings.failure_probability, combinations, settings.tolerance)
+    with only_command_in(settings.scenario_folder) if hosts.is_first() else contextlib.nullcontext():
+        return _run(_Work(settings, scenario, data, combinations, own, console), preset, sweeps)
+
+
+def _run(work: _Work, preset: Preset, sweeps: Mapping[str, ModuleType]) -> str | None:
     notes = [
-        f"Data set: {data.told}.",
-        *_shrunk(settings, preset, scenario.presets["paper"], data),
-        *_left_out(combinations),
+        f"Data set: {work.data.told}.",
+        *_shrunk(work.settings, preset, work.scenario.presets["paper"], work.data),
+        *_left_out(work.combinations),
     ]
     for note in notes:
-        console.print(note, soft_wrap=True)
-    if settings.overwrite and hosts.is_first():
-        discard(settings.tensorboard_folder)
+        work.console.print(note, soft_wrap=True)
+    if work.settings.overwrite and hosts.is_first():
+        discard(work.settings.tensorboard_folder)
     diverged = [
-        _run_on_network(settings, scenario, preset, options, data, own, combinations, notes, console)
+        _run_on_network(work, _with(preset, options), options, own, notes)
         for options, own in _by_network(sweeps).items()
     ]
     return "; ".join(filter(None, diverged)) or None
 
 
-Options = tuple[
-    tuple[str, Any], ...
-]  # what a sweep's network has beside the scenario's own, as `build_network` takes it
+# What a sweep's network has beside the scenario's own, as `Scenario.build_network` takes it.
+Options = tuple[tuple[str, Any], ...]
 
 
 def _by_network(sweeps: Mapping[str, ModuleType]) -> dict[Options, dict[str, ModuleType]]:
@@ -120,18 +125,10 @@ def _apart(folder: pathlib.Path, options: Options) -> pathlib.Path:
 
 
 def _run_on_network(
-    settings: Settings,
-    scenario: Scenario,
-    preset: Preset,
-    options: Options,
-    data: Data,
-    sweeps: Mapping[str, ModuleType],
-    combinations: Combinations,
-    notes: Sequence[str],
-    console: Console,
+    work: _Work, preset: Preset, options: Options, sweeps: Mapping[str, ModuleType], notes: Sequence[str]
 ) -> str | None:
-    preset = _with(preset, options)
-    network = scenario.build_network(data.classes, **preset.network)
+    settings, scenario, combinations = work.settings, work.scenario, work.combinations
+    network = scenario.build_network(work.data.classes, **preset.network)
     by_sweep = _cells(network.graph, scenario.failure_settings, preset, sweeps)
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
     progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(settings))
@@ -140,12 +137,12 @@ def _run_on_network(
         discard(runs)
         discard(under_way)
     hosts.wait_for_all()
-    store = _open_store(runs, _identity(settings, preset), data, combinations, progress)
+    store = _open_store(runs, _identity(settings, preset), work.data, combinations, progress)
     checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note)
     wanted = plan_models(cells, preset.runs)
     finished = len(wanted) - len(unfinished(wanted, store))
     already = f", {finished} of them finished already" if finished else ""
-    console.print(f"{len(wanted)} runs for {', '.join(sweeps)}{already}.", soft_wrap=True)
+    work.console.print(f"{len(wanted)} runs for {', '.join(sweeps)}{already}.", soft_wrap=True)
     training = TrainingSettings(
         preset.runs,
         preset.epochs,
@@ -154,10 +151,10 @@ def _run_on_network(
         runs_per_pass=settings.runs_per_pass,
         compiler_options=scenario.compiler_options(),
     )
-    measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints)
+    measured = run_cells(network, work.data.feed, cells, training, progress, combinations, store, checkpoints)
     if hosts.is_first():
-        known = _known(settings, scenario, preset, data, notes)
-        known["message_bytes"] = message_bytes(network, data.feed.spec("train").x)
+        known = _known(settings, scenario, preset, work.data, notes)
+        known["message_bytes"] = message_bytes(network, work.data.feed.spec("train").x)
         for name in sweeps:
             own = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
             results = Results(
@@ -170,7 +167,7 @@ def _run_on_network(
                 message_bytes=known["message_bytes"],
             )
             target = settings.scenario_folder / name
-            publish(sweeps[name], target, results, known | {"sweep": name}, console)
+            _publish_both(sweeps[name], target, results, known | {"sweep": name}, work.own, work.console)
     return _diverged(cells, measured, len(wanted))
 
 
@@ -222,16 +219,22 @@ def _diverged(cells: Mapping[str, Cell], measured: Mapping[str, Measured], runs:
     )
 
 
-def report_again(folder: pathlib.Path, load_sweep: Callable[[str], ModuleType], console: Console) -> None:
+def report_again(
+    folder: pathlib.Path,
+    load_sweep: Callable[[str], ModuleType],
+    console: Console,
+    failure_probability: str | None = None,
+) -> None:
     """Makes a sweep's report again from what stands in its results folder, without training.
 
     Args:
       folder: of the sweep, or a scenario's, for each sweep in it.
       load_sweep: a sweep's module by name.
       console: where tables go.
+      failure_probability: the user's own, as typed; the report then goes to `own_folder`, and the sweep's own stays.
 
     Raises:
-      UserError: if it holds no results, or damaged ones.
+      UserError: if it holds no results, or damaged ones, or too few for these failure probabilities.
     """
     targets = [folder] if (folder / SETTINGS).exists() else sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
     if not targets:
@@ -251,7 +254,38 @@ def report_again(folder: pathlib.Path, load_sweep: Callable[[str], ModuleType], 
             raise UserError(
                 f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
             ) from None
-        publish(sweep, target, results, known, console)
+        recorded = settings.failure_probability  # of a report under somebody's own failures, which it is made for again
+        if failure_probability and recorded and target != folder:
+            continue
+        asked = failure_probability or recorded
+        own = _own_failures(asked, combinations, settings.tolerance)
+        if own:
+            known["settings"]["failure_probability"] = asked
+        into = own_folder(target) if own and not recorded else target
+        publish(sweep, into, _with_own(results, own), known, console)
+
+
+def _own_failures(text: str | None, combinations: Combinations, tolerance: float) -> dict[str, dict[str, float]]:
+    """The failure setting of `--failure_probability` by its name; nothing without it.
+
+    Raises:
+      UserError: for what can't fail, and where combinations that were not evaluated weigh more than the tolerance.
+    """
+    if text is None:
+        return {}
+    own = parse_failure_probability(text)
+    failure = np.array(combinations.graph.node_values(own, "--failure_probability"))
+    left_out = combinations.left_out(failure)
+    if left_out > tolerance:
+        raise UserError(
+            f"--failure_probability: failure combinations that were not evaluated weigh {left_out:.2g} under it, "
+            f"expected at most --tolerance={tolerance:g}; give smaller probabilities, or fewer of them"
+        )
+    return {OWN: own}
+
+
+def _with_own(results: Results, own: Mapping[str, Mapping[str, float]]) -> Results:
+    return dataclasses.replace(results, failure_settings={**results.failure_settings, **own})
 
 
 def _cells(
@@ -289,12 +323,24 @@ def publish(
       console: where tables go.
     """
     report = make_report(known["sweep"], sweep, results, known["dataset"]["name"], known["notes"], known)
-    console.print()
-    for note in diverged_note(results):
-        console.print(note, soft_wrap=True)
-    print_tables(console, report.tables)
+    print_report(console, results, report)
     write_folder(target, report.files)
     console.print(f"Written to {target}", soft_wrap=True)
+
+
+def _publish_both(
+    sweep: ModuleType,
+    target: pathlib.Path,
+    results: Results,
+    known: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, float]],
+    console: Console,
+) -> None:
+    """A sweep's report, and the one under the user's own failures if there are any, which alone is printed then."""
+    without = {**known, "settings": {**known["settings"], "failure_probability": None}}
+    publish(sweep, target, results, without, Console(quiet=True) if own else console)
+    if own:
+        publish(sweep, own_folder(target), _with_own(results, own), known, console)
 
 
 def _left_out(combinations: Combinations) -> list[str]:

@@ -68,8 +68,9 @@ def html_report(
     notes: Sequence[str],
     results: Results,
     tables: Sequence[Table],
+    answers: Sequence[str],
     comparisons: Sequence[Comparison],
-    figure: Picture,
+    figures: Sequence[Picture],
     curves: Sequence[Picture],
     settings: Mapping[str, Any],
 ) -> bytes:
@@ -80,8 +81,9 @@ def html_report(
       notes: what a reader must know before the numbers.
       results: of the sweep.
       tables: the sweep's; the paper's figures stand beside the first.
+      answers: sentences to quote.
       comparisons: the sweep's.
-      figure: the sweep's.
+      figures: the sweep's.
       curves: of training.
       settings: everything needed to repeat it.
     """
@@ -98,7 +100,8 @@ def html_report(
         *(_scrolling(table, figures=paper.figures) for table in tables[:1]),
         *(_scrolling(table) for table in tables[1:]),
         _beside(paper),
-        _figure(figure),
+        *([tag("ul", *(tag("li", answer) for answer in answers))] if answers else []),
+        *map(_figure, figures),
         *_compared(comparisons, dataset),
         *([tag("h2", "Training curves"), *map(_figure, curves)] if curves else []),
         *_network(results),

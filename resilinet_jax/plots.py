@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,21 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, 
 WIDTH = 5.6  # of a figure, in inches
 CURVES = 6  # cells that share a panel of training curves
 MOST_CURVES = 24  # cells that training curves are drawn for
+
+
+class Drawn(NamedTuple):
+    """A figure that stands beside a sweep's own.
+
+    Attributes:
+      name: of its file, without the ending.
+      told: what it shows, in a sentence or two.
+      figure: itself.
+    """
+
+    name: str
+    told: str
+    figure: Figure
+
 
 Series = Mapping[str, Sequence[np.ndarray]]  # by legend entry, for each place on the x axis, fractions over the runs
 
@@ -68,7 +83,7 @@ def lines(ax: Axes, x: Sequence[float], series: Series, xlabel: str) -> None:
     """Lines of mean accuracy in percent over `x`, with sample deviations as error bars."""
     for s, (name, values) in enumerate(series.items()):
         height, deviation = _percent(values)
-        ax.errorbar(x, height, deviation, label=name, capsize=2, linewidth=1.2, **_line_style(s))
+        ax.errorbar(x, height, deviation, label=name, capsize=2, linewidth=1.2, **style_of_line(s))
     ax.set_xticks(x)
     ax.set_xlabel(xlabel)
     ax.set_ylabel("average accuracy (%)")
@@ -79,7 +94,7 @@ def scatter(ax: Axes, x: Mapping[str, Sequence[float]], series: Series, xlabel: 
     """Points of mean accuracy in percent with sample deviations as error bars; `x` by the same legend entries."""
     for s, (name, values) in enumerate(series.items()):
         height, deviation = _percent(values)
-        style = _line_style(s) | {"linestyle": "none", "markeredgecolor": "black"}
+        style = style_of_line(s) | {"linestyle": "none", "markeredgecolor": "black"}
         ax.errorbar(x[name], height, deviation, label=name, capsize=2, elinewidth=0.6, **style)
     ax.set_xlabel(xlabel)
     ax.set_ylabel("average accuracy (%)")
@@ -142,7 +157,7 @@ def _curves(results: Results, cells: Sequence[str]) -> Figure:
                 continue
             kept = [finite(by_epoch[epoch]) for epoch in known]
             some = (number % 3, len(known) // 6) if len(known) > 18 else 1  # markers side by side, not on each other
-            style = _line_style(number) | {"markevery": some, "markersize": 4}
+            style = style_of_line(number) | {"markevery": some, "markersize": 4}
             ax.plot(known + 1, [row.mean() for row in kept], label=cell, linewidth=1.2, **style)
             if len(values) > 1:
                 low, high = [row.min() for row in kept], [row.max() for row in kept]
@@ -156,7 +171,8 @@ def _curves(results: Results, cells: Sequence[str]) -> Figure:
     return figure
 
 
-def _line_style(index: int) -> dict[str, Any]:
+def style_of_line(index: int) -> dict[str, Any]:
+    """Colour, line and marker of the line with this number, told apart in black and white as well."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": LINES[index % len(LINES)],

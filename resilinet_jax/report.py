@@ -20,7 +20,8 @@ from rich.table import Table as RichTable
 
 from resilinet_jax.comparisons import Comparison, comparison_table
 from resilinet_jax.html_report import Picture, html_report
-from resilinet_jax.plots import training_curves
+from resilinet_jax.own_failures import OWN
+from resilinet_jax.plots import Drawn, training_curves
 from resilinet_jax.repeat import command_line
 from resilinet_jax.results import Results, Table, interval_table
 
@@ -44,10 +45,23 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
 
 
 class Report(NamedTuple):
-    """A sweep's tables, for the screen, and its files by name."""
+    """A sweep's tables and answers, for the screen, and its files by name."""
 
     tables: list[Table]
+    answers: list[str]
     files: dict[str, bytes]
+
+
+def print_report(console: Console, results: Results, report: Report) -> None:
+    """What a sweep says on screen: what to know before the numbers, its tables, its answers."""
+    console.print()
+    for note in [*own_note(results), *diverged_note(results)]:
+        console.print(note, soft_wrap=True)
+    print_tables(console, report.tables)
+    if report.answers:
+        console.print()
+    for answer in report.answers:
+        console.print(answer, soft_wrap=True)
 
 
 def make_report(
@@ -72,11 +86,14 @@ def make_report(
     tables = [dataclasses.replace(table, title=f"{table.title}, on {dataset}") for table in sweep.tables(results)]
     if not results.combinations.complete:
         tables.append(interval_table(results))
-    figure = sweep.figure(results)
-    figure.supxlabel(f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small")
-    comparisons = sweep.comparisons(results) if hasattr(sweep, "comparisons") else []
+    answers = [f"{answer}, on {dataset}." for answer in _of(sweep, "answers", results)]
+    figure, beside = sweep.figure(results), _of(sweep, "more_figures", results)
+    for each in (figure, *(drawn.figure for drawn in beside)):
+        each.supxlabel(f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small")
+    comparisons = _of(sweep, "comparisons", results)
     title = (sweep.__doc__ or name).split("\n")[0]
-    return Report(tables, report_files(title, notes, results, tables, figure, settings, comparisons))
+    files = report_files(title, notes, results, tables, figure, settings, comparisons, answers, beside)
+    return Report(tables, answers, files)
 
 
 def report_files(
@@ -87,6 +104,8 @@ def report_files(
     figure: Figure,
     settings: Mapping[str, Any],
     comparisons: Sequence[Comparison] = (),
+    answers: Sequence[str] = (),
+    beside: Sequence[Drawn] = (),
 ) -> dict[str, bytes]:
     """Everything that a sweep leaves on disk, by file name.
 
@@ -98,16 +117,22 @@ def report_files(
       figure: the sweep's.
       settings: everything needed to repeat it.
       comparisons: the sweep's.
+      answers: sentences to quote.
+      beside: figures beside the sweep's.
     """
-    notes = [*notes, *diverged_note(results)]
+    notes = [*notes, *own_note(results), *diverged_note(results)]
     compared = [comparison_table(comparisons)] if comparisons else []
     listed = "\n".join(f"* {note}" for note in notes)
-    body = "\n\n".join(table.markdown() for table in [*tables, *compared])
-    report = f"# {title}\n\n{listed}\n\n{body}\n\n![{title}](figure.png)\n\n```bash\n{command_line(settings)}\n```\n"
-    picture = Picture(_svg(figure), f"{title.rstrip('.')}, as a figure.")
+    quoted = ["\n".join(f"* {answer}" for answer in answers)] if answers else []
+    parts = [*(table.markdown() for table in tables), *quoted, *(table.markdown() for table in compared)]
+    body = "\n\n".join(parts)
+    drawn = [Drawn("figure", f"{title.rstrip('.')}, as a figure.", figure), *beside]
+    shown = "\n\n".join(f"![{each.told}]({each.name}.png)" for each in drawn)
+    report = f"# {title}\n\n{listed}\n\n{body}\n\n{shown}\n\n```bash\n{command_line(settings)}\n```\n"
+    pictures = [Picture(_svg(each.figure), each.told) for each in drawn]
     curves = [
-        Picture(_svg(drawn), f"Mean over the runs (line) and their range (band) by epoch. {told}")
-        for told, drawn in training_curves(results)
+        Picture(_svg(curve), f"Mean over the runs (line) and their range (band) by epoch. {told}")
+        for told, curve in training_curves(results)
     ]
     return {
         "accuracies.csv": results.accuracies_frame().to_csv(index=False, float_format="%.7f").encode(),
@@ -116,9 +141,18 @@ def report_files(
         "averages.csv": results.averages_frame().to_csv(index=False, float_format="%.7f").encode(),
         SETTINGS: (json.dumps(settings, indent=2) + "\n").encode(),
         "report.md": report.encode(),
-        "report.html": html_report(title, notes, results, tables, comparisons, picture, curves, settings),
-        "figure.png": _png(figure),
+        "report.html": html_report(title, notes, results, tables, answers, comparisons, pictures, curves, settings),
+        **{f"{each.name}.png": _png(each.figure) for each in drawn},
     }
+
+
+def own_note(results: Results) -> list[str]:
+    """What the user's own failure setting is, in a sentence; nothing without one."""
+    own = results.failure_settings.get(OWN)
+    if own is None:
+        return []
+    told = ", ".join(f"{name} {100 * probability:g} %" for name, probability in own.items())
+    return [f"Failure setting {OWN!r} (--failure_probability): {told}; what is not named never fails."]
 
 
 def diverged_note(results: Results) -> list[str]:
@@ -141,6 +175,11 @@ def environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.local_devices()],
     }
+
+
+def _of(sweep: ModuleType, hook: str, results: Results) -> list[Any]:
+    """What a sweep's module has to say if it has this function."""
+    return getattr(sweep, hook)(results) if hasattr(sweep, hook) else []
 
 
 def _shortened(name: str, letters: int = 50) -> str:

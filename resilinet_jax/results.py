@@ -19,6 +19,7 @@ from resilinet_jax.combinations import Combinations
 from resilinet_jax.evaluation import average_accuracy_bounds
 from resilinet_jax.failout import combination_name, with_failout_at_inference
 from resilinet_jax.graph import Graph
+from resilinet_jax.own_failures import OWN
 
 SHOWN = 16  # failure combinations that a table or figure has room for
 
@@ -76,9 +77,18 @@ class Results:
 
     @property
     def usual_setting(self) -> str:
-        """The mildest setting in which anything fails: the first such one; the first of all if nothing ever does."""
-        failing = [name for name, probability in self.failure_settings.items() if any(probability.values())]
-        return next(iter(failing or self.failure_settings))
+        """The user's own; else the mildest in which anything fails: the first such one, or the first of all."""
+        return OWN if OWN in self._failing_settings else next(iter(self._failing_settings or self.failure_settings))
+
+    @property
+    def harshest_setting(self) -> str:
+        """The user's own; else the last one in which anything fails, or the first of all."""
+        return next(iter(reversed(self._failing_settings or list(self.failure_settings)[:1])))
+
+    @property
+    def _failing_settings(self) -> list[str]:
+        """In which anything fails."""
+        return [name for name, probability in self.failure_settings.items() if any(probability.values())]
 
     @property
     def diverged(self) -> dict[str, list[int]]:
@@ -105,7 +115,7 @@ class Results:
 
         It is exact where all failure combinations were evaluated; else `left_out` is how wide the interval is.
         """
-        return self._average(cell, self.failure_probability(setting))
+        return self.average_at(cell, self.failure_probability(setting))
 
     def average_with_failout(self, cell: str, setting: str) -> Float[np.ndarray, " known_runs"]:
         """The same if the cell's failout had been left on while testing; of no run if that was not evaluated."""
@@ -113,9 +123,10 @@ class Results:
             self.failure_probability(setting), np.asarray(self.cells[cell].failout_rate, np.float64)
         )
         known = self.combinations.left_out(failure) <= max(map(self.left_out, self.failure_settings))
-        return self._average(cell, failure)[: None if known else 0]
+        return self.average_at(cell, failure)[: None if known else 0]
 
-    def _average(self, cell: str, failure: Float[np.ndarray, " causes"]) -> Float[np.ndarray, " runs"]:
+    def average_at(self, cell: str, failure: Float[np.ndarray, " causes"]) -> Float[np.ndarray, " runs"]:
+        """The same under any failure probabilities, in the order of `Graph.causes`."""
         low, high = average_accuracy_bounds(self.accuracy[cell], self.combinations, failure)
         return (low + high) / 2
 

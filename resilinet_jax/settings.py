@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from resilinet_jax.errors import UserError
+from resilinet_jax.own_failures import own_folder, parse_failure_probability
 from resilinet_jax.paths import typed_path
 from resilinet_jax.scenarios import Preset, Scenario, load_scenario
 
@@ -84,6 +85,7 @@ class Settings:
     train_examples: int | None = None
     runs_per_pass: int | None = None
     tolerance: float = 0.005
+    failure_probability: str | None = None
     seed: int = 0
     results_dir: str = "results"
     overwrite: bool = False
@@ -101,16 +103,19 @@ class Settings:
         """
         for name, value in dataclasses.asdict(self).items():
             check_flag(name, value)
-        _one_of("sweep", self.sweep, [*sweeps, "all"])
+        _one_of("sweep", self.sweep, [*sweeps, "all"], told="--sweep=list shows them")
         _one_of("scenario", self.scenario, scenarios)
         _one_of("split", self.split, SPLITS)
         _one_of("preset", self.preset, PRESETS)
+        if self.failure_probability is not None:
+            parse_failure_probability(self.failure_probability)
         scenario = load_scenario(self.scenario)
         self.preset_of(scenario)
         self._check_dataset(scenario)
         _check_writable(self.scenario_folder)
         for folder in self.result_folders(sweeps).values():
             _check_folder(folder)
+            _check_folder(own_folder(folder))
             kept = any(self.scenario_folder.glob(f"{self.runs_folder.name}*"))
             if folder.exists() and not kept and not self.overwrite:
                 raise UserError(
@@ -222,11 +227,13 @@ def check_flag(name: str, value: object) -> None:
             raise UserError(f"--{name} must be plain text, without control characters, got {value!r}")
 
 
-def _one_of(flag: str, value: str, known: Collection[str]) -> None:
+def _one_of(flag: str, value: str, known: Collection[str], told: str = "") -> None:
+    """Refuses what is not known; `told` stands for the known ones where they are too many for a line."""
     if value not in known:
         close = difflib.get_close_matches(value, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"unknown {flag} {value!r}{hint} (known: {', '.join(known)})")
+        told = told or f"known: {', '.join(known)}"
+        raise UserError(f"unknown {flag} {value!r}{hint} ({told})")
 
 
 def _check_folder(folder: pathlib.Path) -> None:

@@ -6,7 +6,11 @@ A sweep's module holds
 * `tables(results)`: the paper's table, and what else belongs to it;
 * `figure(results)`: the paper's figure;
 * `NETWORK`, if its network has what others don't: arguments of the scenario's `build_network`;
-* `comparisons(results)`, if there is anything to compare: pairs of cells, made with `resilinet_jax.comparisons`.
+* `comparisons(results)`, if there is anything to compare: pairs of cells, made with `resilinet_jax.comparisons`;
+* `answers(results)`, if there are any: sentences to quote, without a full stop;
+* `more_figures(results)`, if there are any: those that stand beside the paper's, as `resilinet_jax.plots.Drawn`.
+
+Accuracies may be reported under more failure settings than the cells were made for: a user's own.
 
 Adding a file here adds a sweep; nothing else has to know.
 """

@@ -4,8 +4,9 @@ from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, against
-from resilinet_jax.plots import setting_bars
+from resilinet_jax.plots import Drawn, setting_bars
 from resilinet_jax.results import Results, Table, setting_table
+from resilinet_jax.scaled_failures import scaled_figure
 
 METHODS = {"ResiliNet": "resilinet", "DFG": "dfg", "Vanilla": "vanilla"}
 
@@ -29,3 +30,8 @@ def comparisons(results: Results) -> list[Comparison]:
 def figure(results: Results) -> Figure:
     """Grouped bars, as in the paper."""
     return setting_bars(results, METHODS)
+
+
+def more_figures(results: Results) -> list[Drawn]:
+    """The average while the failures get rarer or more frequent."""
+    return scaled_figure(results, METHODS)

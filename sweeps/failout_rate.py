@@ -4,8 +4,9 @@ from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, against
-from resilinet_jax.plots import averages, lines, new_figure, shared_legend
+from resilinet_jax.plots import Drawn, averages, lines, new_figure, shared_legend
 from resilinet_jax.results import Column, Results, Table, percent, setting_table
+from resilinet_jax.scaled_failures import scaled_figure
 
 RATES = (0.05, 0.1, 0.3, 0.5)
 AT_RATE = {f"{rate:.0%}": f"failout_{rate}" for rate in RATES}
@@ -62,3 +63,8 @@ def figure(results: Results) -> Figure:
     left_on.set_title("failout left on while testing", fontsize="medium")
     shared_legend(drawn, honest)
     return drawn
+
+
+def more_figures(results: Results) -> list[Drawn]:
+    """The fixed rates while the failures get rarer or more frequent."""
+    return scaled_figure(results, AT_RATE)

@@ -5,8 +5,9 @@ from matplotlib.figure import Figure
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, while_failing
 from resilinet_jax.failout import combination_name
-from resilinet_jax.plots import grouped_bars, new_figure
+from resilinet_jax.plots import Drawn, grouped_bars, new_figure
 from resilinet_jax.results import Results, Table, percent
+from resilinet_jax.scaled_failures import scaled_figure
 
 METHODS = {"ResiliNet": "resilinet", "DFG": "dfg", "Vanilla": "vanilla"}
 
@@ -57,6 +58,11 @@ def figure(results: Results) -> Figure:
     grouped_bars(ax, [combination_name(failing).replace("+", "+\n") for failing in shown], series)
     ax.set_xlabel("failing nodes")
     return drawn
+
+
+def more_figures(results: Results) -> list[Drawn]:
+    """What the accuracies average to while the failures get rarer or more frequent."""
+    return scaled_figure(results, METHODS)
 
 
 def _percent_of(probability: float) -> str:

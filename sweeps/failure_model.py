@@ -40,11 +40,11 @@ def tables(results: Results) -> list[Table]:
 
 def columns(results: Results) -> dict[str, Column]:
     """The cell of each model under each failure setting."""
-    settings = [setting for setting, failing in results.failure_settings.items() if any(failing.values())]
-    return {
-        label: {setting: name.format(setting.replace(" ", "_")) for setting in settings} if "{" in name else name
-        for label, name in LABELS.items()
-    }
+    made: dict[str, Column] = {}
+    for label, name in LABELS.items():
+        by_setting = {setting: name.format(setting.replace(" ", "_")) for setting in results.failure_settings}
+        made[label] = {setting: cell for setting, cell in by_setting.items() if cell in results.cells}
+    return made
 
 
 def comparisons(results: Results) -> list[Comparison]:

@@ -63,7 +63,10 @@ def tables(results: Results) -> list[Table]:
 
 def deviation_among(results: Results, setting: str) -> float:
     """Sample standard deviation among the mean accuracies of the compared schemes; NaN if one has none."""
-    means = [mean(results.average(scheme_cell(label, setting), setting)) for label in COMPARED]
+    columns = _columns(results)
+    if not all(setting in columns[label] for label in COMPARED):
+        return float("nan")
+    means = [mean(results.average(columns[label][setting], setting)) for label in COMPARED]
     return float(np.std(means, ddof=1))
 
 
@@ -74,7 +77,11 @@ def comparisons(results: Results) -> list[Comparison]:
 
 
 def _columns(results: Results) -> dict[str, dict[str, str]]:
-    return {label: {setting: scheme_cell(label, setting) for setting in results.failure_settings} for label in SCHEMES}
+    """Each scheme's cells by failure setting; no weights were trained for a user's own."""
+    names = {label: {setting: scheme_cell(label, setting) for setting in results.failure_settings} for label in SCHEMES}
+    return {
+        label: {setting: name for setting, name in own.items() if name in results.cells} for label, own in names.items()
+    }
 
 
 def _spread(weights: np.ndarray) -> str:

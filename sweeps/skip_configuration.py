@@ -3,13 +3,15 @@
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import Comparison, against
+from resilinet_jax.comparisons import CONFIDENCE, Comparison, against, paired_difference, under_setting
 from resilinet_jax.graph import Graph
 from resilinet_jax.plots import averages, grouped_bars, new_figure
-from resilinet_jax.results import Results, Table, percent
+from resilinet_jax.results import Results, Table, mean, percent
+from resilinet_jax.shapley import shapley_values
 
 PRESENT, REMOVED = "●", "·"
 
@@ -39,7 +41,61 @@ def tables(results: Results) -> list[Table]:
         for number, chosen in enumerate(configurations(results.graph), 1)
     ]
     columns = ["Config", *labels, *(setting.capitalize() for setting in results.failure_settings)]
-    return [Table("Average accuracy (%) by the skips that are present", columns, rows)]
+    worth = [
+        [setting.capitalize(), label, percent(added), _interval(results, added, setting)]
+        for setting in results.failure_settings
+        for label, added in {**ranking(results, setting), "all": _all_add(results, setting)}.items()
+    ]
+    return [
+        Table("Average accuracy (%) by the skips that are present", columns, rows),
+        Table(
+            "Points that each skip adds to the average accuracy (Shapley values)",
+            ["Failures", "Skip", "Adds", f"{CONFIDENCE:.0%} interval"],
+            worth,
+        ),
+    ]
+
+
+def ranking(results: Results, setting: str) -> dict[str, np.ndarray]:
+    """What each skip adds to each run's average accuracy (its Shapley value), by label, the greatest mean first."""
+    worth = {frozenset(chosen): results.average(cell_name(chosen), setting) for chosen in configurations(results.graph)}
+    values = shapley_values(worth)
+    return dict(sorted(values.items(), key=lambda item: -np.nan_to_num(mean(item[1]), nan=-np.inf)))
+
+
+def answers(results: Results) -> list[str]:
+    """The ranking for each failure setting in a sentence, and how sure its first place is."""
+    return [
+        f"Skips by what they add to the average accuracy {under_setting(results, setting)} (points, Shapley values): "
+        f"{', '.join(f'{label} {100 * mean(added):+.1f}' for label, added in ranked.items())}"
+        + "".join(f"; {each.sentence()}" for each in _first_two(results, setting, ranked))
+        for setting in results.failure_settings
+        if (ranked := ranking(results, setting)) and not any(np.isnan(mean(added)) for added in ranked.values())
+    ]
+
+
+def _first_two(results: Results, setting: str, ranked: dict[str, np.ndarray]) -> list[Comparison]:
+    pair = list(ranked.items())[:2]
+    if len(pair) < 2:
+        return []
+    (first, second), (most, next_most) = zip(*pair)
+    where = under_setting(results, setting)
+    return [Comparison("", (first, second), where, (most, next_most), results.left_out(setting))]
+
+
+def _all_add(results: Results, setting: str) -> np.ndarray:
+    """All skips against none, which is what the skips add together."""
+    none, *_, everything = configurations(results.graph)
+    return results.average(cell_name(everything), setting) - results.average(cell_name(none), setting)
+
+
+def _interval(results: Results, added: np.ndarray, setting: str) -> str:
+    # A Shapley value is a difference of two averages, each of them off by half of what was left out at most.
+    difference = paired_difference(added, np.zeros_like(added))
+    if difference.pairs < 2:
+        return "n/a"
+    half_width = difference.half_width + results.left_out(setting)
+    return f"{100 * (difference.mean - half_width):+.2f} to {100 * (difference.mean + half_width):+.2f}"
 
 
 def comparisons(results: Results) -> list[Comparison]:

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,13 +14,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import launch
 from resilinet_jax.errors import one_line
-from resilinet_jax.scenarios import scenario_names
+from resilinet_jax.experiment import publish
+from resilinet_jax.scenarios import load_scenario, scenario_names
 from resilinet_jax.settings import Settings, check_flag, check_processes
 from resilinet_jax.store import Measured
-from sweeps import sweep_names
+from sweeps import load_sweep, sweep_names
 from tests.hostile import (
     BOUNDED,
     FULL,
@@ -35,7 +38,9 @@ from tests.hostile import (
     table,
     taken_or_refused,
 )
+from tests.test_html_report import with_history
 from tests.test_launch import ROOT
+from tests.test_sweeps import fake
 
 FIELDS = typing.get_type_hints(Settings)
 INTEGERS = {
@@ -136,6 +141,21 @@ CASES = (
         "a file to overwrite", ("--results_dir={here}", "--overwrite"), "health/failure_combinations is a file; remove",
         lambda here: ((here / "health").mkdir(), (here / "health" / "failure_combinations").touch()),
     ),
+    Case("no probability", ("--failure_probability=n1",), "must be name:probability with .* as n1:0.1.* got 'n1'$"),
+    Case("a probability of nothing", ("--failure_probability=:0.1",), "must be name:probability with .* got ':0.1'$"),
+    Case("a probability in words", ("--failure_probability=n1:some",), "must be name:probability .* got 'n1:some'$"),
+    Case("a comma at the end", ("--failure_probability=n1:0.1,",), "must be name:probability with .* got ''$"),
+    Case("a probability in percent", ("--failure_probability=n1:10",), r"of 'n1' must be in \[0, 1\], got 10$"),
+    Case("a negative probability", ("--failure_probability=n1:-0.1",), r"of 'n1' must be in \[0, 1\], got -0.1$"),
+    Case("a probability nan", ("--failure_probability=n2:nan",), r"of 'n2' must be in \[0, 1\], got nan$"),
+    Case("a node twice", ("--failure_probability=n1:0.1,n1:0.2",), "--failure_probability names 'n1' twice; keep one"),
+    Case("empty failures", ("--failure_probability=",), "--failure_probability is empty; give it a value, or leave"),
+    Case("failures with a newline", ("--failure_probability=n\n1:0",), r"must be plain text.*got 'n\\+n1:0'$"),
+    Case("overlong failures", ("--failure_probability=" + "n" * 5000,), "must be name:probability with .*n+ ... n+"),
+    Case(
+        "a file where own failures go", ("--results_dir={here}",), "failure_combinations_your_own is a file; remove it",
+        lambda here: ((here / "health").mkdir(), (here / "health" / "failure_combinations_your_own").touch()),
+    ),
     Case("a process alone", ("--num_processes=2",), "--num_processes and --process_id need --coordinator_address"),
     Case("a coordinator alone", ("--coordinator_address=here:1",), "needs --num_processes and --process_id as well"),
     Case("no port", ("--coordinator_address=here", *OTHERS[1:]), "must be host:port, got 'here'"),
@@ -157,6 +177,52 @@ class TestFlags(Refusals):
 
     def test_a_missing_sweep_is_one_line(self):
         self.check(Case("no sweep", (), "--sweep is missing; expected one of .*, all, or list"), sweep=())
+
+
+def stored(folder):
+    """Results of a sweep, with accuracies made up on the spot."""
+    scenario = load_scenario("health")
+    known = {
+        "sweep": "average_accuracy",
+        "settings": dataclasses.asdict(Settings(sweep="average_accuracy")),
+        "preset": dataclasses.asdict(scenario.presets["quick"]),
+        "dataset": {"name": "synthetic", "fingerprint": "", "rows": 0, "classes": 12},
+        "failure_settings": scenario.failure_settings,
+        "notes": [],
+    }
+    results = with_history(fake(known["sweep"]))
+    publish(load_sweep(known["sweep"]), folder / known["sweep"], results, known, Console(quiet=True))
+
+
+STORED = "--report={here}/average_accuracy"
+
+
+class TestOwnFailures(Refusals):
+    @table(
+        Case(
+            "an unknown node",
+            (STORED, "--failure_probability=n9:0.1"),
+            r"unknown node 'n9' \(known: n1, n2, n3\)$",
+            stored,
+        ),
+        Case("the source", (STORED, "--failure_probability=i:0.1"), "'i' is the source, which never fails", stored),
+        Case("the cloud", (STORED, "--failure_probability=n1:0.1,n4:0"), "'n4' is the cloud, which never", stored),
+        Case("no colon", (STORED, "--failure_probability=n1=0.1"), "must be name:probability .* got 'n1=0.1'$", stored),
+        Case("no flag's value", (STORED, "--failure_probability="), "--failure_probability is empty", stored),
+        Case("a name of blanks", (STORED, "--failure_probability= :0.1"), "must be name:probability", stored),
+        Case("above 1", (STORED, "--failure_probability=n1:1.01"), r"must be in \[0, 1\], got 1.01$", stored),
+        Case("no folder", ("--report={here}/none", "--failure_probability=n1:0.1"), "none: no such folder; give a"),
+        Case("no results", ("--report={here}", "--failure_probability=n1:0.1"), "holds no results; give a sweep's"),
+    )
+    def test_a_report_under_impossible_failures_is_one_line(self, case):
+        self.check(case, sweep=())
+
+    @table(
+        Case("a node of another scenario", ("--failure_probability=m1:0.1",), "unknown node 'm1'.*known: n1, n2, n3"),
+        Case("the cloud in a sweep", ("--failure_probability=n4:0.1",), "'n4' is the cloud, which never fails; name"),
+    )
+    def test_a_sweep_under_impossible_failures_trains_nothing(self, case):
+        self.check(case, sweep=(*FULL, "--dataset=synthetic"))
 
 
 ALL_IN_ONE = """
@@ -226,6 +292,15 @@ class TestWriting(Refusals):
                 for name in cells
             },
         )
+
+    def test_failures_that_were_not_evaluated_are_one_line(self, trained, monkeypatch):
+        monkeypatch.setattr("resilinet_jax.combinations.MOST_NODES", 2)
+        flags = (*self.FLAGS, "--tolerance=0.06", f"--results_dir={self.here}")
+        command(*FULL, *flags)
+        more = "--failure_probability=n1:0.5,n2:0.5,n3:0.5"
+        expected = r"not evaluated weigh 0\.\d+ under it, expected at most --tolerance=0.06; give smaller probabilities"
+        self.check(Case("too much left out", (*flags, more), expected))
+        self.check(Case("the same in a report", (f"--report={self.here}/health", more), expected), sweep=())
 
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_a_disk_that_is_full_leaves_no_half_of_the_results(self, trained, monkeypatch, overwrite):

@@ -234,3 +234,17 @@ def test_drawing_is_described_in_words():
     told = describe_graph(TREE, {"poor": {"a": 0.1, "v": 0.25}})
     assert "v→cloud around top" in told
     assert "poor: a 10 %, b 0 %, v 25 %, top 0 %" in told
+
+
+def test_answers_and_further_figures_are_told_on_the_page_and_beside_it():
+    ranked = report("skip_configuration")
+    assert len(ranked.answers) == 4
+    assert all(answer.endswith(", on synthetic.") for answer in ranked.answers)
+    assert all(answer in Page(ranked.files["report.html"]).text["li"] for answer in ranked.answers)
+    assert all(f"* {answer}" in ranked.files["report.md"].decode() for answer in ranked.answers)
+    scaled = report("average_accuracy")
+    page = Page(scaled.files["report.html"])
+    assert len(page.all("img")) == 2
+    assert "is multiplied by a factor" in page.text["figcaption"]
+    assert scaled.files["scaled_failures.png"].startswith(b"\x89PNG")
+    assert "](scaled_failures.png)" in scaled.files["report.md"].decode()

@@ -8,11 +8,20 @@ from rich.console import Console
 
 from resilinet_jax.cells import CellBuilder, describe
 from resilinet_jax.combinations import all_combinations
+from resilinet_jax.comparisons import paired_difference
+from resilinet_jax.own_failures import OWN
 from resilinet_jax.report import print_tables, report_files
-from resilinet_jax.results import Results
+from resilinet_jax.results import Results, percent
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import SCENARIO
-from sweeps import first_line, hyperconnection_weight, load_sweep, skip_configuration, sweep_names
+from sweeps import (
+    failout_rate_fine,
+    first_line,
+    hyperconnection_weight,
+    load_sweep,
+    skip_configuration,
+    sweep_names,
+)
 from tests.reference import CHAIN, TREE
 
 BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, 0.05, 1e-3)
@@ -55,6 +64,7 @@ def test_all_sweeps_are_there():
         "average_accuracy",
         "bandwidth",
         "failout_rate",
+        "failout_rate_fine",
         "failure_combinations",
         "failure_model",
         "hyperconnection_weight",
@@ -73,6 +83,21 @@ def test_every_table_fits_80_columns(name, capsys):
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert len(first_line(name)) <= 80 - 24
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_takes_a_users_own_failures_without_cells_for_them(name, capsys):
+    results = fake(name)
+    own = dataclasses.replace(results, failure_settings={**results.failure_settings, OWN: {"n3": 0.3, "n1": 0.1}})
+    sweep = load_sweep(name)
+    print_tables(Console(width=80, highlight=False), sweep.tables(own))
+    printed = capsys.readouterr().out
+    assert "our own" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    # Of these two, one compares by combination, and the other what was trained for each setting.
+    elsewhere = name in ("failure_combinations", "failure_model")
+    assert elsewhere or "under your own failures" in {each.where for each in sweep.comparisons(own)}
+    sweep.figure(own)
 
 
 @pytest.mark.parametrize("name", sweep_names())
@@ -271,6 +296,112 @@ def test_bandwidth_tells_intervals_where_combinations_are_left_out():
     assert calm.rows[0][2] == "4.00"
     unknown = 1 - 0.92 * 0.96 * 0.99
     assert normal.rows[0][2] == f"{4 * (1 - unknown / 2):.2f} ± {4 * unknown / 2:.2f}"
+
+
+def test_the_fine_rates_share_their_training_with_table_3():
+    fine, coarse = (load_sweep(name).cells(BUILD) for name in ("failout_rate_fine", "failout_rate"))
+    assert len(fine) == 13
+    assert [round(float(cell.failout_rate.max()), 3) for cell in fine.values()] == list(failout_rate_fine.RATES)
+    for rate in (0.05, 0.1, 0.3, 0.5):
+        assert fine[f"failout_{rate}"].key() == coarse[f"failout_{rate}"].key()
+
+
+def with_best_rates(best, runs=5):
+    """Average accuracies that peak at a rate of its own under each setting, and are flat 5 points around it."""
+    results = fake("failout_rate_fine", runs)
+    rng = np.random.default_rng(0)
+    shared, by_setting = rng.normal(0, 0.02, runs), {}
+    for setting, peak in best.items():
+        for rate in failout_rate_fine.RATES:
+            level = 0.9 - 0.2 * max(0, abs(rate - peak) - 0.055) - 1e-3 * abs(rate - peak)
+            noise = rng.normal(0, 2e-4, runs)
+            by_setting[failout_rate_fine.cell_name(rate), setting] = level + shared + noise - noise.mean()
+
+    class Made(Results):
+        def average(self, cell, setting):
+            return by_setting[cell, setting]
+
+    return Made(results.combinations, results.failure_settings, results.cells, results.accuracy)
+
+
+def test_the_best_rate_is_told_for_each_setting_with_its_interval():
+    results = with_best_rates({"no failure": 0.0, "normal": 0.1, "poor": 0.2, "hazardous": 0.35})
+    table, second = load_sweep("failout_rate_fine").tables(results)
+    assert list(table.columns) == ["Failures", "Best rate", "95% interval", "Accuracy"]
+    assert [row[:3] for row in table.rows] == [
+        ["No failure", "0 %", "0 to 5 %"],
+        ["Normal", "10 %", "5 to 15 %"],
+        ["Poor", "20 %", "15 to 25 %"],
+        ["Hazardous", "35 %", "30 to 40 %"],
+    ]
+    assert table.rows[2][3] == percent(results.average("failout_0.2", "poor"))
+    assert [row[0] for row in second.rows][:4] == ["0 %", "2.5 %", "5 %", "7.5 %"]
+    said = load_sweep("failout_rate_fine").answers(results)
+    assert said[3] == "The best failout rate under hazardous failures is 35 % (95% interval: 30 to 40 %)"
+
+
+def test_a_best_rate_that_may_be_any_is_not_claimed():
+    results = fake("failout_rate_fine")
+    rng = np.random.default_rng(0)
+    for accuracy in results.accuracy.values():
+        accuracy[:] = rng.normal(0.9, 0.01, accuracy.shape)
+    said = load_sweep("failout_rate_fine").answers(results)[0]
+    assert said.startswith("The best failout rate without failures can't be told from these runs: ")
+    assert said.endswith(" is ahead, but any from 0 to 50 % may be the best")
+
+
+def test_a_single_run_gives_no_interval_of_the_best_rate():
+    results = fake("failout_rate_fine", runs=1)
+    assert {row[2] for row in load_sweep("failout_rate_fine").tables(results)[0].rows} == {"n/a"}
+    assert "a single run, which gives no interval" in load_sweep("failout_rate_fine").answers(results)[0]
+    load_sweep("failout_rate_fine").figure(results)
+
+
+def test_skips_are_ranked_by_what_they_add_and_sum_to_all_of_them():
+    results = fake("skip_configuration", runs=4)
+    table = load_sweep("skip_configuration").tables(results)[1]
+    assert list(table.columns) == ["Failures", "Skip", "Adds", "95% interval"]
+    assert len(table.rows) == 4 * (3 + 1)
+    poor = {row[1]: row for row in table.rows if row[0] == "Poor"}
+    adds = [float(row[2].split(" ")[0]) for row in poor.values()]
+    assert adds[:3] == sorted(adds[:3], reverse=True)
+    assert list(poor)[3] == "all"
+    difference = results.average("skips_n2+n1+i", "poor") - results.average("skips_none", "poor")
+    assert poor["all"][2] == percent(difference)
+    assert sum(adds[:3]) == pytest.approx(100 * difference.mean(), abs=0.02)
+    exact = paired_difference(difference, np.zeros(4))
+    low, high = (float(end) for end in poor["all"][3].split(" to "))
+    assert (low, high) == pytest.approx(
+        [100 * (exact.mean - exact.half_width), 100 * (exact.mean + exact.half_width)], abs=0.006
+    )
+
+
+def test_the_value_of_a_skip_is_taken_from_the_cells_with_and_without_it():
+    # The skip from i adds 30 points whatever else is there, n1 another 10 where i is; n2 nothing.
+    def level(chosen):
+        return 0.4 + 0.3 * ("i" in chosen) + 0.1 * ({"i", "n1"} <= set(chosen))
+
+    results = fake("skip_configuration", runs=2)
+    for chosen in skip_configuration.configurations(CHAIN):
+        results.accuracy[skip_configuration.cell_name(chosen)][:] = level(chosen)
+    ranked = skip_configuration.ranking(results, "hazardous")
+    assert list(ranked) == ["i", "n1", "n2"]
+    assert [value.mean() for value in ranked.values()] == pytest.approx([0.35, 0.05, 0.0])
+    said = load_sweep("skip_configuration").answers(results)[3]
+    assert "under hazardous failures" in said
+    assert ": i +35.0, n1 +5.0, n2 +0.0; i beats n1 under hazardous failures by 30.0 ±" in said
+
+
+@pytest.mark.parametrize("name", ["failout_rate_fine", "skip_configuration"])
+def test_answers_are_sentences_whatever_diverged(name):
+    sweep, results = load_sweep(name), fake(name)
+    assert len(sweep.answers(results)) == len(results.failure_settings)
+    results.accuracy[next(iter(results.cells))][:] = np.nan
+    assert not any("nan" in answer for answer in sweep.answers(results))
+    for accuracy in results.accuracy.values():
+        accuracy[:] = np.nan
+    assert sweep.answers(results) == []
+    sweep.figure(results)
 
 
 @pytest.mark.parametrize("name", sweep_names())
