@@ -7,12 +7,11 @@ array of the project is built from names through `Graph.node_values`, so no othe
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import graphlib
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Graph:
         by_label = {self.skip_label(skip): skip for skip in self.skips}
         for label in labels:
             if label not in by_label:
-                raise UserError(f"unknown skip {label!r}{_suggest(label, by_label)}")
+                raise UserError(f"unknown skip {label!r}{suggest(label, by_label)}")
         return frozenset(by_label[label] for label in labels)
 
     def bypassed_by(self, skips: Collection[Hyperconnection]) -> frozenset[str]:
@@ -107,7 +106,7 @@ class Graph:
         """
         for node, value in values.items():
             if node not in self.order:
-                raise UserError(f"{what}: unknown node {node!r}{_suggest(node, self.fallible)}")
+                raise UserError(f"{what}: unknown node {node!r}{suggest(node, self.fallible)}")
             if node not in self.fallible:
                 role = "source" if node == self.source else "cloud"
                 raise UserError(
@@ -170,16 +169,12 @@ def build_chain(nodes: Sequence[str]) -> Graph:
     return build_graph(nodes, list(itertools.pairwise(nodes)), list(zip(nodes, nodes[2:])))
 
 
-def _suggest(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{hint} (known: {', '.join(known) or 'none'})"
-
-
 def _check_nodes(nodes: Sequence[str]) -> None:
     if len(nodes) < 2:
         raise UserError(f"a graph needs a source and a cloud, got nodes {list(nodes)}")
     for node in nodes:
+        if not isinstance(node, str) or not node or "+" in node or "->" in node:
+            raise UserError(f"a node's name must be text without + and ->, which join names, got {node!r}")
         if nodes.count(node) > 1:
             raise UserError(f"node {node!r} is given twice; node names must be unique")
 
@@ -188,7 +183,7 @@ def _check_ends(nodes: Sequence[str], edges: Sequence[Hyperconnection]) -> None:
     for edge in edges:
         for node in (edge.source, edge.target):
             if node not in nodes:
-                raise UserError(f"hyperconnection {edge.name}: unknown node {node!r}{_suggest(node, nodes)}")
+                raise UserError(f"hyperconnection {edge.name}: unknown node {node!r}{suggest(node, nodes)}")
         if edge.source == edge.target:
             raise UserError(f"hyperconnection {edge.name} is a cycle; it must lead to another node")
         if edge.target == nodes[0]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import pathlib
 import re
 import tempfile
@@ -11,9 +10,9 @@ import unicodedata
 from collections.abc import Collection
 from typing import NamedTuple
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.paths import typed_path
-from resilinet_jax.scenarios import Preset, Scenario, load_scenario
+from resilinet_jax.scenarios import Preset, Scenario, is_own, load_scenario
 
 SPLITS = ("random", "subject")
 _NETWORK_FLAGS = ("hidden_units", "alpha", "image_size")
@@ -93,27 +92,42 @@ class Settings:
 
         Args:
           sweeps: the names of all sweeps.
-          scenarios: the names of all scenarios.
+          scenarios: the names of the project's scenarios; a file of the user's own may be one as well.
 
         Raises:
-          UserError: for the first such value.
+          UserError: for the first such value, or for a mistake in the user's file.
         """
-        for name, value in dataclasses.asdict(self).items():
-            check_flag(name, value)
+        self.check_scenario(scenarios)
         _one_of("sweep", self.sweep, [*sweeps, "all"])
-        _one_of("scenario", self.scenario, scenarios)
-        _one_of("split", self.split, SPLITS)
-        _one_of("preset", self.preset, PRESETS)
-        scenario = load_scenario(self.scenario)
-        self.preset_of(scenario)
-        self._check_dataset(scenario)
-        _check_writable(self.scenario_folder)
+        self._check_dataset(load_scenario(self.scenario))
         for folder in self.result_folders(sweeps).values():
             _check_folder(folder)
             if folder.exists() and not self.runs_folder.exists() and not self.overwrite:
                 raise UserError(
                     f"{folder} holds results whose runs are gone; add --overwrite, or choose another --results_dir"
                 )
+
+    def check_scenario(self, scenarios: Collection[str]) -> None:
+        """The same without what only training needs: sweeps, their results, and data.
+
+        Raises:
+          UserError: for the first value that can't work.
+        """
+        for name, value in dataclasses.asdict(self).items():
+            check_flag(name, value)
+        if not is_own(self.scenario):
+            _one_of("scenario", self.scenario, scenarios)
+        _one_of("split", self.split, SPLITS)
+        scenario = load_scenario(self.scenario)
+        if is_own(self.scenario) and self.preset not in scenario.presets:
+            known = ", ".join(scenario.presets)
+            raise UserError(
+                f"{self.scenario}: SCENARIO.presets has no {self.preset!r} (known: {known}); add it, or choose one "
+                "by --preset"
+            )
+        _one_of("preset", self.preset, scenario.presets)
+        self.preset_of(scenario)
+        _check_writable(self.scenario_folder)
 
     def chosen_sweeps(self, sweeps: Collection[str]) -> list[str]:
         """The names of the sweeps to run."""
@@ -126,7 +140,9 @@ class Settings:
     @property
     def scenario_folder(self) -> pathlib.Path:
         """Where the results of all sweeps of the scenario go."""
-        return typed_path(self.results_dir, "--results_dir") / self.scenario
+        own = is_own(self.scenario)
+        name = load_scenario(self.scenario).name if own else self.scenario
+        return typed_path(self.results_dir, "--results_dir") / name
 
     @property
     def runs_folder(self) -> pathlib.Path:
@@ -147,18 +163,24 @@ class Settings:
         """The scenario's preset with whatever the flags say instead.
 
         Raises:
-          UserError: if a flag is given that this scenario has no use for.
+          UserError: if a flag is given that this scenario has no use for, or a number of the preset is out of range.
         """
         preset = scenario.presets[self.preset]
         given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         for name in given:
             unused = name in _NETWORK_FLAGS and name not in preset.network
             if unused or (name == "augment" and preset.augment is None):
-                known = ", ".join(f"--{flag}" for flag in _NETWORK_FLAGS if flag in preset.network)
+                known = ", ".join(f"--{flag}" for flag in _NETWORK_FLAGS if flag in preset.network) or "no such flag"
                 raise UserError(f"--{name} means nothing to --scenario={scenario.name}; its network has {known}")
         network = {name: given.get(name, value) for name, value in preset.network.items()}
-        own = {field.name for field in dataclasses.fields(preset)} - {"network"}
-        return dataclasses.replace(preset, network=network, **{name: given[name] for name in own if name in given})
+        own = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)} | {"network": network}
+        own |= {name: given[name] for name in own if name in given}
+        for name, value in {**network, **own}.items():
+            optional = name == "train_examples" and value is None
+            if name in _RANGES and not optional and not _RANGES[name].holds(value):
+                field = f"presets[{self.preset!r}].{'network.' if name in network else ''}{name}"
+                raise UserError(f"{self.scenario}: SCENARIO.{field} must be {_RANGES[name]}, got {value!r}")
+        return dataclasses.replace(preset, **own)
 
     def _check_dataset(self, scenario: Scenario) -> None:
         suffixes = [name for name in scenario.datasets if name.startswith(".")]
@@ -171,7 +193,7 @@ class Settings:
                 raise UserError(f"--dataset={self.dataset}: no such file; give an .npz with arrays x and y")
         if self.data_folder is not None and not self.data_folder.exists():
             raise UserError(f"--data_dir={self.data_dir}: no such folder; make it, or leave the flag out")
-        if self.split == "subject" and "alpha" in scenario.presets[self.preset].network:
+        if self.split == "subject" and scenario.presets[self.preset].augment is not None:
             raise UserError(f"--split=subject: the images of --scenario={scenario.name} have no subjects")
 
 
@@ -217,9 +239,7 @@ def check_flag(name: str, value: object) -> None:
 
 def _one_of(flag: str, value: str, known: Collection[str]) -> None:
     if value not in known:
-        close = difflib.get_close_matches(value, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"unknown {flag} {value!r}{hint} (known: {', '.join(known)})")
+        raise UserError(f"unknown {flag} {value!r}{suggest(value, known)}")
 
 
 def _check_folder(folder: pathlib.Path) -> None:

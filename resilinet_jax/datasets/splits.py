@@ -33,7 +33,7 @@ class Dataset:
     """
 
     name: str
-    x: Float[np.ndarray, "examples features"]
+    x: Float[np.ndarray, "examples *features"]
     y: Int[np.ndarray, " examples"]
     subject: Int[np.ndarray, " examples"] | None = None
 
