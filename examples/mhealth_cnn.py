@@ -1,4 +1,4 @@
-"""A convolutional network over windows of wearable-sensor readings, split over three nodes: two to three minutes.
+"""A convolutional network over windows of wearable-sensor readings, split over three nodes: a minute on two cores.
 
 python launch.py --scenario=examples/mhealth_cnn.py --draw
 python launch.py --scenario=examples/mhealth_cnn.py --sweep=failure_combinations
@@ -94,7 +94,7 @@ SCENARIO = rj.Scenario(
     },
     presets={
         "quick": rj.Preset(
-            runs=2,
+            runs=3,
             epochs=10,
             batch_size=64,
             learning_rate=0.001,

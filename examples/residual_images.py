@@ -13,6 +13,22 @@ import jax.numpy as jnp
 import resilinet_jax as rj
 
 
+class Convolution(nn.Module):
+    """3x3, as nine shifted copies and a dense layer: XLA runs that many times faster on CPU than `nn.Conv`."""
+
+    filters: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        """Feature maps [images, height, width, channels]."""
+        height, width = x.shape[1:3]
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+        strided = [each[:, :: self.stride, :: self.stride] for each in shifted]
+        return nn.Dense(self.filters)(jnp.concatenate(strided, -1))
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions beside a skip connection of the node's own."""
 
@@ -21,9 +37,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """Feature maps [images, height, width, channels], normalised in groups: image by image, whatever has failed."""
-        y = nn.relu(nn.GroupNorm(4)(nn.Conv(self.filters, (3, 3), self.stride)(x)))
-        y = nn.GroupNorm(4)(nn.Conv(self.filters, (3, 3))(y))
+        """Feature maps, normalised in groups: image by image, whatever has failed."""
+        y = nn.relu(nn.GroupNorm(4)(Convolution(self.filters, self.stride)(x)))
+        y = nn.GroupNorm(4)(Convolution(self.filters)(y))
         if x.shape != y.shape:
             x = nn.Conv(self.filters, (1, 1), self.stride)(x)
         return nn.relu(x + y)
@@ -37,7 +53,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x, training):
         """The first feature maps; `training` would tell dropout, of which there is none here."""
-        return nn.relu(nn.Conv(self.filters, (3, 3))(x.astype(jnp.float32) / 127.5 - 1))
+        return nn.relu(Convolution(self.filters)(x.astype(jnp.float32) / 127.5 - 1))
 
 
 class Blocks(nn.Module):
@@ -91,7 +107,7 @@ SCENARIO = rj.Scenario(
             runs=2,
             epochs=15,
             batch_size=32,
-            learning_rate=0.001,
+            learning_rate=0.003,
             failout_rate=0.1,
             train_examples=2000,
             augment=False,

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from resilinet_jax.datasets.splits import Examples, Splits
-from resilinet_jax.errors import UserError
+from resilinet_jax.datasets.splits import Examples, Splits, check_examples
 from resilinet_jax.training import Augment
 
 HeldOut = Literal["validation", "test"]
@@ -62,7 +61,7 @@ class Resident:
           UserError: if the examples of a split are none, or not what they should be.
         """
         for name in ("train", "validation", "test"):
-            _check_examples(name, getattr(splits, name), splits.classes)
+            check_examples(f"the {name} split", getattr(splits, name), splits.classes)
         self.augment: Augment | None = augment
         self.classes = splits.classes
         self._splits = splits
@@ -91,24 +90,3 @@ class Resident:
         if key not in self._placed:
             self._placed[key] = jax.device_put(jax.tree.map(np.asarray, getattr(self._splits, split)), sharding)
         return self._placed[key]
-
-
-def _check_examples(name: str, examples: Examples, classes: int) -> None:
-    """What a built-in data set has been checked for already, a user's own may not be."""
-    x, y = np.asarray(examples.x), np.asarray(examples.y)
-    if not len(x):
-        raise UserError(f"the {name} split has no examples; give it some")
-    if y.shape != (len(x),) or y.dtype.kind not in "iu":
-        raise UserError(
-            f"the {name} split's y must be integers of shape ({len(x)},), one for each of x, got {y.dtype} {y.shape}"
-        )
-    outside = np.flatnonzero((y < 0) | (y >= classes))
-    if len(outside):
-        raise UserError(
-            f"the {name} split's example {outside[0]} has label {y[outside[0]]}, expected 0..{classes - 1}: "
-            "number the classes from 0, and give their number"
-        )
-    finite = np.isfinite(x) if x.dtype.kind == "f" else np.array(x.dtype.kind in "iu")
-    if not finite.all():
-        what = f"{x.dtype}" if x.dtype.kind != "f" else f"NaN or infinity in example {np.argwhere(~finite)[0][0]}"
-        raise UserError(f"the {name} split's x must be finite numbers, got {what}; drop or fill such examples")

@@ -24,8 +24,7 @@ from resilinet_jax.paths import typed_path
 from resilinet_jax.scenarios import Preset, Scenario, is_own, scenario_names
 
 NAME = "SCENARIO"
-_LONGEST = 160  # characters of what Python or a library says
-_DATASETS = pathlib.Path(__file__).parent / "datasets"
+_LONGEST = 100  # characters of what Python or a library says
 
 
 class Loaded(NamedTuple):
@@ -100,26 +99,28 @@ def errors_in(name: str, function: Callable | None = None) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        if not is_own(name) or _is_about_data(error):
-            raise
         path = str(typed_path(name, "--scenario"))
-        line = _line(error, path, getattr(error, "function", None) or function)
+        if not is_own(name) or _is_about_data(error, path):
+            raise
+        line = _line(error, path, getattr(error, "function", None), function)
         raise UserError(f"{name}{f':{line}' if line else ''}: {_told(error)}") from None
 
 
-def _is_about_data(error: BaseException) -> bool:
-    """What a data set's loader refuses is a flag or the data, which it names itself."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    deepest = pathlib.Path(frames[-1][0].f_code.co_filename)
-    return isinstance(error, UserError) and deepest.is_relative_to(_DATASETS)
+def _is_about_data(error: BaseException, path: str) -> bool:
+    """What the project's own loaders refuse is a flag or the data, which they name themselves."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    last = max((place for place, code in enumerate(codes) if code.co_filename == path), default=len(codes))
+    return isinstance(error, UserError) and any(code.co_name.startswith("load_") for code in codes[last + 1 :])
 
 
-def _line(error: BaseException, path: str, function: Callable | None) -> int | None:
-    """The deepest line of the file that was running."""
+def _line(error: BaseException, path: str, *functions: Callable | None) -> int | None:
+    """The deepest line of the file that was running; else the first line of the first function that is in it."""
     if isinstance(error, SyntaxError) and error.filename == path:
         return error.lineno
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == path]
-    return lines[-1] if lines else _first_line(function, path)
+    running = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == path]
+    if running:
+        return running[-1]
+    return next((line for function in functions if (line := _first_line(function, path)) is not None), None)
 
 
 def _first_line(function: Callable | None, path: str) -> int | None:
@@ -132,23 +133,29 @@ def _told(error: BaseException) -> str:
         return str(error)
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg}; mend this line"
+    if unknown := _unknown_field(error):
+        return unknown
     said = str(error).strip().split("\n")[0].split(" (https://")[0].rstrip(".:;")
     said = one_line(said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ...")
     where = "".join(f", {note}" for note in getattr(error, "__notes__", ()) if "\n" not in note)
-    return f"{type(error).__name__}{f': {said}' if said else ''}{where}; {_remedy(error, said)}"
+    return f"{type(error).__name__}{f': {said}' if said else ''}{where}; {_remedy(error)}"
 
 
-def _remedy(error: BaseException, said: str) -> str:
-    if isinstance(error, ImportError):
+def _unknown_field(error: BaseException) -> str | None:
+    """What to say if a field's name is misspelt; Python does not say which there are."""
+    unknown = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    kind = getattr(resilinet_jax, unknown[1]) if unknown and unknown[1] in resilinet_jax.__all__ else None
+    if unknown is None or not dataclasses.is_dataclass(kind):
+        return None
+    fields = [field.name for field in dataclasses.fields(kind)]
+    return f"{unknown[1]} has no field {unknown[2]!r}{suggest(unknown[2], fields)}"
+
+
+def _remedy(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
         return "install it, or write what it holds into this file"
     if isinstance(error, SystemExit):
         return "a scenario's file must only define, not end Python"
-    unknown = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", said)
-    if unknown and unknown[1] in resilinet_jax.__all__:
-        known = getattr(resilinet_jax, unknown[1])
-        if dataclasses.is_dataclass(known):
-            fields = [each.name for each in dataclasses.fields(known)]
-            return f"unknown field {unknown[2]!r}{suggest(unknown[2], fields)}"
     return "mend this line"
 
 
@@ -187,7 +194,7 @@ def _check_fields(where: str, scenario: Scenario) -> None:
 def _check_presets(where: str, scenario: Scenario) -> None:
     presets = scenario.presets
     if not isinstance(presets, Mapping) or not presets:
-        raise UserError(f'{where}: {NAME}.presets must be as {{"quick": Preset(...)}}, got {presets!r}')
+        raise UserError(f'{where}: {NAME}.presets must be as {{"quick": Preset(...)}}, got {type(presets).__name__}')
     for name, preset in presets.items():
         field = f"{where}: {NAME}.presets[{name!r}]"
         if not isinstance(name, str) or not isinstance(preset, Preset):
