@@ -102,6 +102,7 @@ def _network(settings: Settings, scenario: Scenario, preset: Preset, classes: in
     with errors_in(settings.scenario, scenario.build_network):
         built = scenario.build_network(classes, **preset.network)
         network: Network = checked_result(scenario.build_network, built, Network)
+    with errors_in(settings.scenario):
         for setting, probability in scenario.failure_settings.items():
             network.graph.node_values(probability, f"failure setting {setting!r}")
     return network

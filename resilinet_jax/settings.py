@@ -171,7 +171,7 @@ class Settings:
             unused = name in _NETWORK_FLAGS and name not in preset.network
             if unused or (name == "augment" and preset.augment is None):
                 known = ", ".join(f"--{flag}" for flag in _NETWORK_FLAGS if flag in preset.network) or "no such flag"
-                raise UserError(f"--{name} means nothing to --scenario={scenario.name}; its network has {known}")
+                raise UserError(f"--{name} means nothing to --scenario={self.scenario}; its network has {known}")
         network = {name: given.get(name, value) for name, value in preset.network.items()}
         own = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)} | {"network": network}
         own |= {name: given[name] for name in own if name in given}
@@ -188,13 +188,13 @@ class Settings:
         if self.dataset not in ("auto", *named):
             if not any(self.dataset.endswith(suffix) for suffix in suffixes):
                 known = ", ".join(["auto", *named, *(f"the path of an {suffix} file" for suffix in suffixes)])
-                raise UserError(f"--dataset={self.dataset} is unknown to --scenario={scenario.name}; expected {known}")
+                raise UserError(f"--dataset={self.dataset} is unknown to --scenario={self.scenario}; expected {known}")
             if not typed_path(self.dataset, "--dataset").is_file():
                 raise UserError(f"--dataset={self.dataset}: no such file; give an .npz with arrays x and y")
         if self.data_folder is not None and not self.data_folder.exists():
             raise UserError(f"--data_dir={self.data_dir}: no such folder; make it, or leave the flag out")
         if self.split == "subject" and scenario.presets[self.preset].augment is not None:
-            raise UserError(f"--split=subject: the images of --scenario={scenario.name} have no subjects")
+            raise UserError(f"--split=subject: the images of --scenario={self.scenario} have no subjects")
 
 
 def check_processes(

@@ -235,7 +235,7 @@ def checked_result(function: Callable, result: Any, kind: type) -> Any:
     if not isinstance(result, kind):
         raise CodeError(
             f"{function.__name__}() must return a resilinet_jax.{kind.__name__}, got {type(result).__name__}; "
-            "end it with a return",
+            f"end it with return {kind.__name__}(...)",
             function,
         )
     return result

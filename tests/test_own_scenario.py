@@ -3,19 +3,22 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from resilinet_jax import store
-from tests.hostile import check_line, contents
-from tests.test_launch import ROOT, launch
+import launch
+import resilinet_jax as rj
+from resilinet_jax import store, user_code
+from resilinet_jax.errors import UserError
+from tests.hostile import check_line, command, contents, run
+from tests.test_launch import ROOT
+from tests.test_launch import launch as start
 
 QUICK = ("--runs=1", "--epochs=1", "--batch_size=16", "--train_examples=64", "--nocompilation_cache")
 FILE = """\
@@ -146,9 +149,9 @@ MISTAKES = [
            'rj.build_graph("iabc", [("i", "a"), ("a", "b"), ("b", "a"), ("b", "c")])',
            "form a cycle: .*; data must flow towards the cloud", "rj.build_graph"),
     Mistake("a failing node that is not there", '"normal": {"edge": 0.1}', '"normal": {"fog": 0.1}',
-            "failure setting 'normal': unknown node 'fog'", BUILD),
+            ": failure setting 'normal': unknown node 'fog'"),
     Mistake("a failing cloud", '"normal": {"edge": 0.1}', '"normal": {"cloud": 0.1}',
-            "failure setting 'normal': 'cloud' is the cloud, which never fails", BUILD),
+            ": failure setting 'normal': 'cloud' is the cloud, which never fails"),
     change("a stage for no node", '{"edge": Stage(units)', '{"egde": Stage(units)',
            "stage for an unknown node 'egde'; did you mean edge", "return rj.Network"),
     change("an adapter for no hyperconnection", '{"i->cloud":', '{"i->clod":',
@@ -263,7 +266,7 @@ def test_a_mistake_leaves_nothing_behind(answers):
 
 def test_a_process_of_its_own_says_it_in_one_line(tmp_path):
     (tmp_path / "own.py").write_text(FILE.replace(CALL, "def __call__(self, x):"))
-    done = launch("--scenario=own.py", "--sweep=failout_rate", *QUICK, cwd=tmp_path)
+    done = start("--scenario=own.py", "--sweep=failout_rate", *QUICK, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: own.py:10: the stage of node 'edge'")
@@ -288,45 +291,55 @@ def test_a_process_of_its_own_says_it_in_one_line(tmp_path):
 def test_a_wrong_flag_beside_a_file_is_one_line(tmp_path, flags, message):
     (tmp_path / "own.py").write_text(FILE)
     (tmp_path / "arrays.py").write_text("import jax.numpy as jnp\nONE = jnp.ones(1)\n" + FILE)
-    done = launch("--sweep=failout_rate", *flags, *QUICK, cwd=tmp_path)
+    done = start("--sweep=failout_rate", *flags, *QUICK, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_file_trains_reports_again_and_counts_as_code(tmp_path):
-    (tmp_path / "own.py").write_text(FILE)
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """A folder to be in, and commands that load every file afresh, as those of processes of their own would."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setattr(launch, "_set_up_jax", lambda: None)  # the tests' own devices are in place
+
+    def said(*flags):
+        monkeypatch.setattr(user_code, "_loaded", {})
+        command(*flags, "--nohuge_pages")
+        return capsys.readouterr().out
+
+    def refused(*flags):
+        monkeypatch.setattr(user_code, "_loaded", {})
+        return run(*flags, "--nohuge_pages")[1]
+
+    return tmp_path, said, refused
+
+
+def test_a_file_trains_reports_again_and_counts_as_code(here):
+    folder, said, refused = here
+    (folder / "own.py").write_text(FILE)
     flags = ("--scenario=own.py", "--sweep=failure_combinations", *QUICK)
-    done = launch(*flags, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Data set: made up." in done.stdout
-    assert not (tmp_path / "__pycache__").exists()
-    folder = tmp_path / "results" / "mine" / "failure_combinations"
-    assert set(pd.read_csv(folder / "accuracies.csv", keep_default_na=False).failing) == {"none", "edge"}
-    assert (
-        "python launch.py --sweep=failure_combinations --scenario=own.py --runs=1" in (folder / "report.md").read_text()
-    )
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "Data set: made up." in said(*flags)
+    assert not (folder / "__pycache__").exists()
+    results = folder / "results" / "mine" / "failure_combinations"
+    assert set(pd.read_csv(results / "accuracies.csv", keep_default_na=False).failing) == {"none", "edge"}
+    repeated = "python launch.py --sweep=failure_combinations --scenario=own.py --runs=1"
+    assert repeated in (results / "report.md").read_text()
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
     # The report again, and the same runs again with other comments.
-    (folder / "report.md").unlink()
-    assert launch("--report=results/mine/failure_combinations", cwd=tmp_path).returncode == 0
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    (tmp_path / "own.py").write_text("# A comment.\n" + FILE)
-    assert "3 of them finished already" in launch(*flags, cwd=tmp_path).stdout
+    (results / "report.md").unlink()
+    said("--report=results/mine/failure_combinations")
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+    (folder / "own.py").write_text("# A comment.\n" + FILE)
+    assert "3 of them finished already" in said(*flags)
     # Other code is refused for runs and report, as is a file that is gone.
-    (tmp_path / "own.py").write_text(FILE.replace("nn.relu(", "nn.tanh("))
-    other = launch(*flags, cwd=tmp_path)
-    assert other.returncode == 1
-    assert re.fullmatch(
-        r"error: results/mine holds runs made with SCENARIO's code \w+, not \w+; go back .*\n", other.stderr
-    )
-    again = launch("--report=results/mine", cwd=tmp_path)
-    assert "own.py has changed since; bring it back, or run the sweep again" in again.stderr
-    (tmp_path / "own.py").unlink()
-    again = launch("--report=results/mine", cwd=tmp_path)
-    assert again.returncode == 1
-    assert "own.py: no such file" in again.stderr
-    assert again.stderr.count("\n") == 1
+    (folder / "own.py").write_text(FILE.replace("nn.relu(", "nn.tanh("))
+    changed = r"error: results/mine holds runs made with SCENARIO's code \w+, not \w+; go back .*"
+    assert re.fullmatch(changed, refused(*flags))
+    assert "own.py has changed since; bring it back, or run the sweep again" in refused("--report=results/mine")
+    (folder / "own.py").unlink()
+    assert "own.py: no such file" in refused("--report=results/mine")
 
 
 def test_the_version_of_a_file_follows_code_and_not_comments():
@@ -339,7 +352,7 @@ def test_the_version_of_a_file_follows_code_and_not_comments():
 def test_draw_makes_a_picture_without_data_and_training(tmp_path, scenario, name):
     # A load that can't be called shows that no data is asked for.
     (tmp_path / "own.py").write_text(FILE.replace("    rng = ", "    rng = 1 / 0\n    rng = "))
-    done = launch(f"--scenario={scenario}", "--draw", "--results_dir=r", cwd=tmp_path)
+    done = start(f"--scenario={scenario}", "--draw", "--results_dir=r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"Drawn to r/{name}/graph.svg\n"
     drawn = ET.parse(tmp_path / "r" / name / "graph.svg").getroot()
@@ -362,7 +375,7 @@ def test_draw_makes_a_picture_without_data_and_training(tmp_path, scenario, name
 )
 def test_a_mistake_in_drawing_is_one_line(tmp_path, flags, message):
     (tmp_path / "own.py").write_text(FILE.replace("return rj.Network", "rj.Network"))
-    done = launch(*flags, cwd=tmp_path)
+    done = start(*flags, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
@@ -370,32 +383,35 @@ def test_a_mistake_in_drawing_is_one_line(tmp_path, flags, message):
 
 
 @pytest.mark.parametrize(
-    ("example", "limits", "nodes"),
+    ("example", "limits"),
     [
-        ("mhealth_cnn", ["--train_examples=128", "--batch_size=64"], "edge+fog"),
-        ("residual_images", ["--train_examples=64", "--batch_size=32", "--image_size=8"], "edge+fog"),
+        ("mhealth_cnn", ["--train_examples=128", "--batch_size=64"]),
+        ("residual_images", ["--train_examples=64", "--batch_size=32", "--image_size=8"]),
     ],
 )
-def test_an_example_runs(tmp_path, example, limits, nodes):
-    shutil.copy(ROOT / "examples" / f"{example}.py", tmp_path)
-    start = time.monotonic()
-    done = launch(
-        f"--scenario={example}.py", "--sweep=failure_combinations", "--runs=1", "--epochs=1", *limits,
-        "--nocompilation_cache", cwd=tmp_path, TFDS_DATA_DIR=str(tmp_path / "tfds"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    print(example, time.monotonic() - start)
-    frame = pd.read_csv(
-        tmp_path / "results" / example / "failure_combinations" / "accuracies.csv", keep_default_na=False
-    )
-    assert set(frame.failing) == {"none", "edge", "fog", nodes}
-    assert len(set(frame.accuracy)) > 4
+def test_an_example_runs(here, example, limits):
+    folder, said, _ = here
+    flags = ("--sweep=failure_combinations", "--runs=1", "--epochs=1", "--nocompilation_cache")
+    said(f"--scenario={ROOT / 'examples' / example}.py", *flags, *limits)
+    results = folder / "results" / example / "failure_combinations" / "accuracies.csv"
+    assert set(pd.read_csv(results, keep_default_na=False).failing) == {"none", "edge", "fog", "edge+fog"}
 
 
-def test_the_readmes_file_works(tmp_path):
+def test_windows_hold_one_activity_of_one_subject_each():
+    example = user_code.load_own(str(ROOT / "examples" / "mhealth_cnn.py")).scenario.load.__globals__
+    y = np.repeat([0, 1, 0, 1], [70, 40, 31, 40])
+    x = np.arange(len(y))[:, None] + np.zeros(3)
+    windows = example["cut_windows"](rj.Dataset("mine", x, y, np.repeat([0, 1], [90, 91])))
+    assert windows.y.tolist() == [0, 0, 1]
+    assert windows.x[:, 0, 0].tolist() == [0, 32, 141]
+    assert windows.subject.tolist() == [0, 0, 1]
+    with pytest.raises(UserError, match="no 32 rows in a row of one class; sort them by time"):
+        example["cut_windows"](rj.Dataset("mine", x, np.arange(len(y)) % 2))
+
+
+def test_the_readmes_file_works(here):
+    folder, said, _ = here
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text[text.index("## Your own network") :]
-    (tmp_path / "mine.py").write_text(section[section.index("```python\n") + 10 :].split("```")[0])
-    done = launch("--scenario=mine.py", "--sweep=failure_combinations", *QUICK, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Written to results/mine/failure_combinations" in done.stdout
+    (folder / "blobs.py").write_text(section[section.index("```python\n") + 10 :].split("```")[0])
+    assert "Written to results/blobs" in said("--scenario=blobs.py", "--sweep=failure_combinations", *QUICK)
