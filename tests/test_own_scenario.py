@@ -260,6 +260,25 @@ def test_a_mistake_is_one_line_with_file_line_and_remedy(answers, mistake):
     assert line.startswith(where), (line, where)
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """A folder to be in, and commands that load every file afresh, as those of processes of their own would."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setattr(launch, "_set_up_jax", lambda: None)  # the tests' own devices are in place
+
+    def said(*flags):
+        monkeypatch.setattr(user_code, "_loaded", {})
+        command(*flags, "--nohuge_pages")
+        return capsys.readouterr().out
+
+    def refused(*flags):
+        monkeypatch.setattr(user_code, "_loaded", {})
+        return run(*flags, "--nohuge_pages")[1]
+
+    return tmp_path, said, refused
+
+
 def test_a_mistake_leaves_nothing_behind(answers):
     assert answers[1]
 
@@ -285,35 +304,21 @@ def test_a_process_of_its_own_says_it_in_one_line(tmp_path):
             ["--scenario=own.py", "--alpha=1"],
             "--alpha means nothing to --scenario=own.py; its network has no such flag",
         ),
-        (["--scenario=arrays.py"], "arrays.py: makes JAX arrays on import; make them in functions"),
     ],
 )
-def test_a_wrong_flag_beside_a_file_is_one_line(tmp_path, flags, message):
-    (tmp_path / "own.py").write_text(FILE)
+def test_a_wrong_flag_beside_a_file_is_one_line(here, flags, message):
+    folder, _, refused = here
+    (folder / "own.py").write_text(FILE)
+    assert refused("--sweep=failout_rate", *flags, *QUICK).startswith(f"error: {message}")
+
+
+def test_arrays_made_before_jax_is_set_up_are_refused(tmp_path):
     (tmp_path / "arrays.py").write_text("import jax.numpy as jnp\nONE = jnp.ones(1)\n" + FILE)
-    done = start("--sweep=failout_rate", *flags, *QUICK, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {message}")
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, capsys):
-    """A folder to be in, and commands that load every file afresh, as those of processes of their own would."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    monkeypatch.setattr(launch, "_set_up_jax", lambda: None)  # the tests' own devices are in place
-
-    def said(*flags):
-        monkeypatch.setattr(user_code, "_loaded", {})
-        command(*flags, "--nohuge_pages")
-        return capsys.readouterr().out
-
-    def refused(*flags):
-        monkeypatch.setattr(user_code, "_loaded", {})
-        return run(*flags, "--nohuge_pages")[1]
-
-    return tmp_path, said, refused
+    done = start("--scenario=arrays.py", "--sweep=failout_rate", *QUICK, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: arrays.py: makes JAX arrays on import; make them in functions\n",
+    )
 
 
 def test_a_file_trains_reports_again_and_counts_as_code(here):
@@ -349,17 +354,16 @@ def test_the_version_of_a_file_follows_code_and_not_comments():
 
 
 @pytest.mark.parametrize(("scenario", "name"), [("own.py", "mine"), ("health", "health"), ("cifar10", "cifar10")])
-def test_draw_makes_a_picture_without_data_and_training(tmp_path, scenario, name):
+def test_draw_makes_a_picture_without_data_and_training(here, scenario, name):
+    folder, said, _ = here
     # A load that can't be called shows that no data is asked for.
-    (tmp_path / "own.py").write_text(FILE.replace("    rng = ", "    rng = 1 / 0\n    rng = "))
-    done = start(f"--scenario={scenario}", "--draw", "--results_dir=r", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"Drawn to r/{name}/graph.svg\n"
-    drawn = ET.parse(tmp_path / "r" / name / "graph.svg").getroot()
+    (folder / "own.py").write_text(FILE.replace("    rng = ", "    rng = 1 / 0\n    rng = "))
+    assert said(f"--scenario={scenario}", "--draw", "--results_dir=r") == f"Drawn to r/{name}/graph.svg\n"
+    drawn = ET.parse(folder / "r" / name / "graph.svg").getroot()
     assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
     texts = {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
     assert texts >= ({"i", "edge", "cloud", "10 %"} if name == "mine" else {"i", "4 %", "never"})
-    assert [path.name for path in (tmp_path / "r" / name).iterdir()] == ["graph.svg"]
+    assert [path.name for path in (folder / "r" / name).iterdir()] == ["graph.svg"]
 
 
 @pytest.mark.parametrize(
@@ -373,13 +377,11 @@ def test_draw_makes_a_picture_without_data_and_training(tmp_path, scenario, name
         ),
     ],
 )
-def test_a_mistake_in_drawing_is_one_line(tmp_path, flags, message):
-    (tmp_path / "own.py").write_text(FILE.replace("return rj.Network", "rj.Network"))
-    done = start(*flags, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: {message}")
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "results").exists()
+def test_a_mistake_in_drawing_is_one_line(here, flags, message):
+    folder, _, refused = here
+    (folder / "own.py").write_text(FILE.replace("return rj.Network", "rj.Network"))
+    assert refused(*flags).startswith(f"error: {message}")
+    assert not (folder / "results").exists()
 
 
 @pytest.mark.parametrize(
