@@ -115,17 +115,18 @@ class Settings:
         """
         for name, value in dataclasses.asdict(self).items():
             check_flag(name, value)
-        if not is_own(self.scenario):
+        own = is_own(self.scenario)
+        if not own:
             _one_of("scenario", self.scenario, scenarios)
+            _one_of("preset", self.preset, PRESETS)
         _one_of("split", self.split, SPLITS)
         scenario = load_scenario(self.scenario)
-        if is_own(self.scenario) and self.preset not in scenario.presets:
+        if own and self.preset not in scenario.presets:
             known = ", ".join(scenario.presets)
             raise UserError(
                 f"{self.scenario}: SCENARIO.presets has no {self.preset!r} (known: {known}); add it, or choose one "
                 "by --preset"
             )
-        _one_of("preset", self.preset, scenario.presets)
         self.preset_of(scenario)
         _check_writable(self.scenario_folder)
 
