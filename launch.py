@@ -15,7 +15,7 @@ from resilinet_jax.errors import UserError, told
 from resilinet_jax.memory import VARIABLE, restart_with_huge_pages
 from resilinet_jax.own_failures import parse_failure_probability
 from resilinet_jax.paths import typed_path
-from resilinet_jax.scenarios import load_scenario, scenario_names
+from resilinet_jax.scenarios import is_own, load_scenario, scenario_names
 from resilinet_jax.settings import PRESETS, SPLITS, Settings, check_flag, check_processes
 from resilinet_jax.supervision import restart_watched
 
@@ -38,7 +38,7 @@ def _define(name: str, default: Any, kind: type, expected: str, text: str) -> No
 
 
 flags.DEFINE_string("sweep", None, "Which ablation to run: a name, all, or list to see them.")
-flags.DEFINE_string("scenario", "health", f"Which network: {', '.join(scenario_names())}.")
+flags.DEFINE_string("scenario", "health", f"Which network: {', '.join(scenario_names())}, or your own.py.")
 flags.DEFINE_string("dataset", "auto", "auto, synthetic, mhealth, or the path of an .npz with x, y [, subject].")
 flags.DEFINE_string("data_dir", None, "TFDS' folder, or where mHealth's zip or logs lie.")
 flags.DEFINE_string("split", "random", f"What is split 80/10/10, rows or subjects: {', '.join(SPLITS)}.")
@@ -65,6 +65,7 @@ flags.DEFINE_string("coordinator_address", None, "host:port of process 0, where 
 _define("num_processes", None, int, "an integer", "How many processes share the work.")
 _define("process_id", None, int, "an integer", "Which of them this is, from 0; it alone prints and writes.")
 flags.DEFINE_bool("distributed", False, "Several processes, found by JAX itself: SLURM, TPU pods, Kubernetes.")
+flags.DEFINE_bool("draw", False, "Makes a picture of the scenario's graph, without training.")
 flags.DEFINE_string("report", None, "Makes the report in this results folder again, without training.")
 flags.DEFINE_string(
     "failure_probability",
@@ -107,6 +108,9 @@ def _launch(argv: list[str]) -> None:
             check_flag(name, flags.FLAGS[name].value)
         _report(typed_path(flags.FLAGS["report"].value, "--report"), flags.FLAGS["failure_probability"].value)
         return
+    if flags.FLAGS["draw"].value:
+        _draw(values)
+        return
     if values["sweep"] is None:
         raise UserError(f"--sweep is missing; expected one of {', '.join(names)}, all, or list")
     if values["sweep"] == "list":
@@ -131,7 +135,12 @@ def _launch(argv: list[str]) -> None:
     from resilinet_jax import hosts
     from resilinet_jax.experiment import run_experiment
 
-    _set_up_jax()
+    try:
+        _set_up_jax()
+    except RuntimeError:
+        if not is_own(settings.scenario):
+            raise
+        raise UserError(f"{settings.scenario}: makes JAX arrays on import; make them in functions") from None
     chosen = {name: sweeps.load_sweep(name) for name in settings.chosen_sweeps(names)}
     with hosts.joined(**processes, detect=distributed):
         console = Console(highlight=False, markup=False, emoji=False, quiet=not hosts.is_first())
@@ -140,6 +149,16 @@ def _launch(argv: list[str]) -> None:
         diverged = run_experiment(settings, chosen, console)
     if diverged:
         raise UserError(diverged)
+
+
+def _draw(values: dict[str, Any]) -> None:
+    if values["sweep"] is not None:
+        raise UserError("--draw trains nothing; leave --sweep out")
+    settings = Settings(**values | {"sweep": "all"})
+    settings.check_scenario(scenario_names())
+    from resilinet_jax.experiment import draw
+
+    print(f"Drawn to {draw(settings)}")
 
 
 def _report(folder: pathlib.Path, failure_probability: str | None) -> None:

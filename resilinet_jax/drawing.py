@@ -20,12 +20,17 @@ LINE = {"fill": "none", "stroke": "#000", "stroke_width": "1.5", "marker_end": "
 HALO = {"text_anchor": "start", "font_size": "13", "stroke": "#fff", "stroke_width": "3", "paint_order": "stroke"}
 
 
-def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]]) -> Markup:
+# What a page says around a drawing, and a file has to say itself.
+ALONE = {"xmlns": "http://www.w3.org/2000/svg", "font_family": "system-ui, sans-serif"}
+
+
+def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]], alone: bool = False) -> Markup:
     """The drawing, with a description for those who can't see it.
 
     Args:
       graph: of any size.
       failure_settings: by name, failure probability by node name; those in which nothing fails are left out.
+      alone: for a file of its own, on white; else for a page.
     """
     settings = {name: failure for name, failure in failure_settings.items() if any(failure.values())}
     row = {node: 30 + ROW * number + BOX // 2 for number, node in enumerate(graph.order)}
@@ -61,6 +66,7 @@ def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]]
     return tag(
         "svg",
         tag("title", describe_graph(graph, settings)),
+        *([tag("rect", width="100%", height="100%", fill="#fff")] if alone else []),
         _arrow_head(),
         *straight,
         *arcs,
@@ -71,6 +77,7 @@ def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]]
         viewBox=f"0 0 {width:g} {height:g}",
         style=f"width:{width:g}px;min-width:{0.75 * width:g}px",
         font_size="14",
+        **(ALONE if alone else {}),
     )
 
 

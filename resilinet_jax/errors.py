@@ -1,7 +1,9 @@
 """The one kind of error that a user can mend, and how errors are told."""
 
+import difflib
 import errno
 import os
+from collections.abc import Callable, Collection
 
 LONGEST = 300  # characters of a message; what is longer loses its middle
 _REMEDIES = {
@@ -27,6 +29,26 @@ class UserError(ValueError):
     def __init__(self, message: str):
         """Keeps the message to one line, whatever names and values it quotes."""
         super().__init__(one_line(message))
+
+
+class CodeError(UserError):
+    """A mistake in code that a user has written, which may not have been running when it was found.
+
+    Attributes:
+      function: where to look for it.
+    """
+
+    def __init__(self, message: str, function: Callable):
+        """As any `UserError`, about a function."""
+        super().__init__(message)
+        self.function = function
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    """What to say after an unknown name: the nearest known one, and all of them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{hint} (known: {', '.join(known) or 'none'})"
 
 
 def one_line(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +20,18 @@ from resilinet_jax.bandwidth import message_bytes
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.checkpoints import Checkpoints
 from resilinet_jax.combinations import Combinations, choose_combinations
+from resilinet_jax.drawing import draw_graph
 from resilinet_jax.engine import plan_models, run_cells, unfinished
-from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.errors import CodeError, UserError, first_line
 from resilinet_jax.graph import Graph
+from resilinet_jax.network import Network
 from resilinet_jax.own_failures import OWN, own_folder, parse_failure_probability
 from resilinet_jax.program import TrainingSettings
 from resilinet_jax.progress import Progress
+from resilinet_jax.rehearsal import rehearse
 from resilinet_jax.report import SETTINGS, environment, make_report, print_report
 from resilinet_jax.results import History, Results, read_results, write_folder
-from resilinet_jax.scenarios import Data, Preset, Scenario, load_scenario
+from resilinet_jax.scenarios import Data, Preset, Scenario, is_own, load_scenario
 from resilinet_jax.settings import Settings
 from resilinet_jax.store import (
     Measured,
@@ -36,8 +40,11 @@ from resilinet_jax.store import (
     code_version,
     discard,
     only_command_in,
+    own_version,
+    write_file,
     write_identity,
 )
+from resilinet_jax.user_code import checked_result, errors_in, load_own
 
 if TYPE_CHECKING:
     from resilinet_jax.tensorboard import LiveCurves
@@ -72,24 +79,75 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
     """
     scenario = load_scenario(settings.scenario)
     preset = settings.preset_of(scenario)
+    sweeps = _possible(settings, scenario, sweeps, console)
     if not settings.overwrite:
         for options in _by_network(sweeps):
             check_identity(_apart(settings.runs_folder, options), _identity(settings, _with(preset, options)))
-    data = scenario.load(settings, preset)
+    with errors_in(settings.scenario, scenario.load):
+        data = checked_result(scenario.load, scenario.load(settings, preset), Data)
     examples = data.feed.sizes["train"]
     if preset.batch_size > examples:
         raise UserError(f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}")
-    graph = scenario.build_network(data.classes, **preset.network).graph
-    combinations = _combinations(graph, scenario.failure_settings, settings.tolerance)
+    network = _network(settings, scenario, preset, data.classes)
+    with errors_in(settings.scenario, scenario.build_network):
+        rehearse(network, data.feed.spec("train").x, data.classes)
+    combinations = _combinations(network.graph, scenario.failure_settings, settings.tolerance)
     own = _own_failures(settings.failure_probability, combinations, settings.tolerance)
     with only_command_in(settings.scenario_folder) if hosts.is_first() else contextlib.nullcontext():
         return _run(_Work(settings, scenario, data, combinations, own, console), preset, sweeps)
 
 
+def _possible(
+    settings: Settings, scenario: Scenario, sweeps: Mapping[str, ModuleType], console: Console
+) -> dict[str, ModuleType]:
+    """The sweeps whose network the scenario can build: some want more than the scenario's own."""
+    taken = inspect.signature(scenario.build_network).parameters
+    possible = {name: sweep for name, sweep in sweeps.items() if set(getattr(sweep, "NETWORK", {})) <= set(taken)}
+    for name in sweeps.keys() - possible.keys():
+        missing = ", ".join(set(sweeps[name].NETWORK) - set(taken))
+        told = f"the sweep {name} needs a network with {missing}, which build_network does not take"
+        if settings.sweep != "all":
+            raise UserError(f"{settings.scenario}: {told}; add the argument, or choose another sweep")
+        console.print(f"Left out: {told}.", soft_wrap=True)
+    return possible
+
+
+def draw(settings: Settings) -> pathlib.Path:
+    """Draws the graph of a scenario, without data and training: `<results_dir>/<scenario>/graph.svg`.
+
+    Args:
+      settings: already checked, as far as the scenario goes.
+
+    Returns:
+      The file.
+
+    Raises:
+      UserError: for a mistake in a user's own scenario.
+    """
+    scenario = load_scenario(settings.scenario)
+    # No number of classes changes the graph.
+    graph = _network(settings, scenario, settings.preset_of(scenario), classes=2).graph
+    target = settings.scenario_folder / "graph.svg"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_file(target, draw_graph(graph, scenario.failure_settings, alone=True).encode())
+    return target
+
+
+def _network(settings: Settings, scenario: Scenario, preset: Preset, classes: int) -> Network:
+    """The scenario's network, whose nodes the failure settings have to know."""
+    with errors_in(settings.scenario, scenario.build_network):
+        built = scenario.build_network(classes, **preset.network)
+        network: Network = checked_result(scenario.build_network, built, Network)
+    with errors_in(settings.scenario):
+        for setting, probability in scenario.failure_settings.items():
+            network.graph.node_values(probability, f"failure setting {setting!r}")
+    return network
+
+
 def _run(work: _Work, preset: Preset, sweeps: Mapping[str, ModuleType]) -> str | None:
     notes = [
         f"Data set: {work.data.told}.",
-        *_shrunk(work.settings, preset, work.scenario.presets["paper"], work.data),
+        *_shrunk(work.settings, preset, work.scenario.presets.get("paper"), work.data),
         *_left_out(work.combinations),
     ]
     for note in notes:
@@ -128,7 +186,7 @@ def _run_on_network(
     work: _Work, preset: Preset, options: Options, sweeps: Mapping[str, ModuleType], notes: Sequence[str]
 ) -> str | None:
     settings, scenario, combinations = work.settings, work.scenario, work.combinations
-    network = scenario.build_network(work.data.classes, **preset.network)
+    network = _network(settings, scenario, preset, work.data.classes)
     by_sweep = _cells(network.graph, scenario.failure_settings, preset, sweeps)
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
     progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(settings))
@@ -202,7 +260,7 @@ def _known(settings: Settings, scenario: Scenario, preset: Preset, data: Data, n
         "examples": dict(data.feed.sizes),
         "failure_settings": scenario.failure_settings,
         "notes": notes,
-        "environment": environment(),
+        "environment": environment() | _own_code(settings),
     }
 
 
@@ -243,13 +301,15 @@ def report_again(
         try:
             known = json.loads((target / SETTINGS).read_text(encoding="utf-8"))
             settings, sweep = Settings(**known["settings"]), load_sweep(known["sweep"])
-            scenario = load_scenario(settings.scenario)
+            scenario = _same_scenario(settings, known, target)
             preset = Preset(**known["preset"])
-            graph = scenario.build_network(known["dataset"]["classes"], **preset.network).graph
+            graph = _network(settings, scenario, preset, known["dataset"]["classes"]).graph
             combinations = _combinations(graph, known["failure_settings"], settings.tolerance)
             (cells,) = _cells(graph, known["failure_settings"], preset, {known["sweep"]: sweep}).values()
             sizes = dict(known.get("message_bytes", {}))  # which earlier versions did not store
             results = read_results(target, combinations, known["failure_settings"], cells, sizes)
+        except CodeError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             raise UserError(
                 f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
@@ -288,6 +348,24 @@ def _with_own(results: Results, own: Mapping[str, Mapping[str, float]]) -> Resul
     return dataclasses.replace(results, failure_settings={**results.failure_settings, **own})
 
 
+def _same_scenario(settings: Settings, known: Mapping[str, Any], target: pathlib.Path) -> Scenario:
+    """The scenario that results are of; a user's file may be gone or have changed since."""
+    try:
+        scenario = load_scenario(settings.scenario)
+        if not _own_code(settings).items() <= known["environment"].items():
+            raise UserError(f"{settings.scenario} has changed since")
+    except UserError as error:
+        if not is_own(settings.scenario):
+            raise
+        raise CodeError(f"{target}: {error}; bring it back, or run the sweep again", load_scenario) from None
+    return scenario
+
+
+def _own_code(settings: Settings) -> dict[str, str]:
+    """The version of a user's file, if the scenario is from one."""
+    return own_version(load_own(settings.scenario).source) if is_own(settings.scenario) else {}
+
+
 def _cells(
     graph: Graph,
     failure_settings: Mapping[str, Mapping[str, float]],
@@ -307,7 +385,7 @@ def _identity(settings: Settings, preset: Preset) -> dict[str, Any]:
     """What every run in a results folder rests on, as far as it is known before the data, by the flags' names."""
     sizes = {field: value for field, value in dataclasses.asdict(preset).items() if field not in ("runs", "network")}
     flags = sizes | dict(preset.network) | {"split": settings.split, "seed": settings.seed}
-    return {f"--{name}": value for name, value in flags.items()} | code_version()
+    return {f"--{name}": value for name, value in flags.items()} | code_version() | _own_code(settings)
 
 
 def publish(
@@ -354,8 +432,12 @@ def _left_out(combinations: Combinations) -> list[str]:
     ]
 
 
-def _shrunk(settings: Settings, preset: Preset, paper: Preset, data: Data) -> list[str]:
-    """What differs from the paper's setting, in a sentence; nothing if nothing does."""
+def _shrunk(settings: Settings, preset: Preset, paper: Preset | None, data: Data) -> list[str]:
+    """What differs from the paper's setting, if it has one, in a sentence; nothing if nothing does."""
+    limited = preset.train_examples is not None and data.feed.sizes["train"] == preset.train_examples
+    drawn = [f"{preset.train_examples:,} training examples drawn from {data.rows:,} rows"] if limited else []
+    if paper is None:
+        return [f"Preset {settings.preset}: {drawn[0]}."] if drawn else []
     units = {
         "runs": "runs",
         "epochs": "epochs",
@@ -365,14 +447,18 @@ def _shrunk(settings: Settings, preset: Preset, paper: Preset, data: Data) -> li
         "failout_rate": "failout rate",
     }
     got, asked = ({**dataclasses.asdict(each), **each.network} for each in (preset, paper))
-    units |= {name: name.replace("_", " ") for name in paper.network}
-    differences = [
-        f"{got[name]:,} instead of {asked[name]:,} {unit}" for name, unit in units.items() if got[name] != asked[name]
+    units |= {name: name.replace("_", " ") for name in paper.network if name in preset.network}
+    differences = drawn + [
+        f"{_number(got[name])} instead of {_number(asked[name])} {unit}"
+        for name, unit in units.items()
+        if got[name] != asked[name]
     ]
     if preset.augment != paper.augment:
         differences.append("no augmentation" if paper.augment else "augmentation")
-    if preset.train_examples is not None and data.feed.sizes["train"] == preset.train_examples:
-        differences.insert(0, f"{preset.train_examples:,} training examples drawn from {data.rows:,} rows")
     if not differences:
         return []
     return [f"Preset {settings.preset}, not the paper's setting: {', '.join(differences)}."]
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

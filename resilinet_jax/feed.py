@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from resilinet_jax.datasets.splits import Examples, Splits
+from resilinet_jax.datasets.splits import Examples, Splits, check_examples
 from resilinet_jax.training import Augment
 
 HeldOut = Literal["validation", "test"]
@@ -26,11 +26,13 @@ class Feed(Protocol):
 
     Attributes:
       augment: what training does to a batch of a run, or None if nothing is left to do.
+      classes: number of classes.
       sizes: number of examples by split.
       chunks: number of chunks in an epoch of training.
     """
 
     augment: Augment | None
+    classes: int
     sizes: dict[str, int]
     chunks: int
 
@@ -53,8 +55,15 @@ class Resident:
     chunks = 1
 
     def __init__(self, splits: Splits, augment: Augment | None = None):
-        """Feeds `splits`; `augment` changes the batches of training."""
+        """Feeds `splits`; `augment` changes the batches of training.
+
+        Raises:
+          UserError: if the examples of a split are none, or not what they should be.
+        """
+        for name in ("train", "validation", "test"):
+            check_examples(f"the {name} split", getattr(splits, name), splits.classes)
         self.augment: Augment | None = augment
+        self.classes = splits.classes
         self._splits = splits
         self.sizes = {split: len(getattr(splits, split).y) for split in ("train", "validation", "test")}
         self._placed: dict[tuple[str, Sharding], Examples] = {}

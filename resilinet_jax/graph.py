@@ -8,13 +8,12 @@ needs to know it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import graphlib
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Graph:
         by_label = {self.skip_label(skip): skip for skip in self.skips}
         for label in labels:
             if label not in by_label:
-                raise UserError(f"unknown skip {label!r}{_suggest(label, by_label)}")
+                raise UserError(f"unknown skip {label!r}{suggest(label, by_label)}")
         return frozenset(by_label[label] for label in labels)
 
     def bypassed_by(self, skips: Collection[Hyperconnection]) -> frozenset[str]:
@@ -130,7 +129,7 @@ class Graph:
                 role = "cloud" if name == self.cloud else "source"
                 raise UserError(f"{what}: {name!r} is the {role}, which never fails; name only {', '.join(causes)}")
             if name not in causes:
-                raise UserError(f"{what}: unknown node {name!r}{_suggest(name, causes)}")
+                raise UserError(f"{what}: unknown node {name!r}{suggest(name, causes)}")
             if not (isinstance(value, int | float) and 0 <= value <= 1):
                 raise UserError(f"{what} of {name!r} must be in [0, 1], got {value!r}")
         return tuple(float(values.get(name, 0.0)) for name in causes)
@@ -193,7 +192,7 @@ def build_graph(
     edges.sort(key=lambda edge: (order.index(edge.target), edge.is_skip, order.index(edge.source)))
     for link in links:
         if link not in names:
-            raise UserError(f"link {link!r} is no hyperconnection{_suggest(link, names)}")
+            raise UserError(f"link {link!r} is no hyperconnection{suggest(link, names)}")
     failing = tuple(edge.name for edge in edges if edge.name in links)
     graph = Graph(order, tuple(edges), order[:sources], failing)
     for group, members in (groups or {}).items():
@@ -206,12 +205,6 @@ def build_chain(nodes: Sequence[str]) -> Graph:
     return build_graph(nodes, list(itertools.pairwise(nodes)), list(zip(nodes, nodes[2:])))
 
 
-def _suggest(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{hint} (known: {', '.join(known) or 'none'})"
-
-
 def _check_group(graph: Graph, group: str, members: Sequence[str]) -> None:
     if group in graph.order or group in graph.fallible:
         raise UserError(f"group {group!r} has the name of a node or link; choose another")
@@ -219,7 +212,7 @@ def _check_group(graph: Graph, group: str, members: Sequence[str]) -> None:
         raise UserError(f"group {group!r} is empty; name the nodes and links that fail together")
     for member in members:
         if member not in graph.fallible:
-            raise UserError(f"group {group!r}: {member!r} can't fail{_suggest(member, graph.fallible)}")
+            raise UserError(f"group {group!r}: {member!r} can't fail{suggest(member, graph.fallible)}")
 
 
 def _check_nodes(nodes: Sequence[str], sources: int) -> None:
@@ -228,6 +221,8 @@ def _check_nodes(nodes: Sequence[str], sources: int) -> None:
     if len(nodes) < 2:
         raise UserError(f"a graph needs a source and a cloud, got nodes {list(nodes)}")
     for node in nodes:
+        if not isinstance(node, str) or not node or "+" in node or "->" in node:
+            raise UserError(f"a node's name must be text without + and ->, which join names, got {node!r}")
         if nodes.count(node) > 1:
             raise UserError(f"node {node!r} is given twice; node names must be unique")
 
@@ -236,7 +231,7 @@ def _check_ends(nodes: Sequence[str], edges: Sequence[Hyperconnection], sources:
     for edge in edges:
         for node in (edge.source, edge.target):
             if node not in nodes:
-                raise UserError(f"hyperconnection {edge.name}: unknown node {node!r}{_suggest(node, nodes)}")
+                raise UserError(f"hyperconnection {edge.name}: unknown node {node!r}{suggest(node, nodes)}")
         if edge.source == edge.target:
             raise UserError(f"hyperconnection {edge.name} is a cycle; it must lead to another node")
         if edge.target in sources:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Num
 
 from resilinet_jax.cells import Numbers, Wiring
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.graph import Graph, Hyperconnection
 from resilinet_jax.stages import SETTING, SKIP_UNITS
 
@@ -105,6 +106,27 @@ class Network:
     stages: Mapping[str, nn.Module]
     adapters: Mapping[str, nn.Module]
 
+    def __post_init__(self) -> None:
+        """Refuses a stage or an adapter for what is not in the graph.
+
+        Raises:
+          UserError: naming it.
+        """
+        edges = [edge.name for edge in self.graph.hyperconnections]
+        for kind, modules, place, known in (
+            ("stage", self.stages, "node", self.graph.order),
+            ("adapter", self.adapters, "hyperconnection", edges),
+        ):
+            for name, module in modules.items():
+                if name not in known:
+                    raise UserError(f"{kind} for an unknown {place} {name!r}{suggest(str(name), known)}")
+                if not isinstance(module, nn.Module):
+                    got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+                    raise UserError(
+                        f"the {kind} of {place} {name!r} must be a Flax module (flax.linen), got {got}; "
+                        "make one, as in nn.Dense(8)"
+                    )
+
     def init(self, key: Key[Array, ""], x: Num[Numbers, "batch *features"]) -> Variables:
         """Initial variables by node and hyperconnection name.
 
@@ -113,7 +135,7 @@ class Network:
           x: an example input; only its shape matters.
 
         Raises:
-          UserError: if the shapes that meet at a node differ.
+          UserError: if the shapes that meet at a node differ, or a module keeps what it can't keep.
         """
         variables = Variables({}, {})
         output: dict[str, Array] = {}
@@ -122,8 +144,16 @@ class Network:
             if module is None:
                 return inputs[0]
             own = jax.random.fold_in(key, len(variables.params))
-            value, made = module.init_with_output(own, *inputs)
-            variables.params[name] = made.get("params", {})
+            with _named(name):
+                value, made = module.init_with_output(own, *inputs)
+            # An adapter also works on what a node would not take in, so its statistics would be of nothing.
+            allowed = {"params", STATISTICS if name in self.stages else SETTING}
+            if set(made) - allowed:
+                raise UserError(
+                    f"the module of {name!r} keeps {', '.join(sorted(set(made) - allowed))}; only "
+                    f"{'params and ' + STATISTICS if name in self.stages else 'params'} can be kept here"
+                )
+            variables.params[name] = made.get("params", {})  # pooling, for one, has none
             if STATISTICS in made:
                 arrivals = 2 ** len(list(self.graph.incoming(name)))
                 values = jax.tree.map(lambda leaf: jnp.stack([leaf] * arrivals), made[STATISTICS])
@@ -214,7 +244,8 @@ class Network:
         if edge.name not in self.adapters:
             return value
         given = {"params": variables.params[edge.name], SETTING: {SKIP_UNITS: jnp.asarray(wiring.skip_units)}}
-        return jnp.asarray(self.adapters[edge.name].apply(given, value))
+        with _named(edge.name):
+            return jnp.asarray(self.adapters[edge.name].apply(given, value))
 
     def source_sends(
         self,
@@ -275,12 +306,24 @@ class Network:
         if training_key is None:
             if known is not None:
                 given[STATISTICS] = known.row(arrival)
-            return jnp.asarray(stage.apply(given, value, False)), {}
+            with _named(node):
+                return jnp.asarray(stage.apply(given, value, False)), {}
         if known is not None:
             given[STATISTICS] = jax.tree.map(lambda leaf: leaf[arrival], known.values)
         key = jax.random.fold_in(training_key, self.graph.order.index(node))
-        result, after = stage.apply(given, value, True, rngs={"dropout": key}, mutable=[STATISTICS])
+        with _named(node):
+            result, after = stage.apply(given, value, True, rngs={"dropout": key}, mutable=[STATISTICS])
         return result, {} if known is None else {node: known.updated(arrival, after[STATISTICS], sends)}
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever a module raises says whose module it is."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in the {'adapter of hyperconnection' if '->' in name else 'stage of node'} {name!r}")
+        raise
 
 
 def _masked(factor: Float[Array, ""], value: Array) -> Array:

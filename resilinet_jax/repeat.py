@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from resilinet_jax.scenarios import load_scenario, scenario_names
+from resilinet_jax.scenarios import is_own, load_scenario, scenario_names
 from resilinet_jax.settings import Settings
 
 _NO_MATTER = ("results_dir", "overwrite", "runs_per_pass", "tensorboard")  # where things go and how fast they get there
@@ -22,8 +22,9 @@ def command_line(known: Mapping[str, Any]) -> str:
     """
     given = dict(known.get("settings", {}))
     given["sweep"] = known.get("sweep", given.get("sweep"))
-    dataset, scenario = known.get("dataset", {}).get("name"), given.get("scenario")
-    if given.get("dataset") == "auto" and scenario in scenario_names() and dataset in load_scenario(scenario).datasets:
+    dataset, scenario = known.get("dataset", {}).get("name"), given.get("scenario", "")
+    known_scenario = scenario in scenario_names() or is_own(scenario)
+    if given.get("dataset") == "auto" and known_scenario and dataset in load_scenario(scenario).datasets:
         given["dataset"] = dataset
     flags = [
         _flag(field.name, given[field.name])

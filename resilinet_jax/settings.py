@@ -11,10 +11,10 @@ import unicodedata
 from collections.abc import Collection
 from typing import NamedTuple
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.own_failures import own_folder, parse_failure_probability
 from resilinet_jax.paths import typed_path
-from resilinet_jax.scenarios import Preset, Scenario, load_scenario
+from resilinet_jax.scenarios import Preset, Scenario, is_own, load_scenario
 
 SPLITS = ("random", "subject")
 _NETWORK_FLAGS = ("hidden_units", "alpha", "image_size")
@@ -96,23 +96,16 @@ class Settings:
 
         Args:
           sweeps: the names of all sweeps.
-          scenarios: the names of all scenarios.
+          scenarios: the names of the project's scenarios; a file of the user's own may be one as well.
 
         Raises:
-          UserError: for the first such value.
+          UserError: for the first such value, or for a mistake in the user's file.
         """
-        for name, value in dataclasses.asdict(self).items():
-            check_flag(name, value)
+        self.check_scenario(scenarios)
         _one_of("sweep", self.sweep, [*sweeps, "all"], told="--sweep=list shows them")
-        _one_of("scenario", self.scenario, scenarios)
-        _one_of("split", self.split, SPLITS)
-        _one_of("preset", self.preset, PRESETS)
         if self.failure_probability is not None:
             parse_failure_probability(self.failure_probability)
-        scenario = load_scenario(self.scenario)
-        self.preset_of(scenario)
-        self._check_dataset(scenario)
-        _check_writable(self.scenario_folder)
+        self._check_dataset(load_scenario(self.scenario))
         for folder in self.result_folders(sweeps).values():
             _check_folder(folder)
             _check_folder(own_folder(folder))
@@ -121,6 +114,29 @@ class Settings:
                 raise UserError(
                     f"{folder} holds results whose runs are gone; add --overwrite, or choose another --results_dir"
                 )
+
+    def check_scenario(self, scenarios: Collection[str]) -> None:
+        """The same without what only training needs: sweeps, their results, and data.
+
+        Raises:
+          UserError: for the first value that can't work.
+        """
+        for name, value in dataclasses.asdict(self).items():
+            check_flag(name, value)
+        own = is_own(self.scenario)
+        if not own:
+            _one_of("scenario", self.scenario, scenarios)
+            _one_of("preset", self.preset, PRESETS)
+        _one_of("split", self.split, SPLITS)
+        scenario = load_scenario(self.scenario)
+        if own and self.preset not in scenario.presets:
+            known = ", ".join(scenario.presets)
+            raise UserError(
+                f"{self.scenario}: SCENARIO.presets has no {self.preset!r} (known: {known}); add it, or choose one "
+                "by --preset"
+            )
+        self.preset_of(scenario)
+        _check_writable(self.scenario_folder)
 
     def chosen_sweeps(self, sweeps: Collection[str]) -> list[str]:
         """The names of the sweeps to run."""
@@ -133,7 +149,9 @@ class Settings:
     @property
     def scenario_folder(self) -> pathlib.Path:
         """Where the results of all sweeps of the scenario go."""
-        return typed_path(self.results_dir, "--results_dir") / self.scenario
+        own = is_own(self.scenario)
+        name = load_scenario(self.scenario).name if own else self.scenario
+        return typed_path(self.results_dir, "--results_dir") / name
 
     @property
     def runs_folder(self) -> pathlib.Path:
@@ -159,18 +177,24 @@ class Settings:
         """The scenario's preset with whatever the flags say instead.
 
         Raises:
-          UserError: if a flag is given that this scenario has no use for.
+          UserError: if a flag is given that this scenario has no use for, or a number of the preset is out of range.
         """
         preset = scenario.presets[self.preset]
         given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         for name in given:
             unused = name in _NETWORK_FLAGS and name not in preset.network
             if unused or (name == "augment" and preset.augment is None):
-                known = ", ".join(f"--{flag}" for flag in _NETWORK_FLAGS if flag in preset.network)
-                raise UserError(f"--{name} means nothing to --scenario={scenario.name}; its network has {known}")
+                known = ", ".join(f"--{flag}" for flag in _NETWORK_FLAGS if flag in preset.network) or "no such flag"
+                raise UserError(f"--{name} means nothing to --scenario={self.scenario}; its network has {known}")
         network = {name: given.get(name, value) for name, value in preset.network.items()}
-        own = {field.name for field in dataclasses.fields(preset)} - {"network"}
-        return dataclasses.replace(preset, network=network, **{name: given[name] for name in own if name in given})
+        own = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)} | {"network": network}
+        own |= {name: given[name] for name in own if name in given}
+        for name, value in {**network, **own}.items():
+            optional = name == "train_examples" and value is None
+            if name in _RANGES and not optional and not _RANGES[name].holds(value):
+                field = f"presets[{self.preset!r}].{'network.' if name in network else ''}{name}"
+                raise UserError(f"{self.scenario}: SCENARIO.{field} must be {_RANGES[name]}, got {value!r}")
+        return dataclasses.replace(preset, **own)
 
     def _check_dataset(self, scenario: Scenario) -> None:
         suffixes = [name for name in scenario.datasets if name.startswith(".")]
@@ -178,13 +202,13 @@ class Settings:
         if self.dataset not in ("auto", *named):
             if not any(self.dataset.endswith(suffix) for suffix in suffixes):
                 known = ", ".join(["auto", *named, *(f"the path of an {suffix} file" for suffix in suffixes)])
-                raise UserError(f"--dataset={self.dataset} is unknown to --scenario={scenario.name}; expected {known}")
+                raise UserError(f"--dataset={self.dataset} is unknown to --scenario={self.scenario}; expected {known}")
             if not typed_path(self.dataset, "--dataset").is_file():
                 raise UserError(f"--dataset={self.dataset}: no such file; give an .npz with arrays x and y")
         if self.data_folder is not None and not self.data_folder.exists():
             raise UserError(f"--data_dir={self.data_dir}: no such folder; make it, or leave the flag out")
-        if self.split == "subject" and "alpha" in scenario.presets[self.preset].network:
-            raise UserError(f"--split=subject: the images of --scenario={scenario.name} have no subjects")
+        if self.split == "subject" and scenario.presets[self.preset].augment is not None:
+            raise UserError(f"--split=subject: the images of --scenario={self.scenario} have no subjects")
 
 
 def check_processes(
@@ -231,9 +255,8 @@ def _one_of(flag: str, value: str, known: Collection[str], told: str = "") -> No
     """Refuses what is not known; `told` stands for the known ones where they are too many for a line."""
     if value not in known:
         close = difflib.get_close_matches(value, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        told = told or f"known: {', '.join(known)}"
-        raise UserError(f"unknown {flag} {value!r}{hint} ({told})")
+        short = f"{f'; did you mean {close[0]}?' if close else ''} ({told})"
+        raise UserError(f"unknown {flag} {value!r}{short if told else suggest(value, known)}")
 
 
 def _check_folder(folder: pathlib.Path) -> None:

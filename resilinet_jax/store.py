@@ -30,9 +30,10 @@ from resilinet_jax.errors import UserError
 IDENTITY = "identity.json"
 # Modules that can change no number of a run; any other does count as the code's version.
 _AROUND = (
-    "bandwidth", "checkpoints", "comparisons", "compilation", "drawing", "engine", "errors", "experiment", "hosts",
-    "html_report", "markup", "memory", "paper", "paths", "plots", "progress", "repeat", "report", "results", "settings",
-    "store", "supervision", "tensorboard",
+    "bandwidth", "best", "checkpoints", "comparisons", "compilation", "drawing", "engine", "errors", "experiment",
+    "hosts", "html_report", "markup", "memory", "own_failures", "paper", "paths", "plots", "progress", "rehearsal",
+    "repeat", "report", "results", "scaled_failures", "settings", "shapley", "store", "supervision", "tensorboard",
+    "user_code",
 )  # fmt: skip
 
 
@@ -207,6 +208,15 @@ def code_version() -> dict[str, str]:
     for path in sorted(root.rglob("*.py")):
         if path.parent == root and path.stem in _AROUND:
             continue
-        digest.update(f"{path.relative_to(root)}\n{ast.dump(ast.parse(path.read_bytes()))}\n".encode())
+        digest.update(f"{path.relative_to(root)}\n{_without_comments(path.read_bytes())}\n".encode())
     libraries = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")}
     return {"code": digest.hexdigest()[:12], **libraries}
+
+
+def own_version(source: bytes) -> dict[str, str]:
+    """Of a user's file with a scenario, which counts beside the project's code."""
+    return {"SCENARIO's code": hashlib.sha256(_without_comments(source).encode()).hexdigest()[:12]}
+
+
+def _without_comments(source: bytes) -> str:
+    return ast.dump(ast.parse(source))

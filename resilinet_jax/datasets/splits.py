@@ -21,6 +21,37 @@ class Examples(NamedTuple):
     y: Int[Array | np.ndarray, " examples"]
 
 
+def check_examples(what: str, examples: Examples, classes: int | None = None) -> None:
+    """Refuses what can't be trained on; built-in data sets have been checked before, a user's own may not be.
+
+    Args:
+      what: they are, for the message.
+      examples: on the host.
+      classes: number of classes; None if it is to be told from the labels.
+
+    Raises:
+      UserError: if there are none, the labels are no integers 0..C-1, or an input is no finite number.
+    """
+    x, y = np.asarray(examples.x), np.asarray(examples.y)
+    if not len(x):
+        raise UserError(f"{what} has no examples; give it some")
+    if y.shape != (len(x),) or y.dtype.kind not in "iu":
+        raise UserError(
+            f"{what}'s y must be integers of shape ({len(x)},), one for each of x, got {y.dtype} of shape {y.shape}"
+        )
+    outside = np.flatnonzero((y < 0) | (y >= (np.inf if classes is None else classes)))
+    if len(outside):
+        last = "C-1" if classes is None else classes - 1
+        raise UserError(
+            f"{what}'s example {outside[0]} has label {y[outside[0]]}, expected 0..{last}; number the classes from 0"
+        )
+    if x.dtype.kind not in "iuf":
+        raise UserError(f"{what}'s x must be real numbers, got {x.dtype}; convert it with x.astype(numpy.float32)")
+    finite = np.isfinite(x).reshape(len(x), -1).all(1)
+    if not finite.all():
+        raise UserError(f"{what}'s example {np.argmin(finite)} holds NaN or infinity; drop or fill such examples")
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A whole data set in memory, as read.
@@ -33,9 +64,17 @@ class Dataset:
     """
 
     name: str
-    x: Float[np.ndarray, "examples features"]
+    x: Float[np.ndarray, "examples *features"]
     y: Int[np.ndarray, " examples"]
     subject: Int[np.ndarray, " examples"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what can't be trained on.
+
+        Raises:
+          UserError: as `check_examples`.
+        """
+        check_examples(self.name, Examples(self.x, self.y))
 
     @property
     def classes(self) -> int:
