@@ -100,6 +100,7 @@ class Settings:
         self.check_scenario(scenarios)
         _one_of("sweep", self.sweep, [*sweeps, "all"])
         self._check_dataset(load_scenario(self.scenario))
+        _check_writable(self.scenario_folder)
         for folder in self.result_folders(sweeps).values():
             _check_folder(folder)
             if folder.exists() and not self.runs_folder.exists() and not self.overwrite:
@@ -128,7 +129,6 @@ class Settings:
                 "by --preset"
             )
         self.preset_of(scenario)
-        _check_writable(self.scenario_folder)
 
     def chosen_sweeps(self, sweeps: Collection[str]) -> list[str]:
         """The names of the sweeps to run."""
