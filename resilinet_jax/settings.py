@@ -106,6 +106,7 @@ class Settings:
         if self.failure_probability is not None:
             parse_failure_probability(self.failure_probability)
         self._check_dataset(load_scenario(self.scenario))
+        _check_writable(self.scenario_folder)
         for folder in self.result_folders(sweeps).values():
             _check_folder(folder)
             _check_folder(own_folder(folder))
@@ -136,7 +137,6 @@ class Settings:
                 "by --preset"
             )
         self.preset_of(scenario)
-        _check_writable(self.scenario_folder)
 
     def chosen_sweeps(self, sweeps: Collection[str]) -> list[str]:
         """The names of the sweeps to run."""

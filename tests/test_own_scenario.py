@@ -347,6 +347,13 @@ def test_a_file_trains_reports_again_and_counts_as_code(here):
     assert "own.py: no such file" in refused("--report=results/mine")
 
 
+def test_stages_may_keep_batch_statistics_and_drop_out(here):
+    folder, said, _ = here
+    stage = "nn.Dropout(0.5, deterministic=not training)(nn.BatchNorm(not training)(nn.Dense(self.units)(x)))"
+    (folder / "own.py").write_text(FILE.replace("nn.relu(nn.Dense(self.units)(x))", stage))
+    assert "Written to results/mine" in said("--scenario=own.py", "--sweep=failure_combinations", *QUICK)
+
+
 def test_the_version_of_a_file_follows_code_and_not_comments():
     version = store.own_version(FILE.encode())
     assert store.own_version(b"# one\n" + FILE.encode()) == version
