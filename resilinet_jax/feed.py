@@ -61,7 +61,7 @@ class Resident:
           UserError: if the examples of a split are none, or not what they should be.
         """
         for name in ("train", "validation", "test"):
-            check_examples(f"the {name} split", getattr(splits, name), splits.classes)
+            check_examples(f"the {name} split", getattr(splits, name), splits.classes, padded=name != "train")
         self.augment: Augment | None = augment
         self.classes = splits.classes
         self._splits = splits

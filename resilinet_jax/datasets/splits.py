@@ -21,13 +21,14 @@ class Examples(NamedTuple):
     y: Int[Array | np.ndarray, " examples"]
 
 
-def check_examples(what: str, examples: Examples, classes: int | None = None) -> None:
+def check_examples(what: str, examples: Examples, classes: int | None = None, padded: bool = False) -> None:
     """Refuses what can't be trained on; built-in data sets have been checked before, a user's own may not be.
 
     Args:
       what: they are, for the message.
       examples: on the host.
       classes: number of classes; None if it is to be told from the labels.
+      padded: whether labels may be `PADDING`.
 
     Raises:
       UserError: if there are none, the labels are no integers 0..C-1, or an input is no finite number.
@@ -39,7 +40,7 @@ def check_examples(what: str, examples: Examples, classes: int | None = None) ->
         raise UserError(
             f"{what}'s y must be integers of shape ({len(x)},), one for each of x, got {y.dtype} of shape {y.shape}"
         )
-    outside = np.flatnonzero((y < 0) | (y >= (np.inf if classes is None else classes)))
+    outside = np.flatnonzero((y < (PADDING if padded else 0)) | (y >= (np.inf if classes is None else classes)))
     if len(outside):
         last = "C-1" if classes is None else classes - 1
         raise UserError(
