@@ -112,7 +112,7 @@ def _launch(argv: list[str]) -> None:
         _draw(values)
         return
     if values["sweep"] is None:
-        raise UserError(f"--sweep is missing; expected one of {', '.join(names)}, all, or list")
+        raise UserError(f"--sweep is missing; give {names[0]}, all, or another one that --sweep=list shows")
     if values["sweep"] == "list":
         print("\n".join(f"{name:24}{sweeps.first_line(name)}" for name in names))
         return

@@ -352,7 +352,7 @@ def _same_scenario(settings: Settings, known: Mapping[str, Any], target: pathlib
     """The scenario that results are of; a user's file may be gone or have changed since."""
     try:
         scenario = load_scenario(settings.scenario)
-        if not _own_code(settings).items() <= known["environment"].items():
+        if not _own_code(settings).items() <= known.get("environment", {}).items():
             raise UserError(f"{settings.scenario} has changed since")
     except UserError as error:
         if not is_own(settings.scenario):

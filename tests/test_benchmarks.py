@@ -45,7 +45,9 @@ def test_the_project_contends_and_learns():
     assert contender.start(seed=0)() == first
     network = build_network(case, 3)[1]
     layers = 23 * 32 + 5 * 32 * 32 + 6 * 32 + 32 * 3 + 3
-    assert own.parameters(network, Splits(data, data, data, 3, 1 / 3)) == layers + 23 * 32 + 32
+    assert (
+        own.parameters(network, Splits(data, data, data, 3, 1 / 3)) == layers + 23 * 32 + 32 + 7
+    )  # hyperconnections' weights
 
 
 @pytest.mark.parametrize(("loss", "same"), [(1.05, True), (1.3, False)])
