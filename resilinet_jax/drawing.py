@@ -1,7 +1,8 @@
 """A graph drawn as an arc diagram in SVG: any graph, one node a row, from the source down to the cloud.
 
 Simple hyperconnections are solid (straight between neighbouring rows, else arcs on the right), skips are dashed arcs
-on the left with their labels; beside each node stands its failure probability under each failure setting.
+on the left with their labels; beside each node stands its failure probability under each failure setting, and below
+them what else may fail: links, and groups.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from resilinet_jax.markup import Markup, tag
 
 ROW = 58  # pixels between two nodes
 BOX = 28  # a node's height
+LINE_OF_TEXT = 24  # pixels between what else may fail
 LETTER = 8  # a letter's width at most, at the font size used
 MARGIN = 8
 LANE = 24  # between arcs without labels
@@ -37,11 +39,21 @@ def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]]
     far = [edge for edge in graph.hyperconnections if not edge.is_skip and not _neighbours(graph, edge)]
     skips, others = _lanes(graph, graph.skips), _lanes(graph, far)
     reach = _reach(skips)
-    left = 2 * MARGIN + max(reach.values(), default=0)
-    right = left + max(48, (LETTER + 1) * max(map(len, graph.order)) + 12)
-    column = right + 2 * MARGIN + LANE * (max(others.values(), default=-1) + 1)
+    more = {name: f"{name}: {', '.join(failing)}" for name, failing in graph.groups} | {
+        name: f"link {name.replace('->', '→')}" for name in graph.links
+    }
+    below = {name: row[graph.cloud] + BOX + LINE_OF_TEXT * number + 12 for number, name in enumerate(more)}
+    box = max(48, (LETTER + 1) * max(map(len, graph.order)) + 12)
+    lanes = LANE * (max(others.values(), default=-1) + 1)
+    # What stands below ends where the columns begin.
+    left = max(
+        2 * MARGIN + max(reach.values(), default=0), LETTER * max(map(len, more.values()), default=0) - box - lanes
+    )
+    right = left + box
+    column = right + 2 * MARGIN + lanes
     widths = [LETTER * max(len(name), 5) + 10 for name in settings]
-    width, height = column + sum(widths) + MARGIN, row[graph.cloud] + BOX // 2 + MARGIN
+    width = column + sum(widths) + MARGIN
+    height = max(row[graph.cloud] + BOX // 2, *below.values(), 0) + MARGIN
 
     arcs = [_arc(edge, row, left, left - distance) for edge, distance in reach.items()]
     arcs += [_arc(edge, row, right, right + LANE * (lane + 1)) for edge, lane in others.items()]
@@ -62,7 +74,8 @@ def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]]
     for number, (name, failure) in enumerate(settings.items()):
         x = column + sum(widths[:number]) + widths[number] / 2
         columns.append(_text(name, x, 16))
-        columns += [_text(_chance(graph, node, failure), x, y + 5) for node, y in row.items()]
+        columns += [_text(_chance(graph, cause, failure), x, y + 5) for cause, y in (row | below).items()]
+    columns += [_text(told, column - MARGIN, below[name] + 5, text_anchor="end") for name, told in more.items()]
     return tag(
         "svg",
         tag("title", describe_graph(graph, settings)),
@@ -86,14 +99,14 @@ def describe_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, flo
     simple = ", ".join(_label(edge) for edge in graph.hyperconnections if not edge.is_skip)
     skips = ", ".join(f"{_label(skip)} around {' and '.join(skip.bypassed)}" for skip in graph.skips)
     failures = "; ".join(
-        f"{name}: " + ", ".join(f"{node} {_chance(graph, node, failure)}" for node in graph.fallible)
+        f"{name}: " + ", ".join(f"{node} {_chance(graph, node, failure)}" for node in graph.causes)
         for name, failure in failure_settings.items()
     )
     return f"Simple hyperconnections: {simple}. Skips: {skips or 'none'}. Failure probabilities: {failures or 'none'}."
 
 
-def _chance(graph: Graph, node: str, failure: Mapping[str, float]) -> str:
-    return f"{100 * failure.get(node, 0.0):g} %" if node in graph.fallible else "never"
+def _chance(graph: Graph, cause: str, failure: Mapping[str, float]) -> str:
+    return f"{100 * failure.get(cause, 0.0):g} %" if cause in graph.causes else "never"
 
 
 def _label(edge: Hyperconnection) -> str:

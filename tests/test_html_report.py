@@ -13,6 +13,7 @@ from resilinet_jax.markup import VOID, tag
 from resilinet_jax.repeat import command_line
 from resilinet_jax.report import make_report
 from resilinet_jax.results import History
+from resilinet_jax.scenarios.health_sensors import GRAPH as SENSORS
 from sweeps import load_sweep, sweep_names
 from tests.reference import CHAIN, TREE
 from tests.test_sweeps import fake
@@ -213,9 +214,14 @@ DIAMOND = build_graph(
 )
 
 
-@pytest.mark.parametrize("graph", [CHAIN, TREE, DIAMOND, build_chain([f"n{k}" for k in range(9)])])
+LINKED = build_graph(
+    ("i", "a", "cloud"), [("i", "a"), ("a", "cloud")], [("i", "cloud")], links=["i->a"], groups={"both": ("a", "i->a")}
+)
+
+
+@pytest.mark.parametrize("graph", [CHAIN, TREE, DIAMOND, LINKED, SENSORS, build_chain([f"n{k}" for k in range(9)])])
 def test_drawing_shows_every_node_and_hyperconnection(graph):
-    failing = {node: 0.05 * (number + 1) for number, node in enumerate(graph.fallible)}
+    failing = {cause: 0.05 * (number + 1) for number, cause in enumerate(graph.causes)}
     page = Page(draw_graph(graph, {"no failure": {}, "poor": failing}).encode())
     assert len(page.all("rect")) == len(graph.order)
     edges = [attributes for attributes in page.all("path") if "marker-end" in attributes]
@@ -223,6 +229,7 @@ def test_drawing_shows_every_node_and_hyperconnection(graph):
     assert sum("stroke-dasharray" in attributes for attributes in edges) == len(graph.skips)
     assert all(f"{skip.source}→{skip.target}" in page.text["text"] for skip in graph.skips)
     assert all(f"{100 * value:g} %" in page.text["text"] for value in failing.values())
+    assert all(cause.replace("->", "→") in page.text["text"] for cause in graph.causes)
     assert "no failure" not in page.text["text"]
     width, height = map(float, page.all("svg")[0]["viewbox"].split()[2:])
     for attributes in page.all("text"):
