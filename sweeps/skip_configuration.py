@@ -14,6 +14,7 @@ from resilinet_jax.results import Results, Table, mean, percent
 from resilinet_jax.shapley import shapley_values
 
 PRESENT, REMOVED = "●", "·"
+MOST_COLUMNS = 3  # of marks; the marks of more skips share one
 
 
 def configurations(graph: Graph) -> list[tuple[str, ...]]:
@@ -35,19 +36,28 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 def tables(results: Results) -> list[Table]:
     """Fig. 6's numbers beside the skips that are present."""
     labels = [results.graph.skip_label(skip) for skip in results.graph.skips]
+    headings, title = labels, "Average accuracy (%) by the skips that are present"
+    together = len(labels) > MOST_COLUMNS
+    if together:
+        headings, title = ["Skips"], f"Average accuracy (%) by the skips {', '.join(labels)}"
+
+    def marks(chosen: Sequence[str]) -> list[str]:
+        each = [PRESENT if label in chosen else REMOVED for label in labels]
+        return ["".join(each)] if together else each
+
     rows = [
-        [str(number), *(PRESENT if label in chosen else REMOVED for label in labels)]
+        [str(number), *marks(chosen)]
         + [percent(results.average(cell_name(chosen), setting)) for setting in results.failure_settings]
         for number, chosen in enumerate(configurations(results.graph), 1)
     ]
-    columns = ["Config", *labels, *(setting.capitalize() for setting in results.failure_settings)]
+    columns = ["Config", *headings, *(setting.capitalize() for setting in results.failure_settings)]
     worth = [
         [setting.capitalize(), label, percent(added), _interval(results, added, setting)]
         for setting in results.failure_settings
         for label, added in {**ranking(results, setting), "all": _all_add(results, setting)}.items()
     ]
     return [
-        Table("Average accuracy (%) by the skips that are present", columns, rows),
+        Table(title, columns, rows),
         Table(
             "Points that each skip adds to the average accuracy (Shapley values)",
             ["Failures", "Skip", "Adds", f"{CONFIDENCE:.0%} interval"],

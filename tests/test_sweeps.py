@@ -14,6 +14,7 @@ from resilinet_jax.report import print_tables, report_files
 from resilinet_jax.results import Results, percent
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import SCENARIO
+from resilinet_jax.scenarios.health_sensors import GRAPH as SENSORS
 from sweeps import (
     failout_rate_fine,
     first_line,
@@ -155,6 +156,26 @@ def test_every_sweep_takes_a_tree(name):
     load_sweep(name).tables(results)
     load_sweep(name).figure(results)
     load_sweep(name).comparisons(results)
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_takes_several_sources_and_groups(name, capsys):
+    sensors = load_scenario("health_sensors")
+    results = fake(name, runs=2, build=CellBuilder(SENSORS, sensors.failure_settings, 0.05, 1e-3))
+    print_tables(Console(width=80, highlight=False), load_sweep(name).tables(results))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    load_sweep(name).figure(results)
+    load_sweep(name).comparisons(results)
+
+
+def test_many_skips_share_a_column():
+    build = CellBuilder(SENSORS, load_scenario("health_sensors").failure_settings, 0.05, 1e-3)
+    table, *_ = load_sweep("skip_configuration").tables(fake("skip_configuration", build=build))
+    assert table.title.endswith("skips ankle, arm, chest, ankle_edge, arm_edge")
+    assert [row[1] for row in table.rows[:2]] == ["·····", "····●"]
+    assert table.rows[-1][1] == "●●●●●"
 
 
 def test_failure_combinations_prints_table_2():
