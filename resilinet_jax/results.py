@@ -223,7 +223,7 @@ def read_results(
         history[name] = History(loss, validation)
     weight = {}
     edges = [edge.name for edge in combinations.graph.hyperconnections]
-    for name in set(cells).intersection(weights.cell):
+    for name in (each for each in cells if (weights.cell == each).any()):
         wide = weights[weights.cell == name].pivot(index="run", columns="hyperconnection", values="weight")
         weight[name] = wide.reindex(columns=edges, fill_value=0.0).to_numpy(float)
     return Results(combinations, failure_settings, cells, accuracy, history, weight, message_bytes)
