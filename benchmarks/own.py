@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -36,8 +37,9 @@ class Own:
     def __init__(self, scenario: Scenario, network: Network, splits: Splits, batch_size: int, models: int):
         """Nothing compiles yet."""
         settings = engine.TrainingSettings(models, 1, batch_size, 0, compiler_options=scenario.compiler_options())
-        self._feed, self.network = Resident(splits), network
-        self.program = engine.Program(network, self._feed, settings, 1, all_combinations(network.graph))
+        # As the engine does for cells whose weights are not learned.
+        self._feed, self.network = Resident(splits), dataclasses.replace(network, learns_weights=False)
+        self.program = engine.Program(self.network, self._feed, settings, 1, all_combinations(network.graph))
         build = CellBuilder(network.graph, scenario.failure_settings, FAILOUT_RATE, 1e-3)
         rates = np.linspace(FAILOUT_RATE, 0.5, -(-models // RUNS))
         trainings = engine.plan_trainings({f"{rate}": build("resilinet", failout_rate=rate) for rate in rates})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -109,8 +110,11 @@ def run_cells(
     models = plan_models(cells, settings.runs)
     missing = unfinished(models, store)
     own = [missing[number] for number in hosts.own_share(len(missing))]
-    if own:
-        _train(network, feed, own, settings, progress, combinations, store, checkpoints)
+    for learned in (False, True):  # apart: a gradient of weights costs a sum over each hyperconnection's values
+        group = [model for model in own if bool(model.training.cell.weight_learned) == learned]
+        if group:
+            training = dataclasses.replace(network, learns_weights=learned)
+            _train(training, feed, group, settings, progress, combinations, store, checkpoints)
     widths = (len(combinations.survival), settings.epochs, settings.epochs, len(network.graph.hyperconnections))
     _exchange(store, models, widths)
     return {

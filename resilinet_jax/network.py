@@ -100,11 +100,13 @@ class Network:
         part) and whether this is training. A node without one passes on what it receives.
       adapters: by hyperconnection name; called with what the source sends. A hyperconnection without one carries
         it as it is.
+      learns_weights: whether training adjusts the hyperconnections' weights, of the cells that ask for it.
     """
 
     graph: Graph
     stages: Mapping[str, nn.Module]
     adapters: Mapping[str, nn.Module]
+    learns_weights: bool = True
 
     def __post_init__(self) -> None:
         """Refuses a stage or an adapter for what is not in the graph.
@@ -275,7 +277,8 @@ class Network:
         """
         edges = list(self.graph.incoming(node))
         simple = {edge.source: k for k, (_, edge) in enumerate(edges) if not edge.is_skip}
-        weight = wiring.weight + wiring.learned * variables.params[ADDED_WEIGHT]
+        added = variables.params[ADDED_WEIGHT]
+        weight = wiring.weight + wiring.learned * (added if self.learns_weights else jax.lax.stop_gradient(added))
         carries, received = [], []
         for (i, edge), sent in zip(edges, incoming):
             carried = wiring.present[i] * sent.sends

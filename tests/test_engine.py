@@ -215,7 +215,8 @@ def test_the_training_function_compiles_once_for_all_sweeps(caplog):
         accuracy = run(cells, runs=1)
     compiled = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling jit(")]
     for function in ("start", "train", "validate", "finish_epoch", "test"):
-        assert sum(message.startswith(f"Compiling jit({function})") for message in compiled) == 1, compiled
+        # Once more for the cell whose weights are learned.
+        assert sum(message.startswith(f"Compiling jit({function})") for message in compiled) == 2, compiled
     # Cells that share a training differ at inference.
     assert (accuracy["skip_activity/activity_1_add"] != accuracy["skip_activity/activity_1_select"]).any()
     np.testing.assert_array_equal(accuracy["skip_configuration/skips_none"], accuracy["failure_combinations/vanilla"])
