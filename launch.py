@@ -168,7 +168,7 @@ def _report(folder: pathlib.Path, failure_probability: str | None) -> None:
         raise UserError(f"--report={folder}: no such folder; give a sweep's results, as results/health/failout_rate")
     from rich.console import Console
 
-    from resilinet_jax.experiment import report_again
+    from resilinet_jax.finished import report_again
 
     console = Console(highlight=False, markup=False, emoji=False)
     report_again(folder, sweeps.load_sweep, console, failure_probability)

@@ -207,16 +207,7 @@ def make_cell(
     edges = graph.hyperconnections
     present = np.array([not edge.is_skip or edge in present_skips for edge in edges], np.float32)
     low, high = _weight_bounds(graph, weight)
-    if not 0 <= training_activity <= 1:
-        raise UserError(f"the training activity of a skip must be in [0, 1], got {training_activity}")
-    if inference_activity not in (0, 1):
-        raise UserError(f"the inference activity of a skip must be 0 (select) or 1 (add), got {inference_activity}")
-    if skip_units < 0:
-        raise UserError(f"a skip layer must have at least 0 units, got {skip_units}")
-    if not 0 < learning_rate < math.inf:
-        raise UserError(f"the learning rate must be positive and finite, got {learning_rate}")
-    if not 0 < learning_rate_decay <= 1:
-        raise UserError(f"the learning rate's decay must be in (0, 1], got {learning_rate_decay}")
+    _check_numbers(training_activity, inference_activity, skip_units, learning_rate, learning_rate_decay)
     scale = [_survival(graph, effective, edge) if survival_scaling else 1.0 for edge in edges]
     return Cell(
         failout_rate=np.array(list(effective.values()), np.float32),
@@ -231,6 +222,25 @@ def make_cell(
         learning_rate=_scalar(learning_rate),
         learning_rate_decay=_scalar(learning_rate_decay),
     )
+
+
+def _check_numbers(
+    training_activity: float,
+    inference_activity: float,
+    skip_units: int,
+    learning_rate: float,
+    learning_rate_decay: float,
+) -> None:
+    if not 0 <= training_activity <= 1:
+        raise UserError(f"the training activity of a skip must be in [0, 1], got {training_activity}")
+    if inference_activity not in (0, 1):
+        raise UserError(f"the inference activity of a skip must be 0 (select) or 1 (add), got {inference_activity}")
+    if skip_units < 0:
+        raise UserError(f"a skip layer must have at least 0 units, got {skip_units}")
+    if not 0 < learning_rate < math.inf:
+        raise UserError(f"the learning rate must be positive and finite, got {learning_rate}")
+    if not 0 < learning_rate_decay <= 1:
+        raise UserError(f"the learning rate's decay must be in (0, 1], got {learning_rate_decay}")
 
 
 def _may_fail(graph: Graph, failing: Collection[str], skips: Collection[Hyperconnection]) -> bool:

@@ -84,14 +84,17 @@ def choose_combinations(
       graph: of the scenario.
       failure_probabilities: of each failure setting.
       tolerance: how wide the interval of an average accuracy may be, as a fraction.
+
+    Raises:
+      UserError: for a graph with groups and too much that may fail.
     """
+    if graph.groups and max(len(graph.fallible), len(graph.groups)) > MOST_NODES:
+        raise UserError(
+            f"where groups fail together, at most {MOST_NODES} nodes and links and as many groups may fail, got "
+            f"{len(graph.fallible)} and {len(graph.groups)}; leave out groups or links"
+        )
     if len(graph.fallible) <= MOST_NODES:
         return all_combinations(graph)
-    if graph.groups:
-        raise UserError(
-            f"groups can fail together where at most {MOST_NODES} nodes and links may fail, got {len(graph.fallible)}; "
-            "leave out groups or links"
-        )
     likely = [likely_combinations(graph, failure, tolerance) for failure in failure_probabilities]
     rows = dict.fromkeys(mask.tobytes() for masks in likely for mask in masks)  # each once, in order
     survival = np.frombuffer(b"".join(rows), np.float32).reshape(-1, len(graph.fallible))

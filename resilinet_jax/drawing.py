@@ -51,18 +51,14 @@ def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]]
     )
     right = left + box
     column = right + 2 * MARGIN + lanes
-    widths = [LETTER * max(len(name), 5) + 10 for name in settings]
-    width = column + sum(widths) + MARGIN
+    columns, end = _failure_columns(graph, settings, row | below, column)
+    width = end + MARGIN
     height = max(row[graph.cloud] + BOX // 2, *below.values(), 0) + MARGIN
 
     arcs = [_arc(edge, row, left, left - distance) for edge, distance in reach.items()]
     arcs += [_arc(edge, row, right, right + LANE * (lane + 1)) for edge, lane in others.items()]
     straight = [
-        tag(
-            "path",
-            d=f"M{(left + right) / 2:g} {row[edge.source] + BOX / 2:g}V{row[edge.target] - BOX / 2 - 1:g}",
-            **LINE,
-        )
+        _straight(edge, row, (left + right) / 2)
         for edge in graph.hyperconnections
         if edge not in reach and edge not in others
     ]
@@ -70,11 +66,6 @@ def draw_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]]
         _text(_label(skip), left - distance + 6, (row[skip.source] + row[skip.target]) / 2 + 4, **HALO)
         for skip, distance in reach.items()
     ]
-    columns = []
-    for number, (name, failure) in enumerate(settings.items()):
-        x = column + sum(widths[:number]) + widths[number] / 2
-        columns.append(_text(name, x, 16))
-        columns += [_text(_chance(graph, cause, failure), x, y + 5) for cause, y in (row | below).items()]
     columns += [_text(told, column - MARGIN, below[name] + 5, text_anchor="end") for name, told in more.items()]
     return tag(
         "svg",
@@ -103,6 +94,20 @@ def describe_graph(graph: Graph, failure_settings: Mapping[str, Mapping[str, flo
         for name, failure in failure_settings.items()
     )
     return f"Simple hyperconnections: {simple}. Skips: {skips or 'none'}. Failure probabilities: {failures or 'none'}."
+
+
+def _failure_columns(
+    graph: Graph, settings: Mapping[str, Mapping[str, float]], places: Mapping[str, int], start: float
+) -> tuple[list[Markup], float]:
+    """A column for each failure setting, beside what may fail; and where they end."""
+    columns = []
+    for name, failure in settings.items():
+        width = LETTER * max(len(name), 5) + 10
+        middle = start + width / 2
+        columns.append(_text(name, middle, 16))
+        columns += [_text(_chance(graph, cause, failure), middle, y + 5) for cause, y in places.items()]
+        start += width
+    return columns, start
 
 
 def _chance(graph: Graph, cause: str, failure: Mapping[str, float]) -> str:
@@ -139,6 +144,11 @@ def _reach(lanes: Mapping[Hyperconnection, int]) -> dict[Hyperconnection, int]:
     for edge, lane in lanes.items():
         widths[lane] = max(widths[lane], LETTER * len(_label(edge)) + 2 * MARGIN)
     return {edge: sum(widths[: lane + 1]) for edge, lane in lanes.items()}
+
+
+def _straight(edge: Hyperconnection, row: Mapping[str, int], x: float) -> Markup:
+    """From the bottom of a box to the top of the next one."""
+    return tag("path", d=f"M{x:g} {row[edge.source] + BOX / 2:g}V{row[edge.target] - BOX / 2 - 1:g}", **LINE)
 
 
 def _arc(edge: Hyperconnection, row: Mapping[str, int], side: float, apex: float) -> Markup:

@@ -62,6 +62,11 @@ class Model(NamedTuple):
     training: Training
     run: int
 
+    @property
+    def learns_weights(self) -> bool:
+        """Whether training adjusts its hyperconnections' weights."""
+        return bool(self.training.cell.weight_learned)
+
     def names(self) -> list[Name]:
         """Of its variants in a `Store`."""
         return [(cell.key(), self.run) for _, cell in self.training.variants]
@@ -110,11 +115,8 @@ def run_cells(
     models = plan_models(cells, settings.runs)
     missing = unfinished(models, store)
     own = [missing[number] for number in hosts.own_share(len(missing))]
-    for learned in (False, True):  # apart: a gradient of weights costs a sum over each hyperconnection's values
-        group = [model for model in own if bool(model.training.cell.weight_learned) == learned]
-        if group:
-            training = dataclasses.replace(network, learns_weights=learned)
-            _train(training, feed, group, settings, progress, combinations, store, checkpoints)
+    if own:
+        _train(network, feed, own, settings, progress, combinations, store, checkpoints)
     widths = (len(combinations.survival), settings.epochs, settings.epochs, len(network.graph.hyperconnections))
     _exchange(store, models, widths)
     return {
@@ -136,11 +138,22 @@ def _train(
     """Trains models in passes, and adds each pass to the store."""
     selections = max(len(model.training.selections) for model in models)
     variants = max(len(model.training.variants) for model in models)
-    program = Program(network, feed, settings, selections, combinations)
-    progress.start(models=len(models), epochs=settings.epochs, examples=program.examples_per_epoch)
-    most = settings.runs_per_pass or program.models_per_pass()
-    groups = _interrupted_first(models, checkpoints)
-    waiting = collections.deque(members for group in groups for members in _passes(group, most))
+    # Apart: the gradient of a hyperconnection's weight costs a sum over all that it carries.
+    programs = {
+        learns: Program(dataclasses.replace(network, learns_weights=learns), feed, settings, selections, combinations)
+        for learns in {model.learns_weights for model in models}
+    }
+    examples = next(iter(programs.values())).examples_per_epoch
+    progress.start(models=len(models), epochs=settings.epochs, examples=examples)
+    waiting = collections.deque(
+        members
+        for group in _interrupted_first(models, checkpoints)
+        for learns, program in programs.items()
+        for members in _passes(
+            [model for model in group if model.learns_weights == learns],
+            settings.runs_per_pass or program.models_per_pass(),
+        )
+    )
     try:
         while waiting:
             members = waiting.popleft()
@@ -149,7 +162,7 @@ def _train(
             progress.members([_shown(model) for model in members])
             try:
                 batch = assemble(members, selections, variants, settings.seed)
-                measured = program.run(batch, progress, checkpoints)
+                measured = programs[members[0].learns_weights].run(batch, progress, checkpoints)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise

@@ -1,4 +1,4 @@
-"""From settings to reports: loads the data, trains what the sweeps need, each cell once, and writes their results."""
+"""From settings to results: loads the data, trains what the sweeps need, each cell once, and has them reported."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ import contextlib
 import dataclasses
 import hashlib
 import inspect
-import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from rich.console import Console
 
 from resilinet_jax import hosts
 from resilinet_jax.bandwidth import message_bytes
-from resilinet_jax.cells import Cell, CellBuilder
+from resilinet_jax.cells import Cell
 from resilinet_jax.checkpoints import Checkpoints
-from resilinet_jax.combinations import Combinations, choose_combinations
+from resilinet_jax.combinations import Combinations
 from resilinet_jax.drawing import draw_graph
 from resilinet_jax.engine import plan_models, run_cells, unfinished
-from resilinet_jax.errors import CodeError, UserError, first_line
-from resilinet_jax.graph import Graph
-from resilinet_jax.network import Network
-from resilinet_jax.own_failures import OWN, own_folder, parse_failure_probability
+from resilinet_jax.errors import UserError
+from resilinet_jax.finished import own_failures, publish_both
+from resilinet_jax.ingredients import build_cells, build_combinations, build_network, own_code
 from resilinet_jax.program import TrainingSettings
 from resilinet_jax.progress import Progress
 from resilinet_jax.rehearsal import rehearse
-from resilinet_jax.report import SETTINGS, environment, make_report, print_report
-from resilinet_jax.results import History, Results, read_results, write_folder
-from resilinet_jax.scenarios import Data, Preset, Scenario, is_own, load_scenario
+from resilinet_jax.report import environment
+from resilinet_jax.results import History, Results
+from resilinet_jax.scenarios import Data, Preset, Scenario, load_scenario
 from resilinet_jax.settings import Settings
 from resilinet_jax.store import (
     Measured,
@@ -40,11 +37,10 @@ from resilinet_jax.store import (
     code_version,
     discard,
     only_command_in,
-    own_version,
     write_file,
     write_identity,
 )
-from resilinet_jax.user_code import checked_result, errors_in, load_own
+from resilinet_jax.user_code import checked_result, errors_in
 
 if TYPE_CHECKING:
     from resilinet_jax.tensorboard import LiveCurves
@@ -88,11 +84,11 @@ def run_experiment(settings: Settings, sweeps: Mapping[str, ModuleType], console
     examples = data.feed.sizes["train"]
     if preset.batch_size > examples:
         raise UserError(f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}")
-    network = _network(settings, scenario, preset, data.classes)
+    network = build_network(settings, scenario, preset, data.classes)
     with errors_in(settings.scenario, scenario.build_network):
         rehearse(network, data.feed.spec("train").x, data.classes)
-    combinations = _combinations(network.graph, scenario.failure_settings, settings.tolerance)
-    own = _own_failures(settings.failure_probability, combinations, settings.tolerance)
+    combinations = build_combinations(network.graph, scenario.failure_settings, settings.tolerance)
+    own = own_failures(settings.failure_probability, combinations, settings.tolerance)
     with only_command_in(settings.scenario_folder) if hosts.is_first() else contextlib.nullcontext():
         return _run(_Work(settings, scenario, data, combinations, own, console), preset, sweeps)
 
@@ -126,22 +122,11 @@ def draw(settings: Settings) -> pathlib.Path:
     """
     scenario = load_scenario(settings.scenario)
     # No number of classes changes the graph.
-    graph = _network(settings, scenario, settings.preset_of(scenario), classes=2).graph
+    graph = build_network(settings, scenario, settings.preset_of(scenario), classes=2).graph
     target = settings.scenario_folder / "graph.svg"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_file(target, draw_graph(graph, scenario.failure_settings, alone=True).encode())
     return target
-
-
-def _network(settings: Settings, scenario: Scenario, preset: Preset, classes: int) -> Network:
-    """The scenario's network, whose nodes the failure settings have to know."""
-    with errors_in(settings.scenario, scenario.build_network):
-        built = scenario.build_network(classes, **preset.network)
-        network: Network = checked_result(scenario.build_network, built, Network)
-    with errors_in(settings.scenario):
-        for setting, probability in scenario.failure_settings.items():
-            network.graph.node_values(probability, f"failure setting {setting!r}")
-    return network
 
 
 def _run(work: _Work, preset: Preset, sweeps: Mapping[str, ModuleType]) -> str | None:
@@ -186,8 +171,8 @@ def _run_on_network(
     work: _Work, preset: Preset, options: Options, sweeps: Mapping[str, ModuleType], notes: Sequence[str]
 ) -> str | None:
     settings, scenario, combinations = work.settings, work.scenario, work.combinations
-    network = _network(settings, scenario, preset, work.data.classes)
-    by_sweep = _cells(network.graph, scenario.failure_settings, preset, sweeps)
+    network = build_network(settings, scenario, preset, work.data.classes)
+    by_sweep = build_cells(network.graph, scenario.failure_settings, preset, sweeps)
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
     progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(settings))
     runs, under_way = (_apart(folder, options) for folder in (settings.runs_folder, settings.checkpoints_folder))
@@ -225,7 +210,7 @@ def _run_on_network(
                 message_bytes=known["message_bytes"],
             )
             target = settings.scenario_folder / name
-            _publish_both(sweeps[name], target, results, known | {"sweep": name}, work.own, work.console)
+            publish_both(sweeps[name], target, results, known | {"sweep": name}, work.own, work.console)
     return _diverged(cells, measured, len(wanted))
 
 
@@ -260,7 +245,7 @@ def _known(settings: Settings, scenario: Scenario, preset: Preset, data: Data, n
         "examples": dict(data.feed.sizes),
         "failure_settings": scenario.failure_settings,
         "notes": notes,
-        "environment": environment() | _own_code(settings),
+        "environment": environment() | own_code(settings),
     }
 
 
@@ -277,148 +262,11 @@ def _diverged(cells: Mapping[str, Cell], measured: Mapping[str, Measured], runs:
     )
 
 
-def report_again(
-    folder: pathlib.Path,
-    load_sweep: Callable[[str], ModuleType],
-    console: Console,
-    failure_probability: str | None = None,
-) -> None:
-    """Makes a sweep's report again from what stands in its results folder, without training.
-
-    Args:
-      folder: of the sweep, or a scenario's, for each sweep in it.
-      load_sweep: a sweep's module by name.
-      console: where tables go.
-      failure_probability: the user's own, as typed; the report then goes to `own_folder`, and the sweep's own stays.
-
-    Raises:
-      UserError: if it holds no results, or damaged ones, or too few for these failure probabilities.
-    """
-    targets = [folder] if (folder / SETTINGS).exists() else sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
-    if not targets:
-        raise UserError(f"--report={folder} holds no results; give a sweep's folder, as results/health/failout_rate")
-    for target in targets:
-        try:
-            known = json.loads((target / SETTINGS).read_text(encoding="utf-8"))
-            settings, sweep = Settings(**known["settings"]), load_sweep(known["sweep"])
-            scenario = _same_scenario(settings, known, target)
-            preset = Preset(**known["preset"])
-            graph = _network(settings, scenario, preset, known["dataset"]["classes"]).graph
-            combinations = _combinations(graph, known["failure_settings"], settings.tolerance)
-            (cells,) = _cells(graph, known["failure_settings"], preset, {known["sweep"]: sweep}).values()
-            sizes = dict(known.get("message_bytes", {}))  # which earlier versions did not store
-            results = read_results(target, combinations, known["failure_settings"], cells, sizes)
-        except CodeError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            raise UserError(
-                f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
-            ) from None
-        recorded = settings.failure_probability  # of a report under somebody's own failures, which it is made for again
-        if failure_probability and recorded and target != folder:
-            continue
-        asked = failure_probability or recorded
-        own = _own_failures(asked, combinations, settings.tolerance)
-        if own:
-            known["settings"]["failure_probability"] = asked
-        into = own_folder(target) if own and not recorded else target
-        publish(sweep, into, _with_own(results, own), known, console)
-
-
-def _own_failures(text: str | None, combinations: Combinations, tolerance: float) -> dict[str, dict[str, float]]:
-    """The failure setting of `--failure_probability` by its name; nothing without it.
-
-    Raises:
-      UserError: for what can't fail, and where combinations that were not evaluated weigh more than the tolerance.
-    """
-    if text is None:
-        return {}
-    own = parse_failure_probability(text)
-    failure = np.array(combinations.graph.node_values(own, "--failure_probability"))
-    left_out = combinations.left_out(failure)
-    if left_out > tolerance:
-        raise UserError(
-            f"--failure_probability: failure combinations that were not evaluated weigh {left_out:.2g} under it, "
-            f"expected at most --tolerance={tolerance:g}; give smaller probabilities, or fewer of them"
-        )
-    return {OWN: own}
-
-
-def _with_own(results: Results, own: Mapping[str, Mapping[str, float]]) -> Results:
-    return dataclasses.replace(results, failure_settings={**results.failure_settings, **own})
-
-
-def _same_scenario(settings: Settings, known: Mapping[str, Any], target: pathlib.Path) -> Scenario:
-    """The scenario that results are of; a user's file may be gone or have changed since."""
-    try:
-        scenario = load_scenario(settings.scenario)
-        if not _own_code(settings).items() <= known.get("environment", {}).items():
-            raise UserError(f"{settings.scenario} has changed since")
-    except UserError as error:
-        if not is_own(settings.scenario):
-            raise
-        raise CodeError(f"{target}: {error}; bring it back, or run the sweep again", load_scenario) from None
-    return scenario
-
-
-def _own_code(settings: Settings) -> dict[str, str]:
-    """The version of a user's file, if the scenario is from one."""
-    return own_version(load_own(settings.scenario).source) if is_own(settings.scenario) else {}
-
-
-def _cells(
-    graph: Graph,
-    failure_settings: Mapping[str, Mapping[str, float]],
-    preset: Preset,
-    sweeps: Mapping[str, ModuleType],
-) -> dict[str, dict[str, Cell]]:
-    build = CellBuilder(graph, failure_settings, preset.failout_rate, preset.learning_rate, preset.learning_rate_decay)
-    return {name: sweep.cells(build) for name, sweep in sweeps.items()}
-
-
-def _combinations(graph: Graph, failure_settings: Mapping[str, Mapping[str, float]], tolerance: float) -> Combinations:
-    probabilities = [np.array(graph.node_values(probability)) for probability in failure_settings.values()]
-    return choose_combinations(graph, probabilities, tolerance)
-
-
 def _identity(settings: Settings, preset: Preset) -> dict[str, Any]:
     """What every run in a results folder rests on, as far as it is known before the data, by the flags' names."""
     sizes = {field: value for field, value in dataclasses.asdict(preset).items() if field not in ("runs", "network")}
     flags = sizes | dict(preset.network) | {"split": settings.split, "seed": settings.seed}
-    return {f"--{name}": value for name, value in flags.items()} | code_version() | _own_code(settings)
-
-
-def publish(
-    sweep: ModuleType, target: pathlib.Path, results: Results, known: Mapping[str, Any], console: Console
-) -> None:
-    """Prints a sweep's tables and writes its folder.
-
-    Args:
-      sweep: its module.
-      target: its folder.
-      results: what was measured.
-      known: all that is needed to repeat it.
-      console: where tables go.
-    """
-    report = make_report(known["sweep"], sweep, results, known["dataset"]["name"], known["notes"], known)
-    print_report(console, results, report)
-    write_folder(target, report.files)
-    console.print(f"Written to {target}", soft_wrap=True)
-
-
-def _publish_both(
-    sweep: ModuleType,
-    target: pathlib.Path,
-    results: Results,
-    known: Mapping[str, Any],
-    own: Mapping[str, Mapping[str, float]],
-    console: Console,
-) -> None:
-    """A sweep's report, and the one under the user's own failures if there are any, which alone is printed then."""
-    without = {**known, "settings": {**known["settings"], "failure_probability": None}}
-    publish(sweep, target, results, without, Console(quiet=True) if own else console)
-    if own:
-        publish(sweep, own_folder(target), _with_own(results, own), known, console)
+    return {f"--{name}": value for name, value in flags.items()} | code_version() | own_code(settings)
 
 
 def _left_out(combinations: Combinations) -> list[str]:

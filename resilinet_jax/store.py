@@ -31,9 +31,9 @@ IDENTITY = "identity.json"
 # Modules that can change no number of a run; any other does count as the code's version.
 _AROUND = (
     "bandwidth", "best", "checkpoints", "comparisons", "compilation", "drawing", "engine", "errors", "experiment",
-    "hosts", "html_report", "markup", "memory", "own_failures", "paper", "paths", "plots", "progress", "rehearsal",
-    "repeat", "report", "results", "scaled_failures", "settings", "shapley", "store", "supervision", "tensorboard",
-    "user_code",
+    "finished", "hosts", "html_report", "ingredients", "markup", "memory", "own_failures", "paper", "paths", "plots",
+    "progress", "rehearsal", "repeat", "report", "results", "scaled_failures", "settings", "shapley", "store",
+    "supervision", "tensorboard", "user_code",
 )  # fmt: skip
 
 

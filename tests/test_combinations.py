@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -5,8 +6,11 @@ import pytest
 
 from resilinet_jax import combinations
 from resilinet_jax.combinations import choose_combinations, information_probability, informed, likely_combinations
+from resilinet_jax.errors import UserError
 from resilinet_jax.evaluation import average_accuracy, average_accuracy_bounds
 from resilinet_jax.failout import failure_combinations
+from resilinet_jax.graph import build_graph
+from resilinet_jax.scenarios.health_sensors import GRAPH as SENSORS
 from tests.reference import CHAIN, TREE
 from tests.test_plan import DAG, GRAPHS, chain
 
@@ -56,7 +60,18 @@ def test_all_combinations_of_a_small_graph():
     assert chosen.left_out(np.array([0.1, 0.2, 0.3])) == 0
 
 
-@pytest.mark.parametrize("graph", [TREE, DAG, chain(7)], ids=["tree", "dag", "chain"])
+LINKED = build_graph(
+    ("i", "a", "b", "cloud"),
+    [("i", "a"), ("a", "b"), ("b", "cloud")],
+    [("i", "b"), ("a", "cloud")],
+    links=["i->a", "i->b", "b->cloud"],
+)
+SOURCES = dataclasses.replace(SENSORS, groups=())
+
+
+@pytest.mark.parametrize(
+    "graph", [TREE, DAG, chain(7), LINKED, SOURCES], ids=["tree", "dag", "chain", "links", "sources"]
+)
 def test_the_interval_holds_the_exact_average(graph, monkeypatch):
     settings = [RNG.uniform(0.02, 0.2, len(graph.fallible)) for _ in range(2)]
     every = failure_combinations(graph.fallible)
@@ -82,6 +97,12 @@ def test_the_interval_holds_the_exact_average(graph, monkeypatch):
     assert ((low <= exact + 1e-12) & (exact <= high + 1e-12)).all()
     everything = len(chosen.survival) - 1 == informed(graph, every).sum()
     assert (high - low > 0.01).all() != everything
+
+
+def test_groups_of_a_graph_too_large_to_enumerate_are_refused(monkeypatch):
+    monkeypatch.setattr(combinations, "MOST_NODES", 5)
+    with pytest.raises(UserError, match=r"where groups fail together, at most 5 nodes and links .* got 7 and 3; leave"):
+        choose_combinations(SENSORS, [np.zeros(10)], 0.01)
 
 
 def test_what_is_too_much_is_cut_off(monkeypatch):

@@ -301,6 +301,13 @@ class TestInterrupted:
         self.same(measured, undisturbed)
         assert trained == 3 + 6  # the rest of two models, and the other four
 
+    def test_an_interrupted_pass_of_learned_weights_goes_before_all_others(self, tmp_path):
+        learned = {"learned": BUILD("resilinet", weight=Learned(1.0))}
+        self.go(tmp_path, 3, cells=learned)
+        measured, trained = self.go(tmp_path, cells={**TWO_CELLS, **learned})
+        assert trained == 3 + 6
+        self.same(measured, measure({**TWO_CELLS, **learned}))
+
     def test_more_runs_train_only_the_new_ones(self, tmp_path, undisturbed):
         self.go(tmp_path, runs=2)
         measured, _ = self.go(tmp_path, runs=3)

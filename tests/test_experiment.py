@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from resilinet_jax import combinations, experiment
+from resilinet_jax import combinations, experiment, finished
 from resilinet_jax.settings import Settings
 from resilinet_jax.store import Measured
 from sweeps import load_sweep, sweep_names
@@ -108,7 +108,7 @@ def test_message_sizes_reach_the_sweep_and_the_report_made_again(tmp_path, npz, 
     assert json.loads(before["settings.json"])["message_bytes"] == {"i": 8, "n1": 28, "n2": 28, "n3": 28}
     assert f"| n2+n1+i | select | 4.00 | {8 + 3 * 28} |" in before["report.md"].decode()
     assert f"| n2+n1+i | add | 7.00 | {2 * 8 + 5 * 28} |" in before["report.md"].decode()
-    experiment.report_again(folder, load_sweep, Console(quiet=True))
+    finished.report_again(folder, load_sweep, Console(quiet=True))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -118,7 +118,7 @@ def test_results_from_before_message_sizes_were_stored_are_reported_again(tmp_pa
     known = json.loads((folder / "settings.json").read_text())
     del known["message_bytes"]
     (folder / "settings.json").write_text(json.dumps(known))
-    experiment.report_again(folder, load_sweep, Console(quiet=True))
+    finished.report_again(folder, load_sweep, Console(quiet=True))
     assert "message_bytes" not in json.loads((folder / "settings.json").read_text())
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 import launch
 from resilinet_jax.errors import one_line
-from resilinet_jax.experiment import publish
+from resilinet_jax.finished import publish
 from resilinet_jax.scenarios import load_scenario, scenario_names
 from resilinet_jax.settings import Settings, check_flag, check_processes
 from resilinet_jax.store import Measured

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from resilinet_jax import combinations, experiment
+from resilinet_jax import combinations, experiment, finished
 from resilinet_jax.errors import UserError
 from resilinet_jax.own_failures import OWN, own_folder, parse_failure_probability
 from resilinet_jax.settings import Settings
@@ -98,7 +98,7 @@ def run(tmp_path, asked):
 
 def report(folder, text=None):
     output = io.StringIO()
-    experiment.report_again(folder, load_sweep, Console(file=output, width=80, highlight=False), text)
+    finished.report_again(folder, load_sweep, Console(file=output, width=80, highlight=False), text)
     return output.getvalue()
 
 
