@@ -141,7 +141,11 @@ def _table(table: Table, figures: Mapping[tuple[str, str], float]) -> Markup:
 
     head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in table.columns)))
     rows = [
-        tag("tr", tag("th", name, scope="row"), *(entry(name, *pair) for pair in zip(table.columns[1:], values)))
+        tag(
+            "tr",
+            tag("th", _breakable(name, "+"), scope="row"),
+            *(entry(name, *pair) for pair in zip(table.columns[1:], values)),
+        )
         for name, *values in table.rows
     ]
     return tag("table", head, tag("tbody", *rows), aria_label=table.title)
@@ -202,7 +206,9 @@ def _network(results: Results) -> list[Markup]:
 
 def _to_repeat(results: Results, settings: Mapping[str, Any]) -> list[Markup]:
     values = flat({name: value for name, value in settings.items() if name != "notes"})  # which stand at the top
-    rows = [tag("tr", tag("th", _breakable(name), scope="row"), tag("td", value)) for name, value in values.items()]
+    rows = [
+        tag("tr", tag("th", _breakable(name, "._"), scope="row"), tag("td", value)) for name, value in values.items()
+    ]
     described = {name: describe(results.graph, cell) for name, cell in results.cells.items()}
     columns = list(next(iter(described.values()), {}))
     cells = Table("Cells", ["Cell", *columns], [[name, *row.values()] for name, row in described.items()])
@@ -215,9 +221,9 @@ def _to_repeat(results: Results, settings: Mapping[str, Any]) -> list[Markup]:
     ]
 
 
-def _breakable(name: str) -> Markup:
-    """A long name that may be broken at its points and underscores."""
-    return Markup(text(name).replace(".", ".<wbr>").replace("_", "_<wbr>"))
+def _breakable(name: str, after: str) -> Markup:
+    """A long name that may be broken after each of some characters."""
+    return Markup("".join(text(letter) + "<wbr>" * (letter in after) for letter in name))
 
 
 def _command(line: str) -> Markup:

@@ -35,7 +35,7 @@ NETWORK = Network(
     {"i->b": dense(7)},
 )
 RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(300, 5)).astype(np.float32), RNG.integers(0, 3, 300).astype(np.int32)
+X = RNG.normal(size=(300, 5)).astype(np.float32)
 PROBABILITY = {"a": 0.1, "b": 0.2, "i->a": 0.05, "i->b": 0.3, "b->cloud": 0.15, "pair": 0.25}
 CHANCE = 1 / 3
 
@@ -101,19 +101,27 @@ def test_average_accuracy_equals_brute_force(activity):
     assert len(set(np.round(accuracy, 6))) >= 4  # the combinations do differ
 
 
+SENSORS = build_network(3, hidden_units=6)
+
+
 @pytest.mark.parametrize("activity", [0, 1])
-def test_plan_equals_one_pass_per_combination(activity):
-    variables = NETWORK.init(jax.random.key(1), X[:1])
-    cell = make_cell(FOUR, inference_activity=activity)
+@pytest.mark.parametrize(("network", "features"), [(NETWORK, 5), (SENSORS, 23)], ids=["links", "sources"])
+def test_plan_equals_one_pass_per_combination(network, features, activity):
+    graph, x = network.graph, RNG.normal(size=(60, features)).astype(np.float32)
+    variables = network.init(jax.random.key(1), x[:1])
+    cell = make_cell(graph, inference_activity=activity)
     wiring = inference_wiring(cell, jnp.asarray(cell.weight_low))
-    masks = failure_combinations(FOUR.fallible)
-    plan = plan_applications(FOUR, masks)
-    tally = count_correct(NETWORK, variables, wiring, plan, empty_tally(plan.answers), Examples(X, Y))
-    outputs = jax.vmap(lambda mask: NETWORK.apply(variables, X, mask, wiring))(jnp.asarray(masks))
-    correct = (np.asarray(outputs.logits).argmax(-1) == Y).mean(-1)
-    expected = np.where(outputs.informed > 0, correct, CHANCE)
-    np.testing.assert_allclose(accuracy_of(tally, plan, len(Y), CHANCE), expected, atol=1e-6)
-    np.testing.assert_array_equal(informed(FOUR, masks), np.asarray(outputs.informed) > 0)
+    masks = failure_combinations(graph.fallible)
+    outputs = jax.vmap(lambda mask: network.apply(variables, x, mask, wiring))(jnp.asarray(masks))
+    said = np.asarray(outputs.logits).argmax(-1)
+    y = said[0]  # labels that it gives itself while nothing fails
+    expected = np.where(outputs.informed > 0, (said == y).mean(-1), CHANCE)
+    assert len(set(expected.round(6))) >= 4  # the combinations do differ
+
+    plan = plan_applications(graph, masks)
+    tally = count_correct(network, variables, wiring, plan, empty_tally(plan.answers), Examples(x, y))
+    np.testing.assert_allclose(accuracy_of(tally, plan, len(y), CHANCE), expected, atol=1e-6)
+    np.testing.assert_array_equal(informed(graph, masks), np.asarray(outputs.informed) > 0)
 
 
 @pytest.mark.parametrize("graph", [FOUR, GRAPH], ids=["links", "sources"])
