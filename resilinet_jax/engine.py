@@ -19,6 +19,7 @@ from resilinet_jax.combinations import Combinations, all_combinations
 from resilinet_jax.errors import UserError
 from resilinet_jax.feed import Feed
 from resilinet_jax.network import Network
+from resilinet_jax.pass_size import models_per_pass, out_of_memory
 from resilinet_jax.program import Models, Program, TrainingSettings
 from resilinet_jax.progress import Progress, Run
 from resilinet_jax.store import Measured, Name, Store
@@ -145,14 +146,16 @@ def _train(
     }
     examples = next(iter(programs.values())).examples_per_epoch
     progress.start(models=len(models), epochs=settings.epochs, examples=examples)
+    most = {}
+    for learns, program in programs.items():
+        same = [model for model in models if model.learns_weights == learns]
+        first = assemble(same[: program.abreast], selections, variants, settings.seed)
+        most[learns] = settings.runs_per_pass or models_per_pass(program, first, len(same), progress)
     waiting = collections.deque(
         members
         for group in _interrupted_first(models, checkpoints)
-        for learns, program in programs.items()
-        for members in _passes(
-            [model for model in group if model.learns_weights == learns],
-            settings.runs_per_pass or program.models_per_pass(),
-        )
+        for learns in programs
+        for members in _passes([model for model in group if model.learns_weights == learns], most[learns])
     )
     try:
         while waiting:
@@ -164,7 +167,7 @@ def _train(
                 batch = assemble(members, selections, variants, settings.seed)
                 measured = programs[members[0].learns_weights].run(batch, progress, checkpoints)
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
+                if not out_of_memory(error):
                     raise
                 if len(members) == 1:
                     raise UserError("not even one run fits memory; take a smaller network or --batch_size") from None

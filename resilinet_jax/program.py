@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,9 +34,6 @@ from resilinet_jax.training import (
     validate_chunk,
 )
 
-PASS_BYTES = 4 * 2**30  # memory that the parameters of one pass may take
-PASS_FLOPS = 2e13  # of one epoch of a pass: a few minutes on a laptop between two signs of life
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
@@ -50,7 +47,8 @@ class TrainingSettings:
       stack: how many models of a device train at once inside the compiled program; None for the backend's
         measured default (`python -m benchmarks.stacking`). The results do not depend on it but for rounding.
       devices: at most so many of the local devices, side by side; None for all. The results do not depend on it.
-      runs_per_pass: how many models one compiled call trains, over all devices; None for what memory allows.
+      runs_per_pass: how many models one compiled call trains, over all devices; None for what memory and speed
+        allow (`pass_size.py`).
       compiler_options: of XLA, besides the backend's (`default_compiler_options`).
     """
 
@@ -83,7 +81,12 @@ class Curves(NamedTuple):
 
 
 class Program:
-    """The compiled functions of a sweep: one each to start, train, validate, finish an epoch and test."""
+    """The compiled functions of a sweep: one each to start, train, validate, finish an epoch and test.
+
+    Attributes:
+      devices: that train side by side.
+      examples_per_epoch: that each model is trained on.
+    """
 
     def __init__(
         self,
@@ -96,7 +99,7 @@ class Program:
         """Prepares the functions; nothing compiles before `run`."""
         self._network, self._feed, self._settings, self._selections = network, feed, settings, selections
         self._stack = settings.stack or default_stack()
-        self._devices = jax.local_devices()[: settings.devices]
+        self.devices = jax.local_devices()[: settings.devices]
         self._plan = plan_applications(network.graph, combinations.survival)
         self._compiled: dict[tuple[int, int], dict[str, Callable]] = {}
         chunk = feed.spec("train").y.shape[0]
@@ -132,29 +135,70 @@ class Program:
 
         return jax.lax.map(one, (models.variant_selection, models.variant, tally))
 
-    # What a pass may hold.
+    # What a pass costs.
 
-    def models_per_pass(self) -> int:
-        """As many as fit memory and give a sign of life every few minutes; enough to keep every device busy."""
-        state = jax.eval_shape(self._start, run_keys(0, 0))
-        # What one model keeps between chunks, twice: XLA may copy it once.
-        size = 2 * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-        fit = min(PASS_BYTES // size, int(PASS_FLOPS / (self.examples_per_epoch * self._flops(state))))
-        return max(len(self._devices) * self._stack, fit)
+    @property
+    def abreast(self) -> int:
+        """How many models train at the same moment."""
+        return len(self.devices) * self._stack
 
-    def _flops(self, state: RunState) -> float:
-        """Of training on one example: a forward pass and a backward one of twice the size."""
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of each model."""
+        return self.examples_per_epoch // self._settings.batch_size
+
+    @property
+    def bytes_per_model(self) -> int:
+        """What a model keeps between two steps."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self._state))
+
+    @functools.cached_property
+    def flops_per_step(self) -> float:
+        """Of training a model: a forward pass and a backward one of twice the size, for each example of a batch."""
         edges, nodes = len(self._network.graph.hyperconnections), len(self._network.graph.fallible)
         x = self._feed.spec("train").x
-        arguments = (state.variables, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+        arguments = (self._state.variables, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
         masks = (jnp.ones(nodes), Wiring(*[jnp.ones(edges)] * 3))
         analysis: Any = jax.jit(self._network.apply).lower(*arguments, *masks).cost_analysis()
-        return 3 * max(1.0, analysis["flops"])
+        return 3 * max(1.0, analysis["flops"]) * self._settings.batch_size
+
+    def kind(self) -> tuple[Any, ...]:
+        """Tells programs apart whose steps may cost differently."""
+        x, augmented = self._feed.spec("train").x, self._feed.augment is not None
+        shapes = [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(self._state)]
+        how = (self._settings.batch_size, self._stack, sorted(self._options().items()), self._network.learns_weights)
+        devices = [device.device_kind for device in self.devices]
+        return shapes, x.shape[1:], str(x.dtype), augmented, self.flops_per_step, how, devices
+
+    def trial(self, models: Models, steps: int) -> tuple[Callable[[], Any], int]:
+        """Training of a few steps on examples that are all zero, compiled, and its working memory in bytes."""
+        models, mesh = self.place(models)
+        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+        padded, batch = len(models.order), self._settings.batch_size
+        state = jax.tree.map(
+            lambda leaf: jax.device_put(np.zeros((padded, *leaf.shape), leaf.dtype), split), self._state
+        )
+        examples = jax.tree.map(lambda s: np.zeros((batch, *s.shape[1:]), s.dtype), self._feed.spec("train"))
+        # Whatever the number of orders: an index beyond them means the last one.
+        orders = np.broadcast_to(np.arange(batch, dtype=np.int32), (1, steps, batch))
+        arguments = (state, models, *jax.device_put((examples, orders), whole))
+        train = jax.jit(over_models(mesh, self._stack, self._train, 2, 2)).lower(*arguments).compile(self._options())
+        memory = train.memory_analysis()  # None where a backend does not tell
+        working = memory.temp_size_in_bytes * mesh.size if memory else 0
+        return lambda: jax.block_until_ready(train(*arguments)), working
+
+    @functools.cached_property
+    def _state(self) -> RunState:
+        """Shapes and types of what a model keeps."""
+        return jax.eval_shape(self._start, run_keys(0, 0))
+
+    def _options(self) -> dict[str, bool | str]:
+        return default_compiler_options() | dict(self._settings.compiler_options)
 
     def place(self, models: Models) -> tuple[Models, Mesh]:
         """Models on as many devices as they keep busy; the last is repeated until all devices have equally many."""
         count = len(models.selection)
-        mesh = _mesh(count, self._devices)
+        mesh = _mesh(count, self.devices)
         padded = -(-count // mesh.size) * mesh.size
         models = jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(padded), count - 1)], models)
         return jax.device_put(models, NamedSharding(mesh, PartitionSpec("models"))), mesh
@@ -292,8 +336,7 @@ class Program:
                 "finish": stacked(finish_epoch, 2, 0, donate_argnums=0).lower(state, validation.correct[..., 0] * 1.0),
                 "test": stacked(self._test, 3, 1, self._stack).lower(test, state, models, spec("test")),
             }
-            options = default_compiler_options() | dict(self._settings.compiler_options)
-            self._compiled[shape] = {name: each.compile(options) for name, each in lowered.items()}
+            self._compiled[shape] = {name: each.compile(self._options()) for name, each in lowered.items()}
         return self._compiled[shape]
 
 
