@@ -21,12 +21,11 @@ from resilinet_jax.combinations import Combinations
 from resilinet_jax.drawing import draw_graph
 from resilinet_jax.engine import plan_models, run_cells, unfinished
 from resilinet_jax.errors import UserError
-from resilinet_jax.finished import own_failures, publish_both
-from resilinet_jax.ingredients import build_cells, build_combinations, build_network, own_code
+from resilinet_jax.ingredients import build_cells, build_combinations, build_network, own_code, own_failures
 from resilinet_jax.program import TrainingSettings
 from resilinet_jax.progress import Progress
 from resilinet_jax.rehearsal import rehearse
-from resilinet_jax.report import environment
+from resilinet_jax.repeat import environment
 from resilinet_jax.results import History, Results
 from resilinet_jax.scenarios import Data, Preset, Scenario, load_scenario
 from resilinet_jax.settings import Settings
@@ -170,6 +169,10 @@ def _apart(folder: pathlib.Path, options: Options) -> pathlib.Path:
 def _run_on_network(
     work: _Work, preset: Preset, options: Options, sweeps: Mapping[str, ModuleType], notes: Sequence[str]
 ) -> str | None:
+    # Matplotlib and pandas take a second to import: after the data, so that mistakes there are told sooner, but before
+    # training, so that it can't end without a report.
+    from resilinet_jax.finished import publish_both
+
     settings, scenario, combinations = work.settings, work.scenario, work.combinations
     network = build_network(settings, scenario, preset, work.data.classes)
     by_sweep = build_cells(network.graph, scenario.failure_settings, preset, sweeps)

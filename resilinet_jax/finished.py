@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from resilinet_jax.combinations import Combinations
 from resilinet_jax.errors import CodeError, UserError, first_line
-from resilinet_jax.ingredients import build_cells, build_combinations, build_network, own_code
-from resilinet_jax.own_failures import OWN, own_folder, parse_failure_probability
+from resilinet_jax.ingredients import build_cells, build_combinations, build_network, own_code, own_failures
+from resilinet_jax.own_failures import own_folder
 from resilinet_jax.report import SETTINGS, make_report, print_report
-from resilinet_jax.results import Results, read_results, write_folder
+from resilinet_jax.result_files import read_results, write_folder
+from resilinet_jax.results import Results
 from resilinet_jax.scenarios import Preset, Scenario, is_own, load_scenario
 from resilinet_jax.settings import Settings
 
@@ -101,25 +100,6 @@ def report_again(
             known["settings"]["failure_probability"] = asked
         into = own_folder(target) if own and not recorded else target
         publish(sweep, into, _with_own(results, own), known, console)
-
-
-def own_failures(text: str | None, combinations: Combinations, tolerance: float) -> dict[str, dict[str, float]]:
-    """The failure setting of `--failure_probability` by its name; nothing without it.
-
-    Raises:
-      UserError: for what can't fail, and where combinations that were not evaluated weigh more than the tolerance.
-    """
-    if text is None:
-        return {}
-    own = parse_failure_probability(text)
-    failure = np.array(combinations.graph.node_values(own, "--failure_probability"))
-    left_out = combinations.left_out(failure)
-    if left_out > tolerance:
-        raise UserError(
-            f"--failure_probability: failure combinations that were not evaluated weigh {left_out:.2g} under it, "
-            f"expected at most --tolerance={tolerance:g}; give smaller probabilities, or fewer of them"
-        )
-    return {OWN: own}
 
 
 def _with_own(results: Results, own: Mapping[str, Mapping[str, float]]) -> Results:

@@ -9,8 +9,10 @@ import numpy as np
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.combinations import Combinations, choose_combinations
+from resilinet_jax.errors import UserError
 from resilinet_jax.graph import Graph
 from resilinet_jax.network import Network
+from resilinet_jax.own_failures import OWN, parse_failure_probability
 from resilinet_jax.scenarios import Preset, Scenario, is_own
 from resilinet_jax.settings import Settings
 from resilinet_jax.store import own_version
@@ -45,6 +47,25 @@ def build_combinations(
     """Those that matter under any of the failure settings."""
     probabilities = [np.array(graph.node_values(probability)) for probability in failure_settings.values()]
     return choose_combinations(graph, probabilities, tolerance)
+
+
+def own_failures(text: str | None, combinations: Combinations, tolerance: float) -> dict[str, dict[str, float]]:
+    """The failure setting of `--failure_probability` by its name; nothing without it.
+
+    Raises:
+      UserError: for what can't fail, and where combinations that were not evaluated weigh more than the tolerance.
+    """
+    if text is None:
+        return {}
+    own = parse_failure_probability(text)
+    failure = np.array(combinations.graph.node_values(own, "--failure_probability"))
+    left_out = combinations.left_out(failure)
+    if left_out > tolerance:
+        raise UserError(
+            f"--failure_probability: failure combinations that were not evaluated weigh {left_out:.2g} under it, "
+            f"expected at most --tolerance={tolerance:g}; give smaller probabilities, or fewer of them"
+        )
+    return {OWN: own}
 
 
 def own_code(settings: Settings) -> dict[str, str]:

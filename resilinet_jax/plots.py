@@ -1,16 +1,20 @@
-"""Figures in the paper's manner, readable in black and white and by the colour-blind."""
+"""Figures in the paper's manner, readable in black and white and by the colour-blind.
+
+Matplotlib takes half a second to import, so it is when the first figure is drawn: a mistake in the data is told before.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from resilinet_jax.results import Column, Results, cell_of, finite, mean, sample_deviation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")  # Okabe and Ito
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
@@ -50,6 +54,8 @@ def new_figure(
       stacked: the relative heights of panels on top of each other, which share their x axis, instead.
       rows: of panels, which come row by row.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     if stacked:
         axes = figure.subplots(len(stacked), 1, sharex=True, squeeze=False, height_ratios=stacked)[:, 0]
@@ -147,6 +153,8 @@ def training_curves(results: Results) -> list[tuple[str, Figure]]:
 
 
 def _curves(results: Results, cells: Sequence[str]) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     figure, (loss, validation) = new_figure(panels=2, height=3.4, share_y=False)
     for number, cell in enumerate(cells):
         history = results.history[cell]

@@ -1,16 +1,31 @@
-"""What it takes to repeat a sweep, from the settings that are stored with its results."""
+"""What it takes to repeat a sweep: what is stored with its results, and the command made of it."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
+import platform
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from resilinet_jax.scenarios import is_own, load_scenario, scenario_names
 from resilinet_jax.settings import Settings
 
+_PACKAGES = ("resilinet_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 _NO_MATTER = ("results_dir", "overwrite", "runs_per_pass", "tensorboard")  # where things go and how fast they get there
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices, as far as they can change a number."""
+    return {
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.local_devices()],
+    }
 
 
 def command_line(known: Mapping[str, Any]) -> str:

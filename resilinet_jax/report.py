@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import io
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import jax
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich import box
@@ -23,10 +20,10 @@ from resilinet_jax.html_report import Picture, html_report
 from resilinet_jax.own_failures import OWN
 from resilinet_jax.plots import Drawn, training_curves
 from resilinet_jax.repeat import command_line
+from resilinet_jax.result_files import csv_files
 from resilinet_jax.results import Results, Table, interval_table
 
 SETTINGS = "settings.json"
-PACKAGES = ("resilinet_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
@@ -135,10 +132,7 @@ def report_files(
         for told, curve in training_curves(results)
     ]
     return {
-        "accuracies.csv": results.accuracies_frame().to_csv(index=False, float_format="%.7f").encode(),
-        "history.csv": results.history_frame().to_csv(index=False, float_format="%.7f").encode(),
-        "weights.csv": results.weights_frame().to_csv(index=False, float_format="%.7f").encode(),
-        "averages.csv": results.averages_frame().to_csv(index=False, float_format="%.7f").encode(),
+        **csv_files(results),
         SETTINGS: (json.dumps(settings, indent=2) + "\n").encode(),
         "report.md": report.encode(),
         "report.html": html_report(title, notes, results, tables, answers, comparisons, pictures, curves, settings),
@@ -165,16 +159,6 @@ def diverged_note(results: Results) -> list[str]:
         lost.append(f"{cell} {'all runs' if everything else 'run ' + ', '.join(map(str, runs))}")
     told = "Diverged, so failed and left out of means, deviations and comparisons (runs count from 0)"
     return [f"{told}: {'; '.join(lost)}."]
-
-
-def environment() -> dict[str, Any]:
-    """Versions and devices, as far as they can change a number."""
-    return {
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "backend": jax.default_backend(),
-        "devices": [device.device_kind for device in jax.local_devices()],
-    }
 
 
 def _of(sweep: ModuleType, hook: str, results: Results) -> list[Any]:

@@ -1,23 +1,19 @@
-"""What was measured: accuracies by cell, run and failure combination; and tables made from them."""
+"""What was measured: accuracies by cell, run and failure combination; and tables of them for people."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
-from resilinet_jax.cells import Cell, describe
+from resilinet_jax.cells import Cell
 from resilinet_jax.combinations import Combinations
 from resilinet_jax.evaluation import average_accuracy_bounds
-from resilinet_jax.failout import combination_name, with_failout_at_inference
+from resilinet_jax.failout import with_failout_at_inference
 from resilinet_jax.graph import Graph
 from resilinet_jax.own_failures import OWN
 
@@ -134,100 +130,6 @@ class Results:
         """Probability of the failure combinations that were not evaluated."""
         return self.combinations.left_out(self.failure_probability(setting))
 
-    def accuracies_frame(self) -> pd.DataFrame:
-        """One row per cell, run and failure combination, with the cell's settings as columns."""
-        return pd.DataFrame(
-            [
-                {"cell": name, "run": run, "failing": combination_name(failing), "accuracy": row[c]}
-                | describe(self.graph, self.cells[name])
-                for name, accuracy in self.accuracy.items()
-                for run, row in enumerate(accuracy)
-                for c, failing in enumerate(self.failing_sets)
-            ]
-        )
-
-    def averages_frame(self) -> pd.DataFrame:
-        """Mean and sample deviation over the runs that did not diverge, and their number, per cell and setting."""
-        return pd.DataFrame(
-            [
-                {
-                    "cell": name,
-                    "failure_setting": setting,
-                    "runs": len(finite(values)),
-                    "mean": mean(values),
-                    "std": sample_deviation(values),
-                }
-                for name in self.accuracy
-                for setting in self.failure_settings
-                for values in (self.average(name, setting),)
-            ]
-        )
-
-    def weights_frame(self) -> pd.DataFrame:
-        """One row per cell, run and hyperconnection that the cell has."""
-        return pd.DataFrame(
-            [
-                {"cell": name, "run": run, "hyperconnection": edge.name, "weight": own[i]}
-                for name, weight in self.weight.items()
-                for run, own in enumerate(weight)
-                for i, edge in enumerate(self.graph.hyperconnections)
-                if self.cells[name].present[i]
-            ],
-            columns=["cell", "run", "hyperconnection", "weight"],
-        )
-
-    def history_frame(self) -> pd.DataFrame:
-        """One row per cell, run and epoch."""
-        return pd.DataFrame(
-            [
-                {"cell": name, "run": run, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy}
-                for name, history in self.history.items()
-                for run, curves in enumerate(zip(*history))
-                for epoch, (loss, accuracy) in enumerate(zip(*curves), 1)
-            ],
-            columns=["cell", "run", "epoch", "loss", "validation_accuracy"],
-        )
-
-
-def _read_csv(path: pathlib.Path) -> pd.DataFrame:
-    # Only numbers may be missing: a cell may be called `none`.
-    numbers = ("accuracy", "loss", "validation_accuracy", "weight")
-    return pd.read_csv(path, keep_default_na=False, na_values={column: [""] for column in numbers})
-
-
-def read_results(
-    folder: pathlib.Path,
-    combinations: Combinations,
-    failure_settings: Mapping[str, Mapping[str, float]],
-    cells: Mapping[str, Cell],
-    message_bytes: Mapping[str, int],
-) -> Results:
-    """A sweep's results as they were written to its folder; what does not stand there is given, as in `Results`.
-
-    Raises:
-      ValueError: if they are not those of these cells and combinations.
-    """
-    accuracies, curves, weights = (_read_csv(folder / f"{name}.csv") for name in ("accuracies", "history", "weights"))
-    order = [combination_name(failing) for failing in combinations.failing_sets]
-    accuracy = {}
-    for name in cells:
-        wide = accuracies[accuracies.cell == name].pivot(index="run", columns="failing", values="accuracy")
-        accuracy[name] = wide[order].to_numpy(float)
-    history = {}
-    for name in cells:
-        own = curves[curves.cell == name]
-        loss, validation = (
-            own.pivot(index="run", columns="epoch", values=value).to_numpy(float)
-            for value in ("loss", "validation_accuracy")
-        )
-        history[name] = History(loss, validation)
-    weight = {}
-    edges = [edge.name for edge in combinations.graph.hyperconnections]
-    for name in (each for each in cells if (weights.cell == each).any()):
-        wide = weights[weights.cell == name].pivot(index="run", columns="hyperconnection", values="weight")
-        weight[name] = wide.reindex(columns=edges, fill_value=0.0).to_numpy(float)
-    return Results(combinations, failure_settings, cells, accuracy, history, weight, message_bytes)
-
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -275,29 +177,6 @@ def percent(values: Float[np.ndarray, " runs"], digits: int = 2) -> str:
     if kept > 1:
         told += f" ± {100 * sample_deviation(values):.{digits}f}"
     return told if kept == runs else f"{told} ({kept}/{runs} runs)"
-
-
-def write_folder(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
-    """Writes files into a folder, which appears whole or not at all, in place of one that was there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*"):  # by a command that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    fresh = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)  # mkdtemp keeps others out
-        for name, content in files.items():
-            (fresh / name).write_bytes(content)
-        if folder.exists():
-            old = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            folder.replace(old)
-            fresh.replace(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.replace(folder)
-    except OSError as error:  # a failed write does not know its file
-        raise OSError(error.errno, error.strerror, str(folder)) from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 Column = str | Mapping[str, str]  # the name of a cell, or of a cell for each failure setting

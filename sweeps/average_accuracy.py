@@ -1,12 +1,17 @@
 """Fig. 4: vanilla, DFG, ResiliNet by failure setting."""
 
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.plots import Drawn, setting_bars
 from resilinet_jax.results import Results, Table, setting_table
 from resilinet_jax.scaled_failures import scaled_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METHODS = {"ResiliNet": "resilinet", "DFG": "dfg", "Vanilla": "vanilla"}
 

@@ -3,12 +3,12 @@
 One training serves select and add, so that two such cells differ in nothing but what is sent.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from resilinet_jax.bandwidth import expected_messages, hyperconnection_bytes, pareto_front
 from resilinet_jax.cells import Cell, CellBuilder
@@ -18,6 +18,10 @@ from resilinet_jax.plots import averages, new_figure, scatter, shared_legend
 from resilinet_jax.results import Results, Table, mean, percent
 from sweeps.skip_activity import AT_INFERENCE
 from sweeps.skip_configuration import PRESENT, REMOVED, configurations
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NO_SKIPS = "no skips"  # in place of what skips do at inference
 

@@ -1,12 +1,17 @@
 """Table 3: the rate of failout in training."""
 
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.plots import Drawn, averages, lines, new_figure, shared_legend
 from resilinet_jax.results import Column, Results, Table, percent, setting_table
 from resilinet_jax.scaled_failures import scaled_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RATES = (0.05, 0.1, 0.3, 0.5)
 AT_RATE = {f"{rate:.0%}": f"failout_{rate}" for rate in RATES}

@@ -1,12 +1,17 @@
 """Beyond the paper: the best failout rate, finely."""
 
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from resilinet_jax.best import Best, best_of
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import CONFIDENCE, Comparison, against, under_setting
 from resilinet_jax.plots import averages, lines, new_figure, shared_legend, style_of_line
 from resilinet_jax.results import Results, Table, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RATES = (0.0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 USUAL, COMPARED = 0.05, (0.0, 0.1, 0.2, 0.3, 0.5)  # the paper's best rate, and those that it is compared with

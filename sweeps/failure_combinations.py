@@ -1,6 +1,8 @@
 """Table 2: vanilla, DFG, ResiliNet while nodes fail."""
 
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, while_failing
@@ -8,6 +10,9 @@ from resilinet_jax.failout import combination_name
 from resilinet_jax.plots import Drawn, grouped_bars, new_figure
 from resilinet_jax.results import Results, Table, percent
 from resilinet_jax.scaled_failures import scaled_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METHODS = {"ResiliNet": "resilinet", "DFG": "dfg", "Vanilla": "vanilla"}
 

@@ -1,12 +1,17 @@
 """Beyond the paper: failout from right and wrong models."""
 
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.graph import Graph
 from resilinet_jax.plots import setting_bars
 from resilinet_jax.results import Column, Results, Table, setting_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LABELS = {"Matched": "matched_{}", "Independent": "independent_{}", "Alike": "alike_{}", "Default": "default"}
 

@@ -1,12 +1,18 @@
 """Fig. 5: five schemes of weights; and learned weights."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder, Learned, Uniform, relative_reliability
 from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.plots import new_figure
 from resilinet_jax.results import Column, Results, Table, mean, sample_deviation, setting_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # By column: the cell's name, which for the two heuristics holds the failure setting that they know.
 SCHEMES = {

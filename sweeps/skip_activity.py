@@ -1,12 +1,17 @@
 """Beyond the paper: how active skips are in training."""
 
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import METHODS, Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.failout import combination_name
 from resilinet_jax.plots import averages, lines, new_figure, shared_legend
 from resilinet_jax.results import Results, Table, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ACTIVITIES = (0.0, 0.2, 0.5, 0.8, 1.0)
 AT_INFERENCE = {"select": 0, "add": 1}

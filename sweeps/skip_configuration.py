@@ -1,10 +1,12 @@
 """Fig. 6: every subset of the skip hyperconnections."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import CONFIDENCE, Comparison, against, paired_difference, under_setting
@@ -12,6 +14,9 @@ from resilinet_jax.graph import Graph
 from resilinet_jax.plots import averages, grouped_bars, new_figure
 from resilinet_jax.results import Results, Table, mean, percent
 from resilinet_jax.shapley import shapley_values
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PRESENT, REMOVED = "●", "·"
 MOST_COLUMNS = 3  # of marks; the marks of more skips share one

@@ -1,12 +1,17 @@
 """Beyond the paper: skips that stand in for their nodes."""
 
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.failout import combination_name
 from resilinet_jax.plots import averages, lines, new_figure, shared_legend
 from resilinet_jax.results import Results, Table, percent, setting_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIZES = (0, 4, 16, 64)
 NETWORK = {"skip_units": max(SIZES)}  # what the network of this sweep has that others don't

@@ -1,11 +1,16 @@
 """Section 2.3: scaling by survival at inference."""
 
-from matplotlib.figure import Figure
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.comparisons import Comparison, against
 from resilinet_jax.plots import averages, lines, new_figure, shared_legend
 from resilinet_jax.results import Results, Table, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RATES = (0.05, 0.1, 0.3, 0.5)
 READINGS = {"as trained": "failout_{}", "scaled": "failout_{}_scaled"}

@@ -311,7 +311,6 @@ class TestWriting(Refusals):
 
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_a_disk_that_is_full_leaves_no_half_of_the_results(self, trained, monkeypatch, overwrite):
-        monkeypatch.setattr("resilinet_jax.report.environment", dict)
         flags = (*FULL, *self.FLAGS, f"--results_dir={self.here}")
         if overwrite:
             command(*flags)

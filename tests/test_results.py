@@ -7,7 +7,8 @@ import pytest
 
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.combinations import all_combinations
-from resilinet_jax.results import Results, Table, percent, write_folder
+from resilinet_jax.result_files import accuracies_frame, averages_frame, write_folder
+from resilinet_jax.results import Results, Table, percent
 from tests.reference import CHAIN
 
 SETTINGS = {"no failure": {}, "normal": {"n1": 0.08, "n2": 0.04, "n3": 0.01}}
@@ -22,7 +23,7 @@ RESULTS = Results(
 
 
 def test_accuracies_are_one_row_per_cell_run_and_combination():
-    frame = pd.read_csv(io.StringIO(RESULTS.accuracies_frame().to_csv(index=False)), keep_default_na=False)
+    frame = pd.read_csv(io.StringIO(accuracies_frame(RESULTS).to_csv(index=False)), keep_default_na=False)
     assert list(frame)[:4] == ["cell", "run", "failing", "accuracy"]
     assert len(frame) == (2 + 1) * 8
     row = frame[(frame.cell == "resilinet") & (frame.run == 1) & (frame.failing == "n1+n3")].iloc[0]
@@ -32,7 +33,7 @@ def test_accuracies_are_one_row_per_cell_run_and_combination():
 
 
 def test_averages_are_mean_and_sample_deviation_over_the_runs():
-    frame = RESULTS.averages_frame().set_index(["cell", "failure_setting"])
+    frame = averages_frame(RESULTS).set_index(["cell", "failure_setting"])
     assert list(frame) == ["runs", "mean", "std"]
     row = frame.loc["resilinet", "normal"]
     assert row["runs"] == 2
@@ -47,7 +48,7 @@ def test_averages_count_the_runs_that_did_not_diverge():
         "dfg": np.nan * RESILINET,
     }
     results = dataclasses.replace(RESULTS, accuracy=accuracy)
-    frame = results.averages_frame().set_index(["cell", "failure_setting"])
+    frame = averages_frame(results).set_index(["cell", "failure_setting"])
     row = frame.loc["resilinet", "normal"]
     assert row["runs"] == 2
     assert row["mean"] == pytest.approx(0.9617 - 0.01, abs=1e-4)
