@@ -143,7 +143,7 @@ def _table(table: Table, figures: Mapping[tuple[str, str], float]) -> Markup:
     rows = [
         tag(
             "tr",
-            tag("th", _breakable(name, "+"), scope="row"),
+            tag("th", _breakable(name, "+_"), scope="row"),
             *(entry(name, *pair) for pair in zip(table.columns[1:], values)),
         )
         for name, *values in table.rows

@@ -23,6 +23,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, 
 WIDTH = 5.6  # of a figure, in inches
 CURVES = 6  # cells that share a panel of training curves
 MOST_CURVES = 24  # cells that training curves are drawn for
+LETTERS = 70  # that fit side by side below an axis
 
 
 class Drawn(NamedTuple):
@@ -76,13 +77,28 @@ def grouped_bars(ax: Axes, groups: Sequence[str], series: Series, legend_columns
         place = np.arange(len(groups)) + (s - (len(series) - 1) / 2) * width
         style = _style(s)
         ax.bar(place, height, width, yerr=deviation, capsize=2, label=name, edgecolor="black", linewidth=0.5, **style)
-    ax.set_xticks(np.arange(len(groups)), groups)
+    _name_groups(ax, groups)
     ax.set_ylim(0, 100)
     ax.set_ylabel("accuracy (%)")
     if len(series) > 1:
         ax.figure.legend(
             *ax.get_legend_handles_labels(), loc="outside upper center", ncols=legend_columns, frameon=False
         )
+
+
+def _name_groups(ax: Axes, groups: Sequence[str]) -> None:
+    """Names below the axis, in several lines if they have any; upright where they don't fit side by side."""
+    widest = max(len(line) for group in groups for line in group.split("\n"))
+    if len(groups) * (widest + 1) <= LETTERS:
+        ax.set_xticks(np.arange(len(groups)), groups)
+        return
+    names = [group.replace("\n", "") for group in groups]
+    ax.set_xticks(np.arange(len(names)), names)
+    for each in ax.get_shared_x_axes().get_siblings(ax):
+        each.tick_params("x", labelrotation=90)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + 0.08 * max(map(len, names)))
 
 
 def lines(ax: Axes, x: Sequence[float], series: Series, xlabel: str) -> None:

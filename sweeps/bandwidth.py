@@ -5,6 +5,7 @@ One training serves select and add, so that two such cells differ in nothing but
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,13 +18,15 @@ from resilinet_jax.graph import Graph
 from resilinet_jax.plots import averages, new_figure, scatter, shared_legend
 from resilinet_jax.results import Results, Table, mean, percent
 from sweeps.skip_activity import AT_INFERENCE
-from sweeps.skip_configuration import PRESENT, REMOVED, configurations
+from sweeps.skip_configuration import configurations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NO_SKIPS = "no skips"  # in place of what skips do at inference
+ON_FRONT, NOTHING = "●", "·"
+LETTERS, ROOM = 8, np.array([0.22, 0.08])  # of a name on the front, and the share of a panel that it takes
 
 
 class Variant(NamedTuple):
@@ -101,11 +104,11 @@ def _trade_off(results: Results, setting: str) -> Table:
     rows = [
         [
             each.told,
-            each.inference if each.skips else REMOVED,
+            each.inference if each.skips else NOTHING,
             expected(results, each.cell, setting, one_each).told(2),
             bytes_of(results, each.cell, setting).told(),
             percent(results.average(each.cell, setting)),
-            PRESENT if on_front else REMOVED,
+            ON_FRONT if on_front else NOTHING,
         ]
         for each, on_front in zip(variants(results.graph), front(results, setting))
     ]
@@ -167,9 +170,18 @@ def _panel(ax: Axes, results: Results, setting: str) -> None:
         if on_front
     )
     ax.step([x for x, _, _ in best], [y for _, y, _ in best], where="post", color="black", label="Pareto front")
-    # Nothing lies above and to the left of the front, so there is room for names, given some beside the axis.
-    for x, y, told in best:
-        ax.annotate(told, (x, y), (-5, 1), textcoords="offset points", fontsize="x-small", ha="right", va="bottom")
     low, high = ax.get_xlim()
     ax.set_xlim(low - (high - low) / 4, high)
+    _name_points(ax, best)
     ax.set_title(setting.capitalize(), fontsize="medium")
+
+
+def _name_points(ax: Axes, best: Sequence[tuple[float, float, str]]) -> None:
+    """Names on the front, but for those that are too long, or too near to another one: they stand in the tables."""
+    named: list[np.ndarray] = []
+    for x, y, told in best:
+        place = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))
+        if len(told) <= LETTERS and all((abs(place - other) > ROOM).any() for other in named):
+            # Nothing lies above and to the left of the front, so there is room, given some beside the axis.
+            ax.annotate(told, (x, y), (-5, 1), textcoords="offset points", fontsize="x-small", ha="right", va="bottom")
+            named.append(place)

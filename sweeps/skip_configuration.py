@@ -18,7 +18,7 @@ from resilinet_jax.shapley import shapley_values
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PRESENT, REMOVED = "●", "·"
+PRESENT, REMOVED = "●", "○"  # of the same width, as several of them share a column
 MOST_COLUMNS = 3  # of marks; the marks of more skips share one
 
 

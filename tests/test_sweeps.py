@@ -1,9 +1,11 @@
 import dataclasses
 import functools
+import itertools
 import re
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 from resilinet_jax.cells import CellBuilder, describe
@@ -174,8 +176,24 @@ def test_many_skips_share_a_column():
     build = CellBuilder(SENSORS, load_scenario("health_sensors").failure_settings, 0.05, 1e-3)
     table, *_ = load_sweep("skip_configuration").tables(fake("skip_configuration", build=build))
     assert table.title.endswith("skips ankle, arm, chest, ankle_edge, arm_edge")
-    assert [row[1] for row in table.rows[:2]] == ["·····", "····●"]
+    assert [row[1] for row in table.rows[:2]] == ["○○○○○", "○○○○●"]
     assert table.rows[-1][1] == "●●●●●"
+
+
+@pytest.mark.parametrize("scenario", ["health", "health_sensors"])
+@pytest.mark.parametrize("name", sweep_names())
+def test_no_words_of_a_figure_lie_on_each_other(name, scenario):
+    graph = CHAIN if scenario == "health" else SENSORS
+    results = fake(name, build=CellBuilder(graph, load_scenario(scenario).failure_settings, 0.05, 1e-3))
+    figure = load_sweep(name).figure(results)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            words = [label for label in axis.get_ticklabels() if label.get_text() and label.get_visible()]
+            boxes = [label.get_window_extent(canvas.get_renderer()) for label in [*words, *ax.texts]]
+            for one, other in itertools.combinations(boxes, 2):
+                assert not one.shrunk(0.9, 0.9).overlaps(other.shrunk(0.9, 0.9))
 
 
 def test_failure_combinations_prints_table_2():
@@ -236,7 +254,7 @@ def test_skip_configurations_come_in_the_order_of_fig_6():
     ]  # fmt: skip
     table = load_sweep("skip_configuration").tables(fake("skip_configuration"))[0]
     assert list(table.columns)[:4] == ["Config", "i", "n1", "n2"]
-    assert ["".join(row[1:4]) for row in table.rows] == ["···", "··●", "·●·", "●··", "·●●", "●·●", "●●·", "●●●"]
+    assert ["".join(row[1:4]) for row in table.rows] == ["○○○", "○○●", "○●○", "●○○", "○●●", "●○●", "●●○", "●●●"]
 
 
 def test_survival_scaling_shares_its_training():
