@@ -146,18 +146,17 @@ def _train(
     }
     examples = next(iter(programs.values())).examples_per_epoch
     progress.start(models=len(models), epochs=settings.epochs, examples=examples)
-    most = {}
-    for learns, program in programs.items():
-        same = [model for model in models if model.learns_weights == learns]
-        first = assemble(same[: program.abreast], selections, variants, settings.seed)
-        most[learns] = settings.runs_per_pass or models_per_pass(program, first, len(same), progress)
-    waiting = collections.deque(
-        members
-        for group in _interrupted_first(models, checkpoints)
-        for learns in programs
-        for members in _passes([model for model in group if model.learns_weights == learns], most[learns])
-    )
     try:
+        most = {}
+        for learns, program in programs.items():
+            same = [model for model in models if model.learns_weights == learns]
+            first = assemble(same[: program.abreast], selections, variants, settings.seed)
+            most[learns] = settings.runs_per_pass or models_per_pass(program, first, len(same), progress)
+        interrupted, others = _interrupted(models, checkpoints)
+        # The interrupted pass stays whole, however long its runs seem to take now, or its checkpoints would be lost.
+        waiting = collections.deque(_passes(interrupted, settings.runs_per_pass or len(interrupted)))
+        for learns in programs:
+            waiting.extend(_passes([model for model in others if model.learns_weights == learns], most[learns]))
         while waiting:
             members = waiting.popleft()
             if checkpoints is not None:
@@ -187,13 +186,13 @@ def _train(
         progress.finish()
 
 
-def _interrupted_first(models: Sequence[Model], checkpoints: Checkpoints | None) -> list[Sequence[Model]]:
+def _interrupted(models: Sequence[Model], checkpoints: Checkpoints | None) -> tuple[list[Model], list[Model]]:
     """The models of the pass that was interrupted, if all are wanted, and the others."""
     wanted = {_label(model): model for model in models}
-    interrupted = [] if checkpoints is None else checkpoints.members()
-    if not interrupted or not wanted.keys() >= set(interrupted):
-        return [models]
-    return [[wanted.pop(label) for label in interrupted], list(wanted.values())]
+    members = [] if checkpoints is None else checkpoints.members()
+    if not wanted.keys() >= set(members):
+        members = []
+    return [wanted.pop(label) for label in members], list(wanted.values())
 
 
 def _shown(model: Model) -> Run:

@@ -302,6 +302,13 @@ class TestInterrupted:
         self.same(measured, undisturbed)
         assert trained == 3 + 6  # the rest of two models, and the other four
 
+    def test_goes_on_with_a_pass_that_would_seem_too_long_now(self, tmp_path, undisturbed, monkeypatch):
+        self.go(tmp_path, 3, runs_per_pass=3)
+        monkeypatch.setattr(pass_size, "EPOCH_SECONDS", 1e-9)  # two at a time
+        measured, trained = self.go(tmp_path)
+        self.same(measured, undisturbed)
+        assert trained == 3 + 2 * 6  # the rest of three models, and the others by two
+
     def test_an_interrupted_pass_of_learned_weights_goes_before_all_others(self, tmp_path):
         learned = {"learned": BUILD("resilinet", weight=Learned(1.0))}
         self.go(tmp_path, 3, cells=learned)
