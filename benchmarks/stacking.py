@@ -6,8 +6,6 @@ the engine's defaults on this backend rest on.
 """
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +13,12 @@ import jax
 from absl import app, flags
 
 from benchmarks import common
+from benchmarks.clock import Clock
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.datasets.splits import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
 from resilinet_jax.engine import TrainingSettings, run_cells
 from resilinet_jax.feed import Resident
-from resilinet_jax.progress import Progress
 from resilinet_jax.scenarios import load_scenario
 
 _HIDDEN_UNITS = flags.DEFINE_integer("hidden_units", 100, "Width of the dense layers.", lower_bound=1)
@@ -28,25 +26,6 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Examples per step.", lowe
 _EXAMPLES = flags.DEFINE_integer("examples", 10_240, "Training examples.", lower_bound=1)
 _MODELS = flags.DEFINE_integer("models", 8, "Runs trained.", lower_bound=1)
 _EPOCHS = flags.DEFINE_integer("epochs", 5, "Epochs; the first warms up.", lower_bound=2)
-
-
-class Clock(Progress):
-    """Notes how long each epoch took, and prints nothing."""
-
-    def start(self, **_: object) -> None:
-        """Nothing to prepare."""
-        self.ends: list[float] = []
-
-    def epoch(self, number: int, **_: object) -> None:
-        """One more epoch has ended."""
-        self.ends.append(time.perf_counter())
-
-    def _show(self, text: str) -> None:
-        pass
-
-    def median(self) -> float:
-        """Seconds per epoch, the first left out."""
-        return statistics.median(b - a for a, b in zip(self.ends, self.ends[1:]))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -74,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
             dataclasses.replace(settings, stack=stack, devices=used),
             clock,
         )
-        speed = _MODELS.value * (_EXAMPLES.value // _BATCH_SIZE.value) * _BATCH_SIZE.value / clock.median()
+        speed = _MODELS.value * (_EXAMPLES.value // _BATCH_SIZE.value) * _BATCH_SIZE.value / clock.seconds()
         rows.append({"way": name, "models x examples/s": speed})
     for row in rows:
         row["ratio"] = row["models x examples/s"] / rows[0]["models x examples/s"]

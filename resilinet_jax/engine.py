@@ -24,6 +24,7 @@ from resilinet_jax.program import Models, Program, TrainingSettings
 from resilinet_jax.progress import Progress, Run
 from resilinet_jax.store import Measured, Name, Store
 from resilinet_jax.training import run_keys
+from resilinet_jax.training_pass import run_pass
 
 
 class Training(NamedTuple):
@@ -164,7 +165,7 @@ def _train(
             progress.members([_shown(model) for model in members])
             try:
                 batch = assemble(members, selections, variants, settings.seed)
-                measured = programs[members[0].learns_weights].run(batch, progress, checkpoints)
+                measured = run_pass(programs[members[0].learns_weights], batch, progress, checkpoints)
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise

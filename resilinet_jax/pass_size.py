@@ -117,10 +117,11 @@ def _remembered(program: Program, measure_now: Callable[[], Cost]) -> Cost:
     name = hashlib.sha256(repr((machine, program.kind())).encode()).hexdigest()[:32]
     path = pathlib.Path(folder) / f"trial-{name}.json"
     try:
-        cost = Cost(**json.loads(path.read_text()))
+        told = json.loads(path.read_text())
+        cost = Cost(float(told["step_seconds"]), int(told["working_bytes"]))
         if math.isfinite(cost.step_seconds) and cost.step_seconds > 0:
             return cost
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError):
         pass  # never measured, or damaged
     cost = measure_now()
     with contextlib.suppress(OSError):  # a cache is no reason to fail

@@ -1,4 +1,4 @@
-"""The compiled functions of a sweep: models stacked in one program, over devices; one pass of them trained."""
+"""The compiled functions of a sweep: models stacked in one program, over devices."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from resilinet_jax.cells import Cell, Numbers, Wiring, draw_weight, inference_wiring
-from resilinet_jax.checkpoints import Checkpoints
 from resilinet_jax.combinations import Combinations
 from resilinet_jax.datasets.splits import Examples
-from resilinet_jax.evaluation import Tally, accuracy_of, count_correct, empty_tally
+from resilinet_jax.evaluation import Tally, count_correct, empty_tally
 from resilinet_jax.feed import Feed
-from resilinet_jax.network import ADDED_WEIGHT, Network
-from resilinet_jax.plan import plan_applications, without_failures
-from resilinet_jax.progress import Progress
-from resilinet_jax.store import Measured
+from resilinet_jax.network import Network
+from resilinet_jax.plan import plan_applications
 from resilinet_jax.training import (
     RunKeys,
     RunState,
@@ -76,17 +73,15 @@ class Models(NamedTuple):
     order: Int[Numbers, "*models"]  # models of the same run number share their batches: which of the orders is theirs
 
 
-class Curves(NamedTuple):
-    """How the models of a pass were trained, epoch by epoch; NaN for epochs to come."""
-
-    loss: Float[np.ndarray, "models epochs"]
-    validation_accuracy: Float[np.ndarray, "models selections epochs"]
-
-
 class Program:
     """The compiled functions of a sweep: one each to start, train, validate, finish an epoch and test.
 
     Attributes:
+      network: that is trained.
+      feed: of its examples.
+      settings: how it is trained.
+      selections: inference activities for each of which a model's best epoch is kept.
+      plan: of its evaluation.
       devices: that train side by side.
       examples_per_epoch: that each model is trained on.
     """
@@ -99,11 +94,11 @@ class Program:
         selections: int,
         combinations: Combinations,
     ):
-        """Prepares the functions; nothing compiles before `run`."""
-        self._network, self._feed, self._settings, self._selections = network, feed, settings, selections
+        """Prepares the functions; nothing compiles yet."""
+        self.network, self.feed, self.settings, self.selections = network, feed, settings, selections
         self._stack = settings.stack or default_stack()
         self.devices = jax.local_devices()[: settings.devices]
-        self._plan = plan_applications(network.graph, combinations.survival)
+        self.plan = plan_applications(network.graph, combinations.survival)
         self._compiled: dict[tuple[int, int], dict[str, Callable]] = {}
         chunk = feed.spec("train").y.shape[0]
         self.examples_per_epoch = feed.chunks * (chunk // settings.batch_size * settings.batch_size)
@@ -111,20 +106,20 @@ class Program:
     # What is compiled, for one model.
 
     def _start(self, keys: RunKeys) -> RunState:
-        spec = self._feed.spec("train").x
-        return initial_state(self._network, keys, jnp.zeros((1, *spec.shape[1:]), spec.dtype), self._selections)
+        spec = self.feed.spec("train").x
+        return initial_state(self.network, keys, jnp.zeros((1, *spec.shape[1:]), spec.dtype), self.selections)
 
     def _order(self, chunks_key: Key[Array, ""], number: Int[Array, ""]) -> Int[Array, "steps batch"]:
-        return batch_order(chunks_key, number, self._feed.spec("train").y.shape[0], self._settings.batch_size)
+        return batch_order(chunks_key, number, self.feed.spec("train").y.shape[0], self.settings.batch_size)
 
     def _train(
         self, state: RunState, models: Models, chunk: Examples, orders: Int[Array, "runs steps batch"]
     ) -> tuple[RunState, Float[Array, ""]]:
         order = orders[models.order]
-        return train_chunk(self._network, self._feed.augment, state, models.cell, models.keys, chunk, order)
+        return train_chunk(self.network, self.feed.augment, state, models.cell, models.keys, chunk, order)
 
     def _validate(self, tally: Tally, state: RunState, models: Models, chunk: Examples) -> Tally:
-        return validate_chunk(self._network, state, models.cell, models.selection, models.keys, tally, chunk)
+        return validate_chunk(self.network, state, models.cell, models.selection, models.keys, tally, chunk)
 
     def _test(self, tally: Tally, state: RunState, models: Models, chunk: Examples) -> Tally:
         weight = draw_weight(models.cell, models.keys.weight)
@@ -133,7 +128,7 @@ class Program:
             selection, cell, before = variant
             best = jax.tree.map(lambda leaf: leaf[selection], state.best)
             return count_correct(
-                self._network, best, inference_wiring(cell, weight), self._plan, before, chunk, self._stack
+                self.network, best, inference_wiring(cell, weight), self.plan, before, chunk, self._stack
             )
 
         return jax.lax.map(one, (models.variant_selection, models.variant, tally))
@@ -148,7 +143,7 @@ class Program:
     @property
     def steps_per_epoch(self) -> int:
         """Of each model."""
-        return self.examples_per_epoch // self._settings.batch_size
+        return self.examples_per_epoch // self.settings.batch_size
 
     @property
     def bytes_per_model(self) -> int:
@@ -158,18 +153,18 @@ class Program:
     @functools.cached_property
     def flops_per_step(self) -> float:
         """Of training a model: a forward pass and a backward one of twice the size, for each example of a batch."""
-        edges, nodes = len(self._network.graph.hyperconnections), len(self._network.graph.fallible)
-        x = self._feed.spec("train").x
+        edges, nodes = len(self.network.graph.hyperconnections), len(self.network.graph.fallible)
+        x = self.feed.spec("train").x
         arguments = (self._state.variables, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
         masks = (jnp.ones(nodes), Wiring(*[jnp.ones(edges)] * 3))
-        analysis: Any = jax.jit(self._network.apply).lower(*arguments, *masks).cost_analysis()
-        return 3 * max(1.0, analysis["flops"]) * self._settings.batch_size
+        analysis: Any = jax.jit(self.network.apply).lower(*arguments, *masks).cost_analysis()
+        return 3 * max(1.0, analysis["flops"]) * self.settings.batch_size
 
     def kind(self) -> tuple[Any, ...]:
         """Tells programs apart whose steps may cost differently."""
-        x, augmented = self._feed.spec("train").x, self._feed.augment is not None
+        x, augmented = self.feed.spec("train").x, self.feed.augment is not None
         shapes = [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(self._state)]
-        how = (self._settings.batch_size, self._stack, sorted(self._options().items()), self._network.learns_weights)
+        how = (self.settings.batch_size, self._stack, sorted(self._options().items()), self.network.learns_weights)
         devices = [device.device_kind for device in self.devices]
         return shapes, x.shape[1:], str(x.dtype), augmented, self.flops_per_step, how, devices
 
@@ -177,11 +172,11 @@ class Program:
         """Training of a few steps on examples that are all zero, compiled, and its working memory in bytes."""
         models, mesh = self.place(models)
         split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
-        padded, batch = len(models.order), self._settings.batch_size
+        padded, batch = len(models.order), self.settings.batch_size
         state = jax.tree.map(
             lambda leaf: jax.device_put(np.zeros((padded, *leaf.shape), leaf.dtype), split), self._state
         )
-        examples = jax.tree.map(lambda s: np.zeros((batch, *s.shape[1:]), s.dtype), self._feed.spec("train"))
+        examples = jax.tree.map(lambda s: np.zeros((batch, *s.shape[1:]), s.dtype), self.feed.spec("train"))
         # Whatever the number of orders: an index beyond them means the last one.
         orders = np.broadcast_to(np.arange(batch, dtype=np.int32), (1, steps, batch))
         arguments = (state, models, *jax.device_put((examples, orders), whole))
@@ -196,7 +191,7 @@ class Program:
         return jax.eval_shape(self._start, run_keys(0, 0))
 
     def _options(self) -> dict[str, bool | str]:
-        return default_compiler_options() | dict(self._settings.compiler_options)
+        return default_compiler_options() | dict(self.settings.compiler_options)
 
     def place(self, models: Models) -> tuple[Models, Mesh]:
         """Models on as many devices as they keep busy; the last is repeated until all devices have equally many."""
@@ -205,98 +200,6 @@ class Program:
         padded = -(-count // mesh.size) * mesh.size
         models = jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(padded), count - 1)], models)
         return jax.device_put(models, NamedSharding(mesh, PartitionSpec("models"))), mesh
-
-    def run(self, models: Models, progress: Progress, checkpoints: Checkpoints | None = None) -> Measured:
-        """Trains one pass of models for all epochs, from its last checkpoint on, and evaluates them.
-
-        Returns:
-          Of each model's variants: leaves [models, variants, ...].
-        """
-        count = len(models.selection)
-        models, mesh = self.place(models)
-        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
-        orders_keys = self.orders_keys(models, mesh)
-        with progress.phase(f"compiling for {count} runs"):
-            call = self.compile(mesh, models)
-        state, curves, first = self._resume(call["start"](models.keys), count, split, checkpoints)
-        progress.resumed(first, models=count)
-        number_of_chunk = first * self._feed.chunks
-        chunks = self._feed.train(number_of_chunk, whole)
-        for epoch in range(first, self._settings.epochs):
-            losses = np.zeros(count)
-            for done in range(1, self._feed.chunks + 1):
-                orders = call["order"](orders_keys, jax.device_put(np.int32(number_of_chunk), whole))
-                state, of_chunk = call["train"](state, models, next(chunks), jax.device_put(orders, whole))
-                number_of_chunk += 1
-                of_chunk = np.asarray(of_chunk)[:count]  # waits: at most one chunk is under way
-                losses += of_chunk / self._feed.chunks
-                if done < self._feed.chunks:
-                    progress.part(epoch + 1, done / self._feed.chunks, models=count, loss=of_chunk)
-            accuracy = self._validation_accuracy(call["validate"], state, models, split, whole)
-            state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
-            curves.loss[:, epoch], curves.validation_accuracy[:, :, epoch] = losses, accuracy[:count]
-            progress.epoch(
-                epoch + 1, models=count, loss=curves.loss[:, : epoch + 1], validation_accuracy=accuracy[:count]
-            )
-            if checkpoints is not None:
-                checkpoints.save(epoch + 1, (jax.tree.map(lambda leaf: leaf[:count], state), curves))
-        with progress.phase(f"evaluating {count} runs under every failure combination"):
-            accuracy = self._test_accuracy(call["test"], state, models, split, whole)[:count]
-        return self._measured(accuracy, state, models, curves)
-
-    def _resume(
-        self, state: RunState, count: int, split: NamedSharding, checkpoints: Checkpoints | None
-    ) -> tuple[RunState, Curves, int]:
-        """The state, the curves so far, and the number of finished epochs; a pass without checkpoints starts at 0."""
-        epochs = self._settings.epochs
-        curves = Curves(np.full((count, epochs), np.nan), np.full((count, self._selections, epochs), np.nan))
-        padded = state.epoch.shape[0]
-        own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), state)
-        saved = checkpoints.latest((own, curves)) if checkpoints is not None else None
-        if saved is None:
-            return state, curves, 0
-        # What pads the stack to a multiple of the devices is the last model again.
-        repeat = np.minimum(np.arange(padded), count - 1)
-        state = jax.device_put(jax.tree.map(lambda leaf: leaf[repeat], saved.tree[0]), split)
-        return state, saved.tree[1], saved.epoch
-
-    def _validation_accuracy(
-        self, validate: Callable, state: RunState, models: Models, split: NamedSharding, whole: NamedSharding
-    ) -> Float[np.ndarray, "models selections"]:
-        tally = jax.device_put(empty_tally(*models.selection.shape, 1), split)
-        for chunk in self._feed.held_out("validation", whole):
-            tally = validate(tally, state, models, chunk)
-        nothing_failed = without_failures(self._network.graph)
-        return accuracy_of(tally, nothing_failed, self._feed.sizes["validation"], chance=0.0)[..., 0]
-
-    def _test_accuracy(
-        self, test: Callable, state: RunState, models: Models, split: NamedSharding, whole: NamedSharding
-    ) -> Float[np.ndarray, "models variants combinations"]:
-        tally = jax.device_put(empty_tally(*models.variant_selection.shape, self._plan.answers), split)
-        for chunk in self._feed.held_out("test", whole):
-            tally = test(tally, state, models, chunk)
-        return accuracy_of(tally, self._plan, self._feed.sizes["test"], self._feed.chance())
-
-    def _measured(
-        self,
-        accuracy: Float[np.ndarray, "models variants combinations"],
-        state: RunState,
-        models: Models,
-        curves: Curves,
-    ) -> Measured:
-        count, variants = accuracy.shape[:2]
-        chosen = np.asarray(models.variant_selection)[:count]
-        best_epoch = np.take_along_axis(np.asarray(state.best_epoch)[:count], chosen, 1)
-        start = np.asarray(jax.vmap(draw_weight)(models.cell, models.keys.weight))[:count]
-        added = np.take_along_axis(np.asarray(state.best.params[ADDED_WEIGHT])[:count], chosen[..., None], 1)
-        # A run whose loss was ever not a number is worth nothing, even if an earlier epoch was.
-        sound = np.isfinite(curves.loss).all(-1)[:, None] & (best_epoch > 0)
-        return Measured(
-            accuracy=np.where(sound[..., None], accuracy, np.nan),
-            loss=np.repeat(curves.loss[:, None], variants, 1),
-            validation_accuracy=np.take_along_axis(curves.validation_accuracy, chosen[..., None], 1),
-            weight=start[:, None] + np.asarray(models.cell.weight_learned)[:count, None, None] * added,
-        )
 
     def orders_keys(self, models: Models, mesh: Mesh) -> Key[Array, " orders"]:
         """The key of each order of batches that the models have, spread over the devices."""
@@ -314,7 +217,7 @@ class Program:
 
             def spec(split: str) -> Examples:
                 return jax.tree.map(
-                    lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), self._feed.spec(split)
+                    lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=whole), self.feed.spec(split)
                 )
 
             def stacked(function: Callable, mapped: int, shared: int, stack: int = 1, **kwargs: Any) -> Any:
@@ -322,8 +225,8 @@ class Program:
 
             start = stacked(self._start, 1, 0)
             state = jax.eval_shape(start, models.keys)
-            validation = empty_tally(padded, self._selections, 1)
-            test = empty_tally(padded, variants, self._plan.answers)
+            validation = empty_tally(padded, self.selections, 1)
+            test = empty_tally(padded, variants, self.plan.answers)
             order, number = stacked(self._order, 1, 1), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
             orders = jax.eval_shape(order, orders_keys, number)
             orders = jax.ShapeDtypeStruct(orders.shape, orders.dtype, sharding=whole)

@@ -1,5 +1,6 @@
 """The benchmarks' own parts, without their peers: they must not rot between measurements."""
 
+import dataclasses
 import json
 import sys
 
@@ -7,9 +8,12 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import common, own, verdict
+from benchmarks import clock, common, own, verdict
 from benchmarks.cases import CASES, build_network
 from resilinet_jax.datasets.splits import Examples, Splits
+from resilinet_jax.engine import run_cells
+from resilinet_jax.feed import Resident
+from tests.test_engine import CELLS, NETWORK, SETTINGS, SPLITS
 
 
 @pytest.fixture
@@ -31,6 +35,24 @@ def test_a_table_is_printed_and_written(parsed, tmp_path, capsys, monkeypatch):
     assert written["rows"] == rows
     assert written["machine"]["versions"]["jax"]
     parsed.json = None
+
+
+def test_a_clock_times_the_epochs_of_a_pass(monkeypatch):
+    times = iter([1.0, 3.0, 6.0, 10.0, 11.0, 14.0, 16.0, 26.0])  # when the epochs of two passes end
+    now = [0.0]
+    epoch = clock.Progress.epoch
+
+    def at(progress, number, **told):
+        epoch(progress, number, **told)
+        now[0] = next(times)
+
+    monkeypatch.setattr(clock.Progress, "epoch", at)
+    monkeypatch.setattr(clock.Progress, "_tell", lambda *_, **__: None)
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    timed = clock.Clock()
+    settings = dataclasses.replace(SETTINGS, epochs=4, runs=2, runs_per_pass=1)
+    run_cells(NETWORK, Resident(SPLITS), {"dfg": CELLS["dfg"]}, settings, timed)
+    assert timed.seconds() == 3  # the median of 3, 2 and 10, of the last pass
 
 
 def test_the_project_contends_and_learns():

@@ -228,7 +228,7 @@ class TestMemory:
 
     @pytest.fixture
     def tried(self, monkeypatch):
-        seen, run = [], engine.Program.run
+        seen, run = [], engine.run_pass
 
         def limited(program, models, progress, checkpoints):
             seen.append(len(models.selection))
@@ -236,7 +236,7 @@ class TestMemory:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
             return run(program, models, progress, checkpoints)
 
-        monkeypatch.setattr(engine.Program, "run", limited)
+        monkeypatch.setattr(engine, "run_pass", limited)
         return seen
 
     def test_goes_on_with_half_as_many_and_measures_the_same(self, tried, together):

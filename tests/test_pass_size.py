@@ -136,7 +136,17 @@ class TestRemembered:
         other = Program(**parts | change, combinations=all_combinations(NETWORK.graph))
         assert [self.seconds(each) for each in (program, other, program, other)] == [1, 2, 1, 2]
 
-    @pytest.mark.parametrize("damaged", ["", "{", "[1]", '{"seconds": 1}', '{"step_seconds": 0, "working_bytes": 1}'])
+    @pytest.mark.parametrize(
+        "damaged",
+        [
+            "",
+            "{",
+            "[1]",
+            '{"seconds": 1}',
+            '{"step_seconds": 1, "working_bytes": "many"}',
+            '{"step_seconds": 0, "working_bytes": 1}',
+        ],
+    )
     def test_a_damaged_measurement_is_made_again(self, program, cache, damaged):
         self.seconds(program)
         (kept,) = cache.glob("trial-*.json")
