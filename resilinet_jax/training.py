@@ -22,9 +22,14 @@ from resilinet_jax.evaluation import Tally, count_correct
 from resilinet_jax.failout import sample_survival
 from resilinet_jax.network import Network, Variables
 from resilinet_jax.plan import without_failures
+from resilinet_jax.shuffling import random_order
 
 # Keras' Adam, but for the place of epsilon. The step size is the cell's, so it is applied apart.
 OPTIMIZER = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7)
+
+Carry = tuple[list[Array], dict[str, Any], Any]  # parameters, running statistics and what Adam keeps, between two steps
+
+LARGE = 2**14  # parameters of an array that Adam works on alone
 
 Augment = Callable[[Key[Array, ""], Num[Array, "batch *features"]], Num[Array, "batch *features"]]
 
@@ -70,11 +75,28 @@ def initial_state(network: Network, keys: RunKeys, x: Num[Numbers, "batch *featu
         chunks=jnp.zeros((), jnp.int32),
         epoch=jnp.zeros((), jnp.int32),
         variables=variables,
-        optimizer=OPTIMIZER.init(ravel_pytree(variables.params)[0]),
+        optimizer=OPTIMIZER.init(_join_small(variables.params)[0]),
         best=jax.tree.map(lambda leaf: jnp.stack([leaf] * selections), variables),
         best_accuracy=jnp.full(selections, -1.0, jnp.float32),
         best_epoch=jnp.zeros(selections, jnp.int32),
     )
+
+
+def _join_small(params: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+    """Parameters as Adam works on them, one vector of all small arrays and the large ones, and the way back.
+
+    Adam takes several operations for each array, which a small one is not worth. A large one is best updated alone,
+    right after its gradient, while that is in the cache: training Health is 7 % faster for it.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    alone = [leaf.size >= LARGE for leaf in leaves]
+    vector, unravel = ravel_pytree([leaf for leaf, large in zip(leaves, alone) if not large])
+
+    def split(joined: list[Array]) -> Any:
+        small, large = iter(unravel(joined[0])), iter(joined[1:])
+        return jax.tree.unflatten(tree, [next(large if each else small) for each in alone])
+
+    return [vector, *(leaf for leaf, large in zip(leaves, alone) if large)], split
 
 
 def batch_order(
@@ -92,7 +114,7 @@ def batch_order(
     """
     steps = examples // batch_size
     key, *_ = _chunk_keys(chunks_key, number)
-    return jax.random.permutation(key, examples)[: steps * batch_size].reshape(steps, batch_size)
+    return random_order(key, examples)[: steps * batch_size].reshape(steps, batch_size)
 
 
 def _chunk_keys(chunks_key: Key[Array, ""], number: Int[Numbers, ""]) -> Key[Array, "5"]:
@@ -133,30 +155,30 @@ def train_chunk(
     xs, ys = jnp.asarray(chunk.x), jnp.asarray(chunk.y)
     learning_rate = cell.learning_rate * cell.learning_rate_decay**state.epoch
 
-    # One vector of all parameters: Adam is then one operation instead of several for each array.
-    flat, unravel = ravel_pytree(state.variables.params)
+    joined, split = _join_small(state.variables.params)
 
-    def step(carry: tuple[Array, Any, Any], inputs: tuple[Array, ...]) -> tuple[tuple[Array, Any, Any], Array]:
-        flat, statistics, optimizer = carry
+    def step(carry: Carry, inputs: tuple[Array, ...]) -> tuple[Carry, Array]:
+        joined, statistics, optimizer = carry
         number, indices, alive, draw = inputs
         x, y = xs[indices], ys[indices]
         if augment is not None:
             x = augment(jax.random.fold_in(augment_key, number), x)
         key = jax.random.fold_in(step_key, number)
 
-        def mean_loss(flat: Array) -> tuple[Array, dict[str, Any]]:
+        def mean_loss(joined: list[Array]) -> tuple[Array, dict[str, Any]]:
             wiring = training_wiring(cell, weight, draw)
-            logits, _, after = network.apply(Variables(unravel(flat), statistics), x, alive, wiring, key)
+            logits, _, after = network.apply(Variables(split(joined), statistics), x, alive, wiring, key)
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), after
 
-        (loss, statistics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(flat)
+        (loss, statistics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(joined)
         update, optimizer = OPTIMIZER.update(gradient, optimizer)
-        return (flat - learning_rate * update, statistics, optimizer), loss
+        joined = jax.tree.map(lambda old, change: old - learning_rate * change, joined, update)
+        return (joined, statistics, optimizer), loss
 
-    (flat, statistics, optimizer), losses = jax.lax.scan(
-        step, (flat, state.variables.statistics, state.optimizer), (jnp.arange(steps), order, survival, draws)
+    (joined, statistics, optimizer), losses = jax.lax.scan(
+        step, (joined, state.variables.statistics, state.optimizer), (jnp.arange(steps), order, survival, draws)
     )
-    variables = Variables(unravel(flat), statistics)
+    variables = Variables(split(joined), statistics)
     return state._replace(chunks=state.chunks + 1, variables=variables, optimizer=optimizer), losses.mean()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from resilinet_jax import training
 from resilinet_jax.cells import Wiring, make_cell
 from resilinet_jax.datasets.splits import Examples
 from resilinet_jax.evaluation import accuracy_of, empty_tally
@@ -111,7 +112,9 @@ def test_training_steps_match_plain_numpy(failout_rate, activity):
         np.testing.assert_allclose(compiled, params, atol=1e-5)
 
 
-def test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity():
+@pytest.mark.parametrize("large", [12, 10**6])
+def test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity(large, monkeypatch):
+    monkeypatch.setattr(training, "LARGE", large)  # Adam works on some arrays alone, or on one vector of all
     # Three nodes that may fail, at rates that no reversal leaves alone, and skips that are half active.
     stages = {node: DenseStage(1, 4, 3 if node == "n4" else None) for node in CHAIN.order[1:]}
     network = Network(CHAIN, stages, {"i->n2": dense(4)})
