@@ -34,9 +34,18 @@ class Own:
       share: how many of the models are this process's.
     """
 
-    def __init__(self, scenario: Scenario, network: Network, splits: Splits, batch_size: int, models: int):
-        """Nothing compiles yet."""
-        settings = engine.TrainingSettings(models, 1, batch_size, 0, compiler_options=scenario.compiler_options())
+    def __init__(
+        self,
+        scenario: Scenario,
+        network: Network,
+        splits: Splits,
+        batch_size: int,
+        models: int,
+        rests_on: str | None = None,
+    ):
+        """Nothing compiles yet; functions are kept for the next start with the same `rests_on`, if it is given."""
+        options = scenario.compiler_options()
+        settings = engine.TrainingSettings(models, 1, batch_size, 0, compiler_options=options, rests_on=rests_on)
         # As the engine does for cells whose weights are not learned.
         self._feed, self.network = Resident(splits), dataclasses.replace(network, learns_weights=False)
         self.program = engine.Program(self.network, self._feed, settings, 1, all_combinations(network.graph))

@@ -36,7 +36,7 @@ PEERS = {
     "keras": "Keras, fit",
 }
 SIDE = 4096  # of the square matrices
-FLOP = 6  # per parameter and example: a product forward and two backward
+FLOP = 6 + 2 / 8  # per parameter and example: a product forward and two backward; and one forward to validate an eighth
 
 
 def trainer(case: Case, way: str, models: int) -> tuple[Callable[[int], Callable[[], list[float]]], dict[str, Any]]:

@@ -27,7 +27,7 @@ from resilinet_jax.progress import Progress
 from resilinet_jax.rehearsal import rehearse
 from resilinet_jax.repeat import environment
 from resilinet_jax.results import History, Results
-from resilinet_jax.scenarios import Data, Preset, Scenario, load_scenario
+from resilinet_jax.scenarios import Data, Preset, Scenario, is_own, load_scenario
 from resilinet_jax.settings import Settings
 from resilinet_jax.store import (
     Measured,
@@ -196,6 +196,7 @@ def _run_on_network(
         settings.seed,
         runs_per_pass=settings.runs_per_pass,
         compiler_options=scenario.compiler_options(),
+        rests_on=_program_identity(settings, preset, work.data),
     )
     measured = run_cells(network, work.data.feed, cells, training, progress, combinations, store, checkpoints)
     if hosts.is_first():
@@ -270,6 +271,13 @@ def _identity(settings: Settings, preset: Preset) -> dict[str, Any]:
     sizes = {field: value for field, value in dataclasses.asdict(preset).items() if field not in ("runs", "network")}
     flags = sizes | dict(preset.network) | {"split": settings.split, "seed": settings.seed}
     return {f"--{name}": value for name, value in flags.items()} | code_version() | own_code(settings)
+
+
+def _program_identity(settings: Settings, preset: Preset, data: Data) -> str | None:
+    """What tells traced functions apart; None where a user's code may depend on more than its file shows."""
+    if is_own(settings.scenario):
+        return None
+    return repr((settings.scenario, preset.network, preset.augment, data.name, data.classes, code_version()))
 
 
 def _left_out(combinations: Combinations) -> list[str]:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from resilinet_jax.datasets.splits import Examples, Splits, check_examples
+from resilinet_jax.datasets.splits import SPLITS, Examples, Splits, check_examples
 from resilinet_jax.training import Augment
 
 HeldOut = Literal["validation", "test"]
@@ -60,12 +60,12 @@ class Resident:
         Raises:
           UserError: if the examples of a split are none, or not what they should be.
         """
-        for name in ("train", "validation", "test"):
+        for name in SPLITS:
             check_examples(f"the {name} split", getattr(splits, name), splits.classes, padded=name != "train")
         self.augment: Augment | None = augment
         self.classes = splits.classes
         self._splits = splits
-        self.sizes = {split: len(getattr(splits, split).y) for split in ("train", "validation", "test")}
+        self.sizes = {split: len(getattr(splits, split).y) for split in SPLITS}
         self._placed: dict[tuple[str, Sharding], Examples] = {}
 
     def spec(self, split: str) -> Any:

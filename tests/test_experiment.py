@@ -57,6 +57,21 @@ def test_every_flag_reaches_the_engine(tmp_path, npz, asked):
     assert settings["settings"]["seed"] == 4
 
 
+def test_traced_functions_are_kept_by_network_data_and_code(tmp_path, npz, asked, monkeypatch):
+    def rests_on(**flags):
+        run(tmp_path, npz, **flags)
+        return asked["training"].rests_on
+
+    first = rests_on()
+    assert rests_on(seed=4, runs=2, epochs=3, learning_rate=0.25, failout_rate=0.125, batch_size=5) == first
+    assert rests_on(hidden_units=7) != first
+    monkeypatch.setattr(experiment, "code_version", lambda: {"code": "another"})
+    assert rests_on() != first
+    # A user's own code may depend on more than its file shows.
+    monkeypatch.setattr(experiment, "is_own", lambda scenario: True)
+    assert rests_on() is None
+
+
 def test_presets_are_sized_as_told(tmp_path, npz, asked):
     run(tmp_path, npz, preset="paper", batch_size=32)
     assert (asked["training"].runs, asked["training"].epochs) == (10, 50)

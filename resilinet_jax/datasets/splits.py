@@ -91,6 +91,9 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
+SPLITS = ("train", "validation", "test")
+
+
 class Splits(NamedTuple):
     """A data set ready to train on.
 
