@@ -12,8 +12,8 @@ from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import dense_network
 
 if TYPE_CHECKING:
-    from resilinet_jax.network import Network
-    from resilinet_jax.scenarios import Scenario
+    from resilinet_jax.network.forward import Network
+    from resilinet_jax.scenarios._base import Scenario
 
 FAILOUT_RATE = 0.05  # and skips active with probability 0.5
 

@@ -17,11 +17,11 @@ from absl import app, flags
 from benchmarks import common, race
 from benchmarks.clock import Clock
 from resilinet_jax.cells import CellBuilder
-from resilinet_jax.checkpoints import Checkpoints
+from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
-from resilinet_jax.engine import TrainingSettings, run_cells
-from resilinet_jax.feed import Resident
+from resilinet_jax.engine.run_cells import TrainingSettings, run_cells
+from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.scenarios import load_scenario
 
 _MODELS = flags.DEFINE_integer("models", 10, "That are trained in a pass.", lower_bound=1)

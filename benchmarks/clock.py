@@ -6,7 +6,7 @@ import statistics
 import time
 from typing import Any
 
-from resilinet_jax.progress import Progress
+from resilinet_jax.runtime.progress import Progress
 
 
 class Clock(Progress):

@@ -24,17 +24,18 @@ from jax.sharding import Mesh
 
 from benchmarks import common, race
 from benchmarks.own import Own
-from resilinet_jax.cells import Cell, CellBuilder, Wiring, draw_weight, inference_wiring
-from resilinet_jax.combinations import all_combinations, choose_combinations
+from resilinet_jax.cells import Cell, CellBuilder, draw_weight, inference_wiring
 from resilinet_jax.datasets.splits import Examples, Splits, split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
-from resilinet_jax.evaluation import Tally, accuracy_of, average_accuracy_bounds, count_correct, empty_tally
-from resilinet_jax.network import Network, Variables
-from resilinet_jax.plan import plan_applications
-from resilinet_jax.program import Models, default_stack, over_models
+from resilinet_jax.engine.evaluation import Tally, accuracy_of, count_correct, empty_tally
+from resilinet_jax.engine.plan import plan_applications
+from resilinet_jax.engine.program import Models, default_stack, over_models
+from resilinet_jax.engine.training import RunState, batch_order, initial_state, run_keys, train_chunk
+from resilinet_jax.failures.averages import average_accuracy_bounds
+from resilinet_jax.failures.combinations import all_combinations, choose_combinations
+from resilinet_jax.network.forward import Network, Variables, Wiring
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import dense_network
-from resilinet_jax.training import RunState, batch_order, initial_state, run_keys, train_chunk
 
 _MODELS = flags.DEFINE_integer("models", 40, "Models of the Health network.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 10_240, "Test examples.", lower_bound=1)

@@ -11,16 +11,17 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.cases import FAILOUT_RATE, Case, build_network
-from resilinet_jax import engine, hosts
 from resilinet_jax.cells import CellBuilder
-from resilinet_jax.combinations import all_combinations
+from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Splits
-from resilinet_jax.evaluation import accuracy_of, empty_tally
-from resilinet_jax.feed import Resident
-from resilinet_jax.network import Network
-from resilinet_jax.plan import without_failures
-from resilinet_jax.program import Models
-from resilinet_jax.scenarios import Scenario
+from resilinet_jax.engine import run_cells as engine
+from resilinet_jax.engine.evaluation import accuracy_of, empty_tally
+from resilinet_jax.engine.plan import without_failures
+from resilinet_jax.engine.program import Models
+from resilinet_jax.failures.combinations import all_combinations
+from resilinet_jax.network.forward import Network
+from resilinet_jax.runtime import hosts
+from resilinet_jax.scenarios._base import Scenario
 
 RUNS = 10  # of a cell
 

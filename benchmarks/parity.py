@@ -15,11 +15,11 @@ from absl import app, flags
 
 from benchmarks import common
 from resilinet_jax.cells import CellBuilder
+from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.images import load_images
 from resilinet_jax.datasets.splits import Splits
-from resilinet_jax.engine import TrainingSettings, run_cells
-from resilinet_jax.feed import Resident
-from resilinet_jax.progress import Progress
+from resilinet_jax.engine.run_cells import TrainingSettings, run_cells
+from resilinet_jax.runtime.progress import Progress
 from resilinet_jax.scenarios import load_scenario
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS' folder with cifar10; digits without it.")
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
         {"who": name, "mean (%)": 100 * values.mean(), "runs": [100 * value for value in values.tolist()]}
         for name, values in (("resilinet_jax", own), ("PyTorch", peer))
     ]
-    title = f"Test accuracy; {images.told}; alpha {_ALPHA.value}, {_EPOCHS.value} epochs, {_SEEDS.value} seeds"
+    title = f"Test accuracy; {images.description}; alpha {_ALPHA.value}, {_EPOCHS.value} epochs, {_SEEDS.value} seeds"
     common.tell(title, {"who": "", "mean (%)": ".2f", "runs": ".2f"}, rows)
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from resilinet_jax.memory import huge_pages_environment
+from resilinet_jax.runtime.memory import huge_pages_environment
 
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Times each contender's turn comes.", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 4.0, "About how long a turn in a process of its own is.", lower_bound=0.1)

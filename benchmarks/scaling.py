@@ -37,7 +37,7 @@ def work(
     """One process of a contender."""
     common.set_up_jax(devices)
     from benchmarks.own import own_case
-    from resilinet_jax.hosts import joined
+    from resilinet_jax.runtime.hosts import joined
 
     (case,) = CASES[_SCENARIO.value]
     with joined(coordinator, processes, process, detect=False):

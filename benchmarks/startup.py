@@ -31,7 +31,7 @@ def compile_seconds(scenario: str) -> float:
     """Of everything that the scenario's quick preset compiles for ten models."""
     common.set_up_jax()
     from benchmarks.own import Own
-    from resilinet_jax.compilation import default_cache_dir, keep_compiled_programs
+    from resilinet_jax.runtime.compilation import default_cache_dir, keep_compiled_programs
 
     keep_compiled_programs(default_cache_dir())
     chosen = load_scenario(scenario)

@@ -21,7 +21,7 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks import common
-from tests.miniature import CLASSES, make_imagenet
+from tests.helpers.miniature import CLASSES, make_imagenet
 
 _IMAGES = flags.DEFINE_list("images", ["1000", "20000"], "Training images of the data sets.")
 _RUNS = flags.DEFINE_list("runs", ["1", "8"], "Runs in a pass.")
@@ -32,8 +32,8 @@ def measure(folder: str, runs: int) -> dict[str, float]:
     """Trains an epoch; counts decoding, and the peak of memory."""
     from resilinet_jax.cells import CellBuilder
     from resilinet_jax.datasets import imagenet
-    from resilinet_jax.engine import TrainingSettings, run_cells
-    from resilinet_jax.progress import Progress
+    from resilinet_jax.engine.run_cells import TrainingSettings, run_cells
+    from resilinet_jax.runtime.progress import Progress
     from resilinet_jax.scenarios import load_scenario
 
     lock, told = threading.Lock(), {"decoded": 0.0, "decoding (s)": 0.0}

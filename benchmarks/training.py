@@ -77,7 +77,7 @@ def square_product(devices: int) -> Callable[[], object]:
     import jax.numpy as jnp
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from resilinet_jax.program import default_compiler_options, over_models
+    from resilinet_jax.engine.program import default_compiler_options, over_models
 
     mesh = Mesh(jax.devices()[:devices], ("models",))
     split = NamedSharding(mesh, PartitionSpec("models"))

@@ -89,7 +89,7 @@ def load(settings, preset):
     images = rj.load_images(settings.dataset, settings.data_folder, preset.network["image_size"])
     splits = images.split(settings.seed, preset.train_examples)
     feed = rj.Resident(splits, rj.random_affine if preset.augment else None)
-    return rj.Data(feed, splits.classes, images.name, images.told, images.rows, images.fingerprint())
+    return rj.Data(feed, splits.classes, images.name, images.description, images.rows, images.fingerprint())
 
 
 SCENARIO = rj.Scenario(

@@ -1,18 +1,22 @@
 """Failure-resilient distributed neural networks: every ablation of ResiliNet as one compiled program.
 
-The names that a notebook or a scenario of one's own needs (`examples/`); each is imported when it is first used, so
-that the command line can refuse a mistake before JAX is there.
+The names that a notebook, or a scenario or sweep of one's own, needs (`examples/`); each is imported when it is first
+used, so that the command line can refuse a mistake before JAX is there.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from resilinet_jax.cells import Cell as Cell
     from resilinet_jax.cells import CellBuilder as CellBuilder
     from resilinet_jax.cells import make_cell as make_cell
-    from resilinet_jax.combinations import all_combinations as all_combinations
+    from resilinet_jax.command.settings import Settings as Settings
     from resilinet_jax.datasets.augmentation import random_affine as random_affine
+    from resilinet_jax.datasets.feed import Feed as Feed
+    from resilinet_jax.datasets.feed import Resident as Resident
     from resilinet_jax.datasets.images import load_images as load_images
     from resilinet_jax.datasets.readings import load_dataset as load_dataset
     from resilinet_jax.datasets.splits import Dataset as Dataset
@@ -21,49 +25,89 @@ if TYPE_CHECKING:
     from resilinet_jax.datasets.splits import chance_accuracy as chance_accuracy
     from resilinet_jax.datasets.splits import split_dataset as split_dataset
     from resilinet_jax.datasets.synthetic import load_synthetic as load_synthetic
-    from resilinet_jax.engine import run_cells as run_cells
+    from resilinet_jax.engine.program import TrainingSettings as TrainingSettings
+    from resilinet_jax.engine.run_cells import run_cells as run_cells
     from resilinet_jax.errors import UserError as UserError
-    from resilinet_jax.evaluation import average_accuracy as average_accuracy
-    from resilinet_jax.feed import Feed as Feed
-    from resilinet_jax.feed import Resident as Resident
-    from resilinet_jax.graph import Graph as Graph
-    from resilinet_jax.graph import Hyperconnection as Hyperconnection
-    from resilinet_jax.graph import build_chain as build_chain
-    from resilinet_jax.graph import build_graph as build_graph
-    from resilinet_jax.network import Network as Network
-    from resilinet_jax.program import TrainingSettings as TrainingSettings
-    from resilinet_jax.progress import Progress as Progress
-    from resilinet_jax.scenarios import Data as Data
-    from resilinet_jax.scenarios import Preset as Preset
-    from resilinet_jax.scenarios import Scenario as Scenario
+    from resilinet_jax.failures.averages import average_accuracy as average_accuracy
+    from resilinet_jax.failures.combinations import all_combinations as all_combinations
+    from resilinet_jax.failures.model import FailureModel as FailureModel
+    from resilinet_jax.network.forward import Network as Network
+    from resilinet_jax.network.graph import Graph as Graph
+    from resilinet_jax.network.graph import Hyperconnection as Hyperconnection
+    from resilinet_jax.network.graph import build_chain as build_chain
+    from resilinet_jax.network.graph import build_graph as build_graph
+    from resilinet_jax.network.stages import DenseStage as DenseStage
+    from resilinet_jax.network.stages import dense as dense
+    from resilinet_jax.report.figures import setting_bars as setting_bars
+    from resilinet_jax.report.sweep import Sweep as Sweep
+    from resilinet_jax.report.tables import Table as Table
+    from resilinet_jax.report.tables import setting_table as setting_table
+    from resilinet_jax.results.comparisons import against as against
+    from resilinet_jax.results.results import Results as Results
+    from resilinet_jax.runtime.progress import Progress as Progress
+    from resilinet_jax.runtime.store import Store as Store
     from resilinet_jax.scenarios import load_scenario as load_scenario
+    from resilinet_jax.scenarios._base import Data as Data
+    from resilinet_jax.scenarios._base import Preset as Preset
+    from resilinet_jax.scenarios._base import Scenario as Scenario
     from resilinet_jax.scenarios.health import dense_network as dense_network
-    from resilinet_jax.settings import Settings as Settings
-    from resilinet_jax.stages import DenseStage as DenseStage
-    from resilinet_jax.stages import dense as dense
-    from resilinet_jax.store import Store as Store
 
 _MODULES = {
-    "cells": ("Cell", "CellBuilder", "make_cell"),
-    "combinations": ("all_combinations",),
+    "cells": (
+        "Cell",
+        "CellBuilder",
+        "make_cell",
+    ),
+    "command.settings": ("Settings",),
     "datasets.augmentation": ("random_affine",),
+    "datasets.feed": (
+        "Feed",
+        "Resident",
+    ),
     "datasets.images": ("load_images",),
     "datasets.readings": ("load_dataset",),
-    "datasets.splits": ("Dataset", "Examples", "Splits", "chance_accuracy", "split_dataset"),
+    "datasets.splits": (
+        "Dataset",
+        "Examples",
+        "Splits",
+        "chance_accuracy",
+        "split_dataset",
+    ),
     "datasets.synthetic": ("load_synthetic",),
-    "engine": ("run_cells",),
-    "evaluation": ("average_accuracy",),
+    "engine.program": ("TrainingSettings",),
+    "engine.run_cells": ("run_cells",),
     "errors": ("UserError",),
-    "feed": ("Feed", "Resident"),
-    "graph": ("Graph", "Hyperconnection", "build_chain", "build_graph"),
-    "network": ("Network",),
-    "program": ("TrainingSettings",),
-    "progress": ("Progress",),
-    "scenarios": ("Data", "Preset", "Scenario", "load_scenario"),
+    "failures.averages": ("average_accuracy",),
+    "failures.combinations": ("all_combinations",),
+    "failures.model": ("FailureModel",),
+    "network.forward": ("Network",),
+    "network.graph": (
+        "Graph",
+        "Hyperconnection",
+        "build_chain",
+        "build_graph",
+    ),
+    "network.stages": (
+        "DenseStage",
+        "dense",
+    ),
+    "report.figures": ("setting_bars",),
+    "report.sweep": ("Sweep",),
+    "report.tables": (
+        "Table",
+        "setting_table",
+    ),
+    "results.comparisons": ("against",),
+    "results.results": ("Results",),
+    "runtime.progress": ("Progress",),
+    "runtime.store": ("Store",),
+    "scenarios": ("load_scenario",),
+    "scenarios._base": (
+        "Data",
+        "Preset",
+        "Scenario",
+    ),
     "scenarios.health": ("dense_network",),
-    "settings": ("Settings",),
-    "stages": ("DenseStage", "dense"),
-    "store": ("Store",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)

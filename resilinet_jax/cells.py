@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from resilinet_jax.errors import UserError
-from resilinet_jax.graph import Graph, Hyperconnection
-
-Numbers = Array | np.ndarray
+from resilinet_jax.failures.model import FailureModel
+from resilinet_jax.network.forward import Numbers, Wiring
+from resilinet_jax.network.graph import Graph
 
 
 class Cell(NamedTuple):
@@ -62,20 +62,6 @@ class Cell(NamedTuple):
         return _digest({name: value for name, value in self._asdict().items() if name not in inference_only})
 
 
-class Wiring(NamedTuple):
-    """What one forward pass sees of a cell's hyperconnections; simple ones ignore `activity`.
-
-    A hyperconnection's weight is `weight`, and `learned` times what training has added to it; `skip_units` is for
-    adapters that are skip layers.
-    """
-
-    present: Float[Array, " hyperconnections"]
-    weight: Float[Array, " hyperconnections"]
-    activity: Float[Array, " hyperconnections"]
-    learned: Float[Array, "*hyperconnections"] | float = 0.0
-    skip_units: Float[Numbers, ""] | float = 0.0
-
-
 def draw_weight(cell: Cell, key: Key[Array, ""]) -> Float[Array, " hyperconnections"]:
     """A run's hyperconnection weights: uniform in [weight_low, weight_high], from the run's key."""
     low, high = jnp.asarray(cell.weight_low), jnp.asarray(cell.weight_high)
@@ -115,7 +101,7 @@ class Learned(NamedTuple):
 
 Weight = float | Uniform | Learned | Mapping[str, float]
 
-# What the project's methods are, in numbers (SPEC of the methods: README, "Methods").
+# What the project's methods are, in numbers (docs/methods.md).
 METHODS: dict[str, dict[str, Any]] = {
     "vanilla": {"skips": (), "failout_rate": 0.0},
     "dfg": {"failout_rate": 0.0, "training_activity": 1.0, "inference_activity": 1.0},
@@ -200,15 +186,15 @@ def make_cell(
     nodes = [name for name in graph.fallible if name not in graph.links]
     rates = failout_rate if isinstance(failout_rate, Mapping) else dict.fromkeys(nodes, failout_rate)
     rates = dict(zip(graph.causes, graph.node_values(rates, "failout rate")))
-    effective = {
-        cause: rate if _may_fail(graph, failing, present_skips) else 0.0
-        for (cause, failing), rate in zip(graph.causes.items(), rates.values())
-    }
+    failures = FailureModel(graph)
+    effective = {cause: rate if failures.teaches(cause, present_skips) else 0.0 for cause, rate in rates.items()}
     edges = graph.hyperconnections
     present = np.array([not edge.is_skip or edge in present_skips for edge in edges], np.float32)
     low, high = _weight_bounds(graph, weight)
     _check_numbers(training_activity, inference_activity, skip_units, learning_rate, learning_rate_decay)
-    scale = [_survival(graph, effective, edge) if survival_scaling else 1.0 for edge in edges]
+    scale = [
+        failures.survival_probability(effective, edge.source, edge.name) if survival_scaling else 1.0 for edge in edges
+    ]
     return Cell(
         failout_rate=np.array(list(effective.values()), np.float32),
         weight_low=low * present,
@@ -241,27 +227,6 @@ def _check_numbers(
         raise UserError(f"the learning rate must be positive and finite, got {learning_rate}")
     if not 0 < learning_rate_decay <= 1:
         raise UserError(f"the learning rate's decay must be in (0, 1], got {learning_rate_decay}")
-
-
-def _may_fail(graph: Graph, failing: Collection[str], skips: Collection[Hyperconnection]) -> bool:
-    """Whether training has anything to learn from this failure.
-
-    A node between the source and the cloud has to be bypassed by a skip; of what can't be bypassed (several sources,
-    links, groups) it is enough that a path remains.
-    """
-    (first, *more) = failing
-    if more or first in graph.links or first in graph.sources:
-        return graph.has_path(failing, skips)
-    return first in graph.bypassed_by(skips)
-
-
-def _survival(graph: Graph, failout_rate: Mapping[str, float], edge: Hyperconnection) -> float:
-    """The probability that a hyperconnection's source, and its link, survive a training step."""
-    return math.prod(
-        1.0 - failout_rate[cause]
-        for cause, failing in graph.causes.items()
-        if edge.source in failing or edge.name in failing
-    )
 
 
 def relative_reliability(graph: Graph, reliability: Mapping[str, float]) -> dict[str, float]:

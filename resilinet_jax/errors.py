@@ -44,6 +44,10 @@ class CodeError(UserError):
         self.function = function
 
 
+class DataError(UserError):
+    """A mistake in data or in a flag, which the message names: never one in the code that asked for the data."""
+
+
 def suggest(name: str, known: Collection[str]) -> str:
     """What to say after an unknown name: the nearest known one, and all of them."""
     close = difflib.get_close_matches(name, known, n=1)
@@ -72,7 +76,7 @@ def first_line(error: Exception) -> str:
     return text if len(text) <= 120 else f"{text[:120]} ..."
 
 
-def told(error: UserError | OSError) -> str:
+def error_line(error: UserError | OSError) -> str:
     """A message for what the user can mend, be it the system that refused: no right to read or write, a full disk."""
     if isinstance(error, UserError) or not isinstance(error, OSError) or error.strerror is None:
         return one_line(str(error))

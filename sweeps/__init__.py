@@ -1,25 +1,18 @@
-"""The sweeps: one file each. The first line of its docstring is what `--sweep=list` prints.
+"""The sweeps: one file each, installed as `resilinet_jax.sweeps`.
 
-A sweep's module holds
-
-* `cells(build)`: its cells by name, made with a `CellBuilder`;
-* `tables(results)`: the paper's table, and what else belongs to it;
-* `figure(results)`: the paper's figure;
-* `NETWORK`, if its network has what others don't: arguments of the scenario's `build_network`;
-* `comparisons(results)`, if there is anything to compare: pairs of cells, made with `resilinet_jax.comparisons`;
-* `answers(results)`, if there are any: sentences to quote, without a full stop;
-* `more_figures(results)`, if there are any: those that stand beside the paper's, as `resilinet_jax.plots.Drawn`.
-
-Accuracies may be reported under more failure settings than the cells were made for: a user's own.
-
-Adding a file here adds a sweep; nothing else has to know.
+Each defines `SWEEP`, a `resilinet_jax.report.sweep.Sweep`; the first line of its docstring is what `--sweep=list`
+prints. Adding a file here adds a sweep; nothing else has to know.
 """
 
 import ast
+import dataclasses
 import importlib
 import pathlib
 import pkgutil
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resilinet_jax.report.sweep import Sweep
 
 
 def sweep_names() -> list[str]:
@@ -27,9 +20,10 @@ def sweep_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def load_sweep(name: str) -> ModuleType:
-    """The module of one of `sweep_names()`."""
-    return importlib.import_module(f"{__name__}.{name}")
+def load_sweep(name: str) -> "Sweep":
+    """One of `sweep_names()`."""
+    sweep: Sweep = importlib.import_module(f"{__name__}.{name}").SWEEP
+    return dataclasses.replace(sweep, title=first_line(name))
 
 
 def first_line(name: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import Comparison, against
-from resilinet_jax.plots import Drawn, setting_bars
-from resilinet_jax.results import Results, Table, setting_table
-from resilinet_jax.scaled_failures import scaled_figure
+from resilinet_jax.report.figures import Drawn, setting_bars
+from resilinet_jax.report.scaled_failures import scaled_figure
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, setting_table
+from resilinet_jax.results.comparisons import Comparison, against
+from resilinet_jax.results.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,3 +42,6 @@ def figure(results: Results) -> Figure:
 def more_figures(results: Results) -> list[Drawn]:
     """The average while the failures get rarer or more frequent."""
     return scaled_figure(results, METHODS)
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons, more_figures=more_figures)

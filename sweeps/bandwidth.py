@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from resilinet_jax.bandwidth import expected_messages, hyperconnection_bytes, pareto_front
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import Comparison, against, under_setting
-from resilinet_jax.graph import Graph
-from resilinet_jax.plots import averages, new_figure, scatter, shared_legend
-from resilinet_jax.results import Results, Table, mean, percent
-from sweeps.skip_activity import AT_INFERENCE
-from sweeps.skip_configuration import configurations
+from resilinet_jax.network.graph import Graph
+from resilinet_jax.report.figures import averages, new_figure, scatter, shared_legend
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, percent
+from resilinet_jax.results.comparisons import Comparison, against, under_setting
+from resilinet_jax.results.messages import expected_messages, hyperconnection_bytes, pareto_front
+from resilinet_jax.results.results import Results, mean
+
+from .skip_activity import AT_INFERENCE
+from .skip_configuration import configurations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -185,3 +188,6 @@ def _name_points(ax: Axes, best: Sequence[tuple[float, float, str]]) -> None:
             # Nothing lies above and to the left of the front, so there is room, given some beside the axis.
             ax.annotate(told, (x, y), (-5, 1), textcoords="offset points", fontsize="x-small", ha="right", va="bottom")
             named.append(place)
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import Comparison, against
-from resilinet_jax.plots import Drawn, averages, lines, new_figure, shared_legend
-from resilinet_jax.results import Column, Results, Table, percent, setting_table
-from resilinet_jax.scaled_failures import scaled_figure
+from resilinet_jax.report.figures import Drawn, averages, lines, new_figure, shared_legend
+from resilinet_jax.report.scaled_failures import scaled_figure
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, percent, setting_table
+from resilinet_jax.results.comparisons import Comparison, against
+from resilinet_jax.results.results import Column, Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,3 +75,6 @@ def figure(results: Results) -> Figure:
 def more_figures(results: Results) -> list[Drawn]:
     """The fixed rates while the failures get rarer or more frequent."""
     return scaled_figure(results, AT_RATE)
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons, more_figures=more_figures)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilinet_jax.best import Best, best_of
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import CONFIDENCE, Comparison, against, under_setting
-from resilinet_jax.plots import averages, lines, new_figure, shared_legend, style_of_line
-from resilinet_jax.results import Results, Table, percent
+from resilinet_jax.report.figures import averages, lines, new_figure, shared_legend, style_of_line
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, percent
+from resilinet_jax.results.best import Best, best_of
+from resilinet_jax.results.comparisons import CONFIDENCE, Comparison, against, under_setting
+from resilinet_jax.results.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +60,7 @@ def tables(results: Results) -> list[Table]:
     ]
 
 
-def answers(results: Results) -> list[str]:
+def sentences(results: Results) -> list[str]:
     """The best rate for each failure setting, in a sentence."""
     return [
         _sentence(best, under_setting(results, setting))
@@ -127,3 +129,6 @@ def _sentence(best: Best, where: str) -> str:
 def _accuracy(results: Results, best: Best, setting: str) -> str:
     rate = RATES[0] if best.candidate is None else best.candidate
     return percent(results.average(cell_name(rate), setting))
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons, sentences=sentences)

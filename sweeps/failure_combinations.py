@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import Comparison, while_failing
-from resilinet_jax.failout import combination_name
-from resilinet_jax.plots import Drawn, grouped_bars, new_figure
-from resilinet_jax.results import Results, Table, percent
-from resilinet_jax.scaled_failures import scaled_figure
+from resilinet_jax.failures.combinations import combination_name
+from resilinet_jax.report.figures import Drawn, grouped_bars, new_figure
+from resilinet_jax.report.scaled_failures import scaled_figure
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, percent
+from resilinet_jax.results.comparisons import Comparison, while_failing
+from resilinet_jax.results.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +53,7 @@ def comparisons(results: Results) -> list[Comparison]:
         )
         for label, cell in others
         for failing in results.shown_sets(results.usual_setting)
-        if results.graph.has_path(failing)
+        if results.leaves_path(failing)
     ]
 
 
@@ -72,3 +74,6 @@ def more_figures(results: Results) -> list[Drawn]:
 
 def _percent_of(probability: float) -> str:
     return f"{100 * probability:.2f}" if probability >= 0.0001 else f"{100 * probability:.1g}"
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons, more_figures=more_figures)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import Comparison, against
-from resilinet_jax.graph import Graph
-from resilinet_jax.plots import setting_bars
-from resilinet_jax.results import Column, Results, Table, setting_table
+from resilinet_jax.failures.model import FailureModel
+from resilinet_jax.network.graph import Graph
+from resilinet_jax.report.figures import setting_bars
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, setting_table
+from resilinet_jax.results.comparisons import Comparison, against
+from resilinet_jax.results.results import Column, Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +25,7 @@ def models(graph: Graph, probability: dict[str, float]) -> dict[str, dict[str, f
     `Independent` fails each node and link as often, but never one because another does; it is `Matched` where no
     groups fail. `Alike` fails all of them equally often.
     """
-    alone = graph.marginals(probability)
+    alone = FailureModel(graph).marginals(probability)
     mean = sum(alone.values()) / len(alone)
     return {"Matched": probability, "Independent": alone, "Alike": dict.fromkeys(alone, mean)}
 
@@ -61,3 +64,6 @@ def comparisons(results: Results) -> list[Comparison]:
 def figure(results: Results) -> Figure:
     """Bars by failure setting."""
     return setting_bars(results, columns(results))
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons)

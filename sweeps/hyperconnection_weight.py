@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resilinet_jax.cells import Cell, CellBuilder, Learned, Uniform, relative_reliability
-from resilinet_jax.comparisons import Comparison, against
-from resilinet_jax.plots import new_figure
-from resilinet_jax.results import Column, Results, Table, mean, sample_deviation, setting_table
+from resilinet_jax.report.figures import new_figure
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, setting_table
+from resilinet_jax.results.comparisons import Comparison, against
+from resilinet_jax.results.results import Column, Results, mean, sample_deviation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,18 +54,14 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 def tables(results: Results) -> list[Table]:
     """The average accuracies, Fig. 5's deviations among the schemes, and what is learned."""
     learned: dict[str, Column] = {"One": _columns(results)["One"], "Learned": LEARNED}
-    weights = results.weight.get(LEARNED)
-    rows = [
-        [edge.name, _spread(weights[:, i])]
-        for i, edge in enumerate(results.graph.hyperconnections)
-        if weights is not None
-    ]
+    weights = results.measured[LEARNED].weight
+    rows = [[edge.name, _spread(weights[:, i])] for i, edge in enumerate(results.graph.hyperconnections)]
     deviations = [[s.capitalize(), _points(deviation_among(results, s))] for s in results.failure_settings]
     return [
         setting_table("Average accuracy (%) by hyperconnection weight", results, _columns(results)),
         Table(f"Deviation (points) among the schemes {', '.join(COMPARED)}", ["Failures", "Deviation"], deviations),
         setting_table("Average accuracy (%) with weights that are learned, from one", results, learned),
-        *([Table("Learned weights", ["Hyperconnection", "Weight"], rows)] if rows else []),
+        Table("Learned weights", ["Hyperconnection", "Weight"], rows),
     ]
 
 
@@ -115,3 +113,6 @@ def figure(results: Results) -> Figure:
     ax.bar_label(bars, [_points(deviation) for deviation in deviations])
     ax.set_ylabel("deviation among schemes (points)")
     return drawn
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons)

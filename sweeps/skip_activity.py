@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import METHODS, Cell, CellBuilder
-from resilinet_jax.comparisons import Comparison, against
-from resilinet_jax.failout import combination_name
-from resilinet_jax.plots import averages, lines, new_figure, shared_legend
-from resilinet_jax.results import Results, Table, percent
+from resilinet_jax.failures.combinations import combination_name
+from resilinet_jax.report.figures import averages, lines, new_figure, shared_legend
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, percent
+from resilinet_jax.results.comparisons import Comparison, against
+from resilinet_jax.results.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +37,7 @@ def tables(results: Results) -> list[Table]:
     """Average accuracies, and the accuracy under each combination that leaves a path."""
     pairs = [(training, inference) for inference in AT_INFERENCE for training in ACTIVITIES]
     settings = list(results.failure_settings)
-    informed = [failing for failing in results.shown_sets(results.usual_setting) if results.graph.has_path(failing)]
+    informed = [failing for failing in results.shown_sets(results.usual_setting) if results.leaves_path(failing)]
     average_rows = [
         [f"{training:g} → {inference}"]
         + [percent(results.average(cell_name(training, inference), setting)) for setting in settings]
@@ -78,3 +80,6 @@ def figure(results: Results) -> Figure:
         ax.set_title(f"{inference} at inference", fontsize="medium")
     shared_legend(drawn, axes[0])
     return drawn
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons)

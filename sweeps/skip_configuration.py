@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import CONFIDENCE, Comparison, against, paired_difference, under_setting
-from resilinet_jax.graph import Graph
-from resilinet_jax.plots import averages, grouped_bars, new_figure
-from resilinet_jax.results import Results, Table, mean, percent
-from resilinet_jax.shapley import shapley_values
+from resilinet_jax.network.graph import Graph
+from resilinet_jax.report.figures import averages, grouped_bars, new_figure
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, percent
+from resilinet_jax.results.comparisons import CONFIDENCE, Comparison, against, paired_difference, under_setting
+from resilinet_jax.results.results import Results, mean
+from resilinet_jax.results.shapley import shapley_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +80,7 @@ def ranking(results: Results, setting: str) -> dict[str, np.ndarray]:
     return dict(sorted(values.items(), key=lambda item: -np.nan_to_num(mean(item[1]), nan=-np.inf)))
 
 
-def answers(results: Results) -> list[str]:
+def sentences(results: Results) -> list[str]:
     """The ranking for each failure setting in a sentence, and how sure its first place is."""
     return [
         f"Skips by what they add to the average accuracy {under_setting(results, setting)} (points, Shapley values): "
@@ -143,3 +145,6 @@ def figure(results: Results) -> Figure:
     below.grid(visible=False)
     below.set_xlabel("config; a dot marks a skip that is present")
     return drawn
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons, sentences=sentences)

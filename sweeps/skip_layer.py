@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import Comparison, against
-from resilinet_jax.failout import combination_name
-from resilinet_jax.plots import averages, lines, new_figure, shared_legend
-from resilinet_jax.results import Results, Table, percent, setting_table
+from resilinet_jax.failures.combinations import combination_name
+from resilinet_jax.report.figures import averages, lines, new_figure, shared_legend
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, percent, setting_table
+from resilinet_jax.results.comparisons import Comparison, against
+from resilinet_jax.results.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZES = (0, 4, 16, 64)
-NETWORK = {"skip_units": max(SIZES)}  # what the network of this sweep has that others don't
 COLUMNS = {f"{size} units" if size else "Plain": f"skip_layer_{size}" for size in SIZES}
 
 
@@ -25,7 +26,7 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 def tables(results: Results) -> list[Table]:
     """Average accuracies, and the accuracy under each combination that leaves a path."""
-    informed = [failing for failing in results.shown_sets(results.usual_setting) if results.graph.has_path(failing)]
+    informed = [failing for failing in results.shown_sets(results.usual_setting) if results.leaves_path(failing)]
     rows = [
         [combination_name(failing), *(percent(results.under(cell, failing)) for cell in COLUMNS.values())]
         for failing in informed
@@ -50,3 +51,6 @@ def figure(results: Results) -> Figure:
     ax.set_xticks(range(len(SIZES)), list(COLUMNS))
     shared_legend(drawn, ax)
     return drawn
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons, network={"skip_units": max(SIZES)})

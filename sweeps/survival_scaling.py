@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
-from resilinet_jax.comparisons import Comparison, against
-from resilinet_jax.plots import averages, lines, new_figure, shared_legend
-from resilinet_jax.results import Results, Table, percent
+from resilinet_jax.report.figures import averages, lines, new_figure, shared_legend
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, percent
+from resilinet_jax.results.comparisons import Comparison, against
+from resilinet_jax.results.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,3 +59,6 @@ def figure(results: Results) -> Figure:
         ax.set_title(reading, fontsize="medium")
     shared_legend(drawn, axes[0])
     return drawn
+
+
+SWEEP = Sweep(cells=cells, tables=tables, figure=figure, comparisons=comparisons)

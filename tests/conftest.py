@@ -2,10 +2,10 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-import tests.typechecking  # noqa: F401  (the hook below looks it up by name)
+import tests.helpers.typechecking  # noqa: F401  (the hook below looks it up by name)
 
 # Shapes in annotations are checked at run time, but only while testing.
-install_import_hook("resilinet_jax", "tests.typechecking.typecheck")
+install_import_hook("resilinet_jax", "tests.helpers.typechecking.typecheck")
 
 # Silent broadcasting between ranks is how a mask meets the wrong axis.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -10,10 +10,10 @@ from absl import flags
 
 from benchmarks import clock, common, own, verdict
 from benchmarks.cases import CASES, build_network
+from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Examples, Splits
-from resilinet_jax.engine import run_cells
-from resilinet_jax.feed import Resident
-from tests.test_engine import CELLS, NETWORK, SETTINGS, SPLITS
+from resilinet_jax.engine.run_cells import run_cells
+from tests.helpers.blobs import CELLS, NETWORK, SETTINGS, SPLITS
 
 
 @pytest.fixture

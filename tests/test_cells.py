@@ -16,7 +16,7 @@ from resilinet_jax.cells import (
     training_wiring,
 )
 from resilinet_jax.errors import UserError
-from tests.reference import CHAIN, TREE
+from tests.helpers.reference import CHAIN, TREE
 
 BUILD = CellBuilder(CHAIN, {"no failure": {}, "normal": {"n1": 0.08, "n2": 0.04, "n3": 0.01}}, 0.05, 1e-3)
 

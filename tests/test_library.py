@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import resilinet_jax
-from tests.test_launch import ROOT
+from tests.helpers.process import ROOT
 
 
 def test_every_exported_name_is_there():

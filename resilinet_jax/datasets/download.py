@@ -8,7 +8,7 @@ import os
 import pathlib
 import urllib.request
 
-from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.errors import DataError, first_line
 
 TIMEOUT = 5.0  # seconds without an answer until a download is given up
 
@@ -36,12 +36,12 @@ def download(url: str, sha256: str, target: pathlib.Path, what: str) -> pathlib.
                     digest.update(block)
                     file.write(block)
         if digest.hexdigest() != sha256:
-            raise UserError(f"the downloaded {what} archive is not the published one (SHA-256 differs); {remedy}")
+            raise DataError(f"the downloaded {what} archive is not the published one (SHA-256 differs); {remedy}")
         part.replace(target)
     except (OSError, http.client.HTTPException) as error:  # URLError and time-outs among the first
         reason = getattr(error, "reason", error)
         why = first_line(reason) if isinstance(reason, Exception) else reason
-        raise UserError(f"can't download {what} ({why}); {remedy}") from None
+        raise DataError(f"can't download {what} ({why}); {remedy}") from None
     finally:
         part.unlink(missing_ok=True)
     return target

@@ -19,11 +19,10 @@ import numpy as np
 from jax.sharding import Sharding
 
 from resilinet_jax.datasets.augmentation import random_affine
+from resilinet_jax.datasets.feed import Augment, HeldOut
 from resilinet_jax.datasets.prepared import PreparedSplit, decode_image, find_prepared, square
 from resilinet_jax.datasets.splits import PADDING, Examples, chance_of_counts
-from resilinet_jax.errors import UserError
-from resilinet_jax.feed import HeldOut
-from resilinet_jax.training import Augment
+from resilinet_jax.errors import DataError
 
 NAME = "imagenet2012"
 MARGIN = 0.125  # of the shorter side, left out around the middle: the usual central crop
@@ -91,9 +90,9 @@ class ImageNet:
         self.sizes = {name: len(part) for name, part in self._parts.items()}
         for name, count in self.sizes.items():
             if not count:
-                raise UserError(f"{folder}: its splits leave no image for {name}; prepare the whole data set")
+                raise DataError(f"{folder}: its splits leave no image for {name}; prepare the whole data set")
         if batch_size > self.sizes["train"]:
-            raise UserError(
+            raise DataError(
                 f"--batch_size must be at most the {self.sizes['train']:,} training examples, got {batch_size:,}"
             )
         self.fingerprint = published.fingerprint
@@ -171,8 +170,8 @@ def find_imagenet(folder: pathlib.Path) -> pathlib.Path:
     """
     found = find_prepared(folder, NAME)
     if found is None:
-        raise UserError(
+        raise DataError(
             f"no {NAME} in {folder} (expected {NAME}/<version>/dataset_info.json); it takes a registration at "
-            "image-net.org and a preparation by TFDS: see README, 'ImageNet', or take --scenario=cifar10"
+            "image-net.org and a preparation by TFDS: see docs/running.md, 'ImageNet', or take --scenario=cifar10"
         )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -12,10 +13,10 @@ from PIL import Image
 from resilinet_jax.datasets.cifar10 import NAME as CIFAR10
 from resilinet_jax.datasets.cifar10 import prepare_cifar10
 from resilinet_jax.datasets.cifar10.archive import find_archive
-from resilinet_jax.datasets.folder import default_data_dir
 from resilinet_jax.datasets.prepared import PreparedSplit, decode_image, find_prepared, square
 from resilinet_jax.datasets.splits import Examples, Splits, chance_accuracy
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import DataError
+from resilinet_jax.files import default_data_dir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Images:
 
     Attributes:
       name: how reports call it.
-      told: what it is, in a line.
+      description: what it is, in a line.
       train, test: uint8 pixels and labels; the last tenth of `train` is for validation.
     """
 
     name: str
-    told: str
+    description: str
     train: Examples
     test: Examples
 
@@ -59,7 +60,7 @@ class Images:
         total = len(self.train.y)
         held_out = round(0.1 * total)
         if not held_out or not len(self.test.y):
-            raise UserError(f"{self.name}: {total} training and {len(self.test.y)} test images are too few; bring more")
+            raise DataError(f"{self.name}: {total} training and {len(self.test.y)} test images are too few; bring more")
         chosen = np.arange(total - held_out)
         validation_part = np.arange(total - held_out, total)
         if train_examples is not None:
@@ -75,7 +76,7 @@ def load_images(name: str, data_dir: pathlib.Path | None, size: int) -> Images:
     """Loads a data set, and says in a line which it is.
 
     Args:
-      name: `cifar10`; `digits`; or `auto`: CIFAR-10 if there is any in `data_dir`, else `digits`.
+      name: one of `LOADERS`, or `auto`: CIFAR-10 if there is any in `data_dir`, else `digits`.
       data_dir: TFDS' folder, or where the archive of CIFAR-10 lies; None for TFDS' default.
       size: of the images, in pixels.
 
@@ -87,17 +88,14 @@ def load_images(name: str, data_dir: pathlib.Path | None, size: int) -> Images:
     if name == "auto":
         has_cifar10 = find_prepared(folder, CIFAR10) or find_archive(folder)
         if data_dir is not None and not has_cifar10:
-            raise UserError(
+            raise DataError(
                 f"--data_dir={data_dir}: no CIFAR-10 in it, neither prepared by TFDS (cifar10/<version>/"
                 "dataset_info.json) nor its archive cifar-10-binary.tar.gz; without the flag, digits are used"
             )
         name = CIFAR10 if has_cifar10 else "digits"
         reason = "" if has_cifar10 else f" (no CIFAR-10 in {folder}; see --dataset)"
-    if name == "digits":
-        return _load_digits(size, reason)
-    prepared = prepare_cifar10(folder)
-    train, test = (_read(PreparedSplit(prepared, split), size) for split in ("train", "test"))
-    return Images(name, f"{name}, {_counts(train, test, size)}, from {prepared}", train, test)
+    images = LOADERS[name](folder, size)
+    return dataclasses.replace(images, description=f"{images.description}{reason}")
 
 
 def _read(split: PreparedSplit, size: int) -> Examples:
@@ -108,11 +106,18 @@ def _read(split: PreparedSplit, size: int) -> Examples:
     return Examples(x, np.array([e["label"] for e in examples], np.int32))
 
 
-def _load_digits(size: int, reason: str) -> Images:
+def _load_cifar10(data_dir: pathlib.Path, size: int) -> Images:
+    prepared = prepare_cifar10(data_dir)
+    train, test = (_read(PreparedSplit(prepared, split), size) for split in ("train", "test"))
+    return Images(CIFAR10, f"{CIFAR10}, {_counts(train, test, size)}, from {prepared}", train, test)
+
+
+def _load_digits(data_dir: pathlib.Path, size: int) -> Images:
     """The handwritten digits that scikit-learn brings: 8x8 pixels in 17 shades, drawn larger.
 
     A sixth, drawn once and for all, is for the test.
     """
+    del data_dir
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -123,9 +128,13 @@ def _load_digits(size: int, reason: str) -> Images:
     shuffled = np.random.default_rng(0).permutation(len(y))
     cut = len(y) // 6
     train, test = (Examples(x[part], y[part]) for part in (shuffled[cut:], shuffled[:cut]))
-    told = f"digits, handwritten ones from scikit-learn (not CIFAR-10), {_counts(train, test, size)}{reason}"
-    return Images("digits", told, train, test)
+    description = f"digits, handwritten ones from scikit-learn (not CIFAR-10), {_counts(train, test, size)}"
+    return Images("digits", description, train, test)
 
 
 def _counts(train: Examples, test: Examples, size: int) -> str:
     return f"{len(train.y):,} training and {len(test.y):,} test images at {size}x{size}"
+
+
+# What `--dataset` may be besides `auto`. Adding a data set is a line here, and its loader.
+LOADERS: dict[str, Callable[[pathlib.Path, int], Images]] = {"digits": _load_digits, "cifar10": _load_cifar10}

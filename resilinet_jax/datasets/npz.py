@@ -8,8 +8,8 @@ from typing import BinaryIO
 import numpy as np
 
 from resilinet_jax.datasets.splits import Dataset
-from resilinet_jax.errors import UserError, first_line
-from resilinet_jax.memory import physical_memory
+from resilinet_jax.errors import DataError, UserError, first_line
+from resilinet_jax.runtime.memory import physical_memory
 
 ARRAYS = ("x", "y", "subject")
 
@@ -21,18 +21,18 @@ def load_npz(path: pathlib.Path) -> Dataset:
       UserError: if the file is missing, no archive, or holds anything else.
     """
     if not path.is_file():
-        raise UserError(f"--dataset={path}: no such file; give an .npz with arrays x and y")
+        raise DataError(f"--dataset={path}: no such file; give an .npz with arrays x and y")
     with path.open("rb") as file:
         arrays, found = _read_arrays(path.name, file)
     for name in ("x", "y"):
         if name not in arrays:
-            raise UserError(f"{path.name}: no array {name!r}, found {found}; save it with numpy.savez(path, x=x, y=y)")
+            raise DataError(f"{path.name}: no array {name!r}, found {found}; save it with numpy.savez(path, x=x, y=y)")
     x, y, subject = arrays["x"], arrays["y"], arrays.get("subject")
     _check_features(path.name, x)
     _check_labels(path.name, y, len(x))
     if subject is not None:
         if subject.shape != (len(x),):
-            raise UserError(f"{path.name}: subject has shape {subject.shape}, expected ({len(x)},): one per row of x")
+            raise DataError(f"{path.name}: subject has shape {subject.shape}, expected ({len(x)},): one per row of x")
         # Subjects may be called anything; only who is whom matters.
         subject = np.unique(subject, return_inverse=True)[1]
     return Dataset(path.name, x.astype(np.float32), y.astype(np.int32), subject)
@@ -46,7 +46,7 @@ def _read_arrays(name: str, file: BinaryIO) -> tuple[dict[str, np.ndarray], str]
             sizes = {info.filename: info.file_size for info in archive.infolist()}
         unpacked, memory = sum(sizes.get(f"{array}.npy", 0) for array in ARRAYS), physical_memory()
         if memory is not None and unpacked > memory:
-            raise UserError(f"{name}: unpacks to {unpacked:,} bytes, but memory has {memory:,}; bring less data")
+            raise DataError(f"{name}: unpacks to {unpacked:,} bytes, but memory has {memory:,}; bring less data")
         file.seek(0)
         # Pickles can run code: never from a data file. What NumPy warns about, it reads all the same.
         with warnings.catch_warnings(action="ignore"), np.load(file, allow_pickle=False) as members:
@@ -58,34 +58,34 @@ def _read_arrays(name: str, file: BinaryIO) -> tuple[dict[str, np.ndarray], str]
         raise
     except Exception as error:  # NumPy, zipfile and the decompressors raise whatever the bytes lead them to
         why = "Python objects, which could run code" if "allow_pickle" in str(error) else first_line(error)
-        raise UserError(f"{name}: not a readable .npz of plain arrays ({why}); {remedy}") from None
+        raise DataError(f"{name}: not a readable .npz of plain arrays ({why}); {remedy}") from None
     return arrays, found
 
 
 def _check_features(name: str, x: np.ndarray) -> None:
     if x.ndim != 2 or 0 in x.shape or x.dtype.kind not in "iuf":
-        raise UserError(f"{name}: x must be real numbers of shape (examples, features), got {x.dtype} {x.shape}")
+        raise DataError(f"{name}: x must be real numbers of shape (examples, features), got {x.dtype} {x.shape}")
     with np.errstate(over="ignore"):  # judged as trained on: a float64 may be beyond float32
         finite = np.isfinite(x.astype(np.float32)).all(1)
     if not finite.all():
         row = int(np.flatnonzero(~finite)[0])
-        raise UserError(f"{name}: row {row} of x holds NaN or a value beyond float32; drop or fill such rows")
+        raise DataError(f"{name}: row {row} of x holds NaN or a value beyond float32; drop or fill such rows")
 
 
 def _check_labels(name: str, y: np.ndarray, rows: int) -> None:
     if y.shape != (rows,):
-        raise UserError(f"{name}: y has shape {y.shape}, expected ({rows},): one label per row of x")
+        raise DataError(f"{name}: y has shape {y.shape}, expected ({rows},): one label per row of x")
     if y.dtype.kind not in "iu":
-        raise UserError(f"{name}: y must hold integers 0..C-1, got {y.dtype}; convert it with y.astype(int)")
+        raise DataError(f"{name}: y must hold integers 0..C-1, got {y.dtype}; convert it with y.astype(int)")
     if y.min() < 0:
         row = int(np.flatnonzero(y < 0)[0])
-        raise UserError(f"{name}: row {row} has label {y[row]}, expected 0..C-1")
+        raise DataError(f"{name}: row {row} has label {y[row]}, expected 0..C-1")
     present = np.unique(y)
     if len(present) < 2:
-        raise UserError(f"{name}: y holds {len(present)} class(es), expected at least 2")
+        raise DataError(f"{name}: y holds {len(present)} class(es), expected at least 2")
     if present[-1] != len(present) - 1:
         missing = int(np.flatnonzero(present != np.arange(len(present)))[0])
-        raise UserError(
+        raise DataError(
             f"{name}: labels go up to {present[-1]} but no row has label {missing}; number the classes 0..C-1 "
             "without gaps: y = numpy.unique(y, return_inverse=True)[1]"
         )

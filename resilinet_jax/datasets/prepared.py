@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.errors import DataError, UserError, first_line
 
 SUFFIX = "dataset_info.json"
 FORMATS = ("PNG", "JPEG")  # what TFDS encodes images as; Pillow's other decoders are not for strangers' bytes
@@ -33,7 +33,7 @@ def one_line_for(what: str, remedy: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{what} ({first_line(error)}); {remedy}") from None
+        raise DataError(f"{what} ({first_line(error)}); {remedy}") from None
 
 
 def prepare(builder: Any) -> None:
@@ -91,16 +91,16 @@ class PreparedSplit:
             kind, splits = builder.info.file_format.file_suffix, builder.info.splits
             features = dict(builder.info.features)
         if kind != "array_record":
-            raise UserError(
+            raise DataError(
                 f"{folder}: prepared as {kind}, which takes TensorFlow to read; "
                 "prepare it with file_format='array_record'"
             )
         if split not in splits:
-            raise UserError(f"{folder}: no split {split!r} (known: {', '.join(map(str, splits)) or 'none'}); {remedy}")
+            raise DataError(f"{folder}: no split {split!r} (known: {', '.join(map(str, splits)) or 'none'}); {remedy}")
         image, label = (features.get(name) for name in ("image", "label"))
         if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
             found = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items()) or "none"
-            raise UserError(
+            raise DataError(
                 f"{folder}: expected features image (Image) and label (ClassLabel), found {found}; {remedy}"
             )
         with one_line_for(f"{folder}: can't read split {split!r}", remedy):
@@ -110,9 +110,9 @@ class PreparedSplit:
             expected = int(splits[split].num_examples)
             size = sum(path.stat().st_size for path in folder.glob(f"*-{split}.*"))
         if self._length != expected:
-            raise UserError(f"{folder}: split {split!r} has {self._length:,} examples, expected {expected:,}; {remedy}")
+            raise DataError(f"{folder}: split {split!r} has {self._length:,} examples, expected {expected:,}; {remedy}")
         if expected > size:  # a list of so many numbers might not even fit memory
-            raise UserError(f"{folder}: split {split!r} has {size:,} bytes for {expected:,} examples; {remedy}")
+            raise DataError(f"{folder}: split {split!r} has {size:,} bytes for {expected:,} examples; {remedy}")
 
     def fingerprint(self) -> str:
         """SHA-256 over what TFDS noted about the data set, shortened to 16 hexadecimal digits: not over its images."""
@@ -132,7 +132,7 @@ class PreparedSplit:
             examples = self._source.__getitems__(list(numbers))
         for number, example in zip(numbers, examples):
             if not 0 <= example["label"] < self.classes:
-                raise UserError(
+                raise DataError(
                     f"{self.name} {number}: label {example['label']}, expected 0..{self.classes - 1}; prepare it again"
                 )
         return examples
@@ -150,7 +150,7 @@ def check_features(folder: pathlib.Path) -> None:
         if isinstance(node, dict):
             for key in ("pythonClassName", "python_class_name", "type"):
                 if not str(node.get(key, "tensorflow_datasets.")).startswith("tensorflow_datasets."):
-                    raise UserError(f"{folder}/features.json: {node[key]!r} is no feature of TFDS; remove {folder}")
+                    raise DataError(f"{folder}/features.json: {node[key]!r} is no feature of TFDS; remove {folder}")
             waiting += node.values()
         elif isinstance(node, list):
             waiting += node

@@ -1,47 +1,85 @@
-"""Data sets of readings, a row each: the synthetic default, mHealth, or a user's own .npz."""
+"""Data sets of readings, a row each: the synthetic default, mHealth, or a user's own .npz.
+
+Imports nothing heavy, so that naming a data set costs nothing.
+"""
+
+from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from resilinet_jax.datasets import mhealth, npz, synthetic
-from resilinet_jax.datasets.folder import default_data_dir
-from resilinet_jax.datasets.splits import Dataset
-from resilinet_jax.errors import UserError
-from resilinet_jax.paths import typed_path
+from resilinet_jax.errors import DataError
+from resilinet_jax.files import default_data_dir, typed_path
+
+if TYPE_CHECKING:
+    from resilinet_jax.datasets.splits import Dataset
 
 
 def load_dataset(name: str, data_dir: pathlib.Path | None) -> tuple[Dataset, str]:
     """Loads a data set, and says in a line which it is.
 
     Args:
-      name: `auto` (prepared mHealth if there is any, else `synthetic`), `synthetic`, `mhealth`, or the path of an .npz.
+      name: one of `LOADERS`, the path of a file whose suffix is one of them, or `auto`: prepared mHealth if there is
+        any, else `synthetic`.
       data_dir: TFDS' folder, or where the files of mHealth lie; None for TFDS' default.
 
+    Returns:
+      The data set, and its description in a line.
+
     Raises:
-      UserError: if it can't be had.
+      DataError: if it can't be had.
     """
-    folder = data_dir or default_data_dir()
+    reason = ""
     if name == "auto":
+        folder = data_dir or default_data_dir()
         if folder.is_file():
-            raise UserError(f"--data_dir={folder} is a file; expected a folder, or mHealth's zip and --dataset=mhealth")
-        name = "mhealth" if mhealth.is_prepared(folder) else "synthetic"
-        reason = f"prepared in {folder}" if name == "mhealth" else f"no prepared mHealth in {folder}; see --dataset"
-        dataset, _ = load_dataset(name, data_dir)
-        return dataset, f"{_describe(dataset)} ({reason})"
-    if name == "synthetic":
-        dataset = synthetic.load_synthetic()
-    elif name == "mhealth":
-        if folder.is_file():  # a zip has no room for the prepared data; it goes where TFDS keeps the rest
-            dataset = mhealth.load_mhealth(default_data_dir(), source=folder)
-        else:
-            dataset = mhealth.load_mhealth(folder)
-    elif name.endswith(".npz"):
-        dataset = npz.load_npz(typed_path(name, "--dataset"))
-    else:
-        raise UserError(f"unknown --dataset={name}; expected auto, synthetic, mhealth or the path of an .npz file")
-    return dataset, _describe(dataset)
+            raise DataError(f"--data_dir={folder} is a file; expected a folder, or mHealth's zip and --dataset=mhealth")
+        from resilinet_jax.datasets.prepared import find_prepared
+
+        prepared = find_prepared(folder, "mhealth") is not None
+        name = "mhealth" if prepared else "synthetic"
+        reason = f" (prepared in {folder})" if prepared else f" (no prepared mHealth in {folder}; see --dataset)"
+    loader = LOADERS.get(name) or LOADERS.get(pathlib.Path(name).suffix)
+    if loader is None:
+        raise DataError(f"unknown --dataset={name}; expected auto, synthetic, mhealth or the path of an .npz file")
+    dataset = loader(name, data_dir)
+    return dataset, f"{_describe(dataset)}{reason}"
 
 
 def _describe(dataset: Dataset) -> str:
     made_up = ", made-up sensor readings, not measurements" if dataset.name == "synthetic" else ""
     rows, features = dataset.x.shape
     return f"{dataset.name}{made_up}: {rows:,} rows, {features} features, {dataset.classes} classes"
+
+
+def _synthetic(name: str, data_dir: pathlib.Path | None) -> Dataset:
+    del name, data_dir
+    from resilinet_jax.datasets.synthetic import load_synthetic
+
+    return load_synthetic()
+
+
+def _mhealth(name: str, data_dir: pathlib.Path | None) -> Dataset:
+    del name
+    from resilinet_jax.datasets.mhealth import load_mhealth
+
+    folder = data_dir or default_data_dir()
+    if folder.is_file():  # a zip has no room for the prepared data; it goes where TFDS keeps the rest
+        return load_mhealth(default_data_dir(), source=folder)
+    return load_mhealth(folder)
+
+
+def _npz(name: str, data_dir: pathlib.Path | None) -> Dataset:
+    del data_dir
+    from resilinet_jax.datasets.npz import load_npz
+
+    return load_npz(typed_path(name, "--dataset"))
+
+
+# What `--dataset` may be: a name, or a suffix of files. Adding a data set is a line here, and its loader.
+LOADERS: dict[str, Callable[[str, pathlib.Path | None], Dataset]] = {
+    "synthetic": _synthetic,
+    "mhealth": _mhealth,
+    ".npz": _npz,
+}

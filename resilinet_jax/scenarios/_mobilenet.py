@@ -9,12 +9,13 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from resilinet_jax.graph import build_chain
+from resilinet_jax.network.graph import build_chain
+from resilinet_jax.scenarios._base import Preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from resilinet_jax.network import Network
+    from resilinet_jax.network.forward import Network
 
 STEM = 32
 # Filters and strides of the 13 stacked layers, by the node that hosts them, at width 1 and for large images.
@@ -32,6 +33,19 @@ FAILURE_SETTINGS = {
 }
 
 
+# Of small images; photographs take more.
+PAPER = Preset(
+    runs=10,
+    epochs=75,
+    batch_size=128,
+    learning_rate=0.001,
+    failout_rate=0.05,
+    train_examples=None,
+    augment=True,
+    network={"alpha": 0.75, "image_size": 32, "momentum": 0.99},
+)
+
+
 def build_mobilenet(classes: int, alpha: float, momentum: float, small_images: bool, skip_units: int = 0) -> Network:
     """The chain i -> m1 -> m2 -> m3 with skips i->m2 and m1->m3.
 
@@ -42,8 +56,8 @@ def build_mobilenet(classes: int, alpha: float, momentum: float, small_images: b
       skip_units: at most, of skip layers; 0 for plain adapters.
       small_images: as the paper's code has it for CIFAR-10, the stem and stacked layer 2 then have stride 1.
     """
-    from resilinet_jax.network import Network
-    from resilinet_jax.stages import Layer, MobileNetStage, PointwiseAdapter, SeparableSkipLayer, Stem
+    from resilinet_jax.network.forward import Network
+    from resilinet_jax.network.stages import Layer, MobileNetStage, PointwiseAdapter, SeparableSkipLayer, Stem
 
     graph = build_chain(("i", *LAYERS))
 
@@ -68,6 +82,6 @@ def build_mobilenet(classes: int, alpha: float, momentum: float, small_images: b
 
 def compiler_options() -> Mapping[str, bool]:
     """What the convolutions' speed rests on."""
-    from resilinet_jax import ops
+    from resilinet_jax.network import convolutions
 
-    return ops.compiler_options()
+    return convolutions.compiler_options()

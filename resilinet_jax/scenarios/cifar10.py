@@ -5,14 +5,14 @@ Paper: Yousefpour et al. 2020, sections 3.1, 3.2 and 3.4. Its epochs are not giv
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
-from resilinet_jax.scenarios import Data, Preset, Scenario
-from resilinet_jax.scenarios._mobilenet import FAILURE_SETTINGS, build_mobilenet, compiler_options
+from resilinet_jax.scenarios._base import Data, DataSettings, Preset, Scenario
+from resilinet_jax.scenarios._mobilenet import FAILURE_SETTINGS, PAPER, build_mobilenet, compiler_options
 
 if TYPE_CHECKING:
-    from resilinet_jax.network import Network
-    from resilinet_jax.settings import Settings
+    from resilinet_jax.network.forward import Network
 
 
 def build_network(classes: int, alpha: float, image_size: int, momentum: float, skip_units: int = 0) -> Network:
@@ -21,17 +21,27 @@ def build_network(classes: int, alpha: float, image_size: int, momentum: float, 
     return build_mobilenet(classes, alpha, momentum, small_images=True, skip_units=skip_units)
 
 
-def load(settings: Settings, preset: Preset) -> Data:
+def load(settings: DataSettings, preset: Preset) -> Data:
     """Small images, kept on the device."""
     from resilinet_jax.datasets.augmentation import random_affine
+    from resilinet_jax.datasets.feed import Resident
     from resilinet_jax.datasets.images import load_images
-    from resilinet_jax.feed import Resident
 
     images = load_images(settings.dataset, settings.data_folder, preset.network["image_size"])
     splits = images.split(settings.seed, preset.train_examples)
     feed = Resident(splits, random_affine if preset.augment else None)
-    return Data(feed, splits.classes, images.name, images.told, images.rows, images.fingerprint())
+    return Data(feed, splits.classes, images.name, images.description, images.rows, images.fingerprint())
 
+
+# Sized for two cores. An epoch has few steps, so the running statistics look back on fewer as well.
+QUICK = dataclasses.replace(
+    PAPER,
+    runs=2,
+    epochs=8,
+    train_examples=8_000,
+    augment=False,
+    network={"alpha": 0.25, "image_size": 32, "momentum": 0.9},
+)
 
 SCENARIO = Scenario(
     name="cifar10",
@@ -39,29 +49,7 @@ SCENARIO = Scenario(
     load=load,
     build_network=build_network,
     failure_settings=FAILURE_SETTINGS,
-    presets={
-        "paper": Preset(
-            runs=10,
-            epochs=75,
-            batch_size=128,
-            learning_rate=0.001,
-            failout_rate=0.05,
-            train_examples=None,
-            augment=True,
-            network={"alpha": 0.75, "image_size": 32, "momentum": 0.99},
-        ),
-        # Sized for two cores. An epoch has few steps, so the running statistics look back on fewer as well.
-        "quick": Preset(
-            runs=2,
-            epochs=8,
-            batch_size=128,
-            learning_rate=0.001,
-            failout_rate=0.05,
-            train_examples=8_000,
-            augment=False,
-            network={"alpha": 0.25, "image_size": 32, "momentum": 0.9},
-        ),
-    },
+    presets={"paper": PAPER, "quick": QUICK},
     huge_pages=True,
     compiler_options=compiler_options,
 )

@@ -5,19 +5,20 @@ Paper: Yousefpour et al. 2020, sections 3.1 and 3.2, Fig. 3a, Table 1. Its epoch
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
-from resilinet_jax.graph import build_chain
-from resilinet_jax.scenarios import Data, Preset, Scenario
+from resilinet_jax.datasets.readings import LOADERS
+from resilinet_jax.network.graph import build_chain
+from resilinet_jax.scenarios._base import Data, DataSettings, Preset, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import flax.linen as nn
 
-    from resilinet_jax.graph import Graph
-    from resilinet_jax.network import Network
-    from resilinet_jax.settings import Settings
+    from resilinet_jax.network.forward import Network
+    from resilinet_jax.network.graph import Graph
 
 LAYERS = {"n1": 1, "n2": 2, "n3": 3, "n4": 4}
 
@@ -35,8 +36,8 @@ def build_network(classes: int, hidden_units: int, skip_units: int = 0) -> Netwo
 
 def dense_network(layers: Mapping[str, int], hidden_units: int, classes: int, skip_units: int = 0) -> Network:
     """A chain of nodes with so many dense layers each, from a source `i`, with a skip around every fallible node."""
-    from resilinet_jax.network import Network
-    from resilinet_jax.stages import DenseStage
+    from resilinet_jax.network.forward import Network
+    from resilinet_jax.network.stages import DenseStage
 
     graph = build_chain(("i", *layers))
     stages = {
@@ -48,27 +49,41 @@ def dense_network(layers: Mapping[str, int], hidden_units: int, classes: int, sk
 
 def skip_adapters(graph: Graph, hidden_units: int, skip_units: int) -> dict[str, nn.Module]:
     """By skip name: what makes raw input as wide as every layer is, or a skip layer for each."""
-    from resilinet_jax.stages import DenseSkipLayer, dense
+    from resilinet_jax.network.stages import DenseSkipLayer, dense
 
     if skip_units:
         return {skip.name: DenseSkipLayer(skip_units, hidden_units) for skip in graph.skips}
     return {skip.name: dense(hidden_units) for skip in graph.skips if skip.source in graph.sources}
 
 
-def load(settings: Settings, preset: Preset) -> Data:
+def load(settings: DataSettings, preset: Preset) -> Data:
     """Readings of sensors, kept on the device."""
+    from resilinet_jax.datasets.feed import Resident
     from resilinet_jax.datasets.readings import load_dataset
     from resilinet_jax.datasets.splits import split_dataset
-    from resilinet_jax.feed import Resident
 
-    dataset, told = load_dataset(settings.dataset, settings.data_folder)
+    dataset, description = load_dataset(settings.dataset, settings.data_folder)
     splits = split_dataset(dataset, settings.split, settings.seed, preset.train_examples)
-    return Data(Resident(splits), splits.classes, dataset.name, told, len(dataset.y), dataset.fingerprint())
+    return Data(Resident(splits), splits.classes, dataset.name, description, len(dataset.y), dataset.fingerprint())
 
+
+PAPER = Preset(
+    runs=10,
+    epochs=50,
+    batch_size=1024,
+    learning_rate=0.001,
+    failout_rate=0.05,
+    train_examples=None,
+    network={"hidden_units": 250},
+)
+# Sized for two cores: the failout-rate sweep trains in two minutes and shows the paper's pattern.
+QUICK = dataclasses.replace(
+    PAPER, runs=5, epochs=25, batch_size=256, train_examples=20_000, network={"hidden_units": 100}
+)
 
 SCENARIO = Scenario(
     name="health",
-    datasets=("synthetic", "mhealth", ".npz"),
+    datasets=tuple(LOADERS),
     load=load,
     build_network=build_network,
     failure_settings={
@@ -77,25 +92,5 @@ SCENARIO = Scenario(
         "poor": {"n1": 0.13, "n2": 0.09, "n3": 0.05},
         "hazardous": {"n1": 0.22, "n2": 0.20, "n3": 0.15},
     },
-    presets={
-        "paper": Preset(
-            runs=10,
-            epochs=50,
-            batch_size=1024,
-            learning_rate=0.001,
-            failout_rate=0.05,
-            train_examples=None,
-            network={"hidden_units": 250},
-        ),
-        # Sized for two cores: the failout-rate sweep trains in two minutes and shows the paper's pattern.
-        "quick": Preset(
-            runs=5,
-            epochs=25,
-            batch_size=256,
-            learning_rate=0.001,
-            failout_rate=0.05,
-            train_examples=20_000,
-            network={"hidden_units": 100},
-        ),
-    },
+    presets={"paper": PAPER, "quick": QUICK},
 )

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilinet_jax.graph import build_graph
-from resilinet_jax.scenarios import Data, Preset, Scenario, health
+from resilinet_jax.network.graph import build_graph
+from resilinet_jax.scenarios import health
+from resilinet_jax.scenarios._base import Data, DataSettings, Preset, Scenario
 
 if TYPE_CHECKING:
-    from resilinet_jax.network import Network
-    from resilinet_jax.settings import Settings
+    from resilinet_jax.network.forward import Network
 
 # mHealth's channels: acceleration and ECG of the chest; acceleration, gyroscope and magnetometer of the limbs.
 SITES = {"chest": (0, 5), "ankle": (5, 14), "arm": (14, 23)}
@@ -43,8 +43,8 @@ LAYERS = {"chest_edge": 2, "ankle_edge": 2, "arm_edge": 2, "fog": 3, "cloud": 4}
 
 def build_network(classes: int, hidden_units: int, skip_units: int = 0) -> Network:
     """Dense layers behind each site; the softmax head in the cloud. The arguments are Health's."""
-    from resilinet_jax.network import Network
-    from resilinet_jax.stages import Channels, DenseStage
+    from resilinet_jax.network.forward import Network
+    from resilinet_jax.network.stages import Channels, DenseStage
 
     stages = {site: Channels(*channels) for site, channels in SITES.items()} | {
         node: DenseStage(count, hidden_units, classes if node == GRAPH.cloud else None)
@@ -53,7 +53,7 @@ def build_network(classes: int, hidden_units: int, skip_units: int = 0) -> Netwo
     return Network(GRAPH, stages, health.skip_adapters(GRAPH, hidden_units, skip_units))
 
 
-def load(settings: Settings, preset: Preset) -> Data:
+def load(settings: DataSettings, preset: Preset) -> Data:
     """Health's readings; they have to have mHealth's channels."""
     from resilinet_jax.errors import UserError
 

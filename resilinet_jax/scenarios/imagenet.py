@@ -6,14 +6,14 @@ Paper: Yousefpour et al. 2020, sections 3.1 and 3.2. Its epochs and the learning
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
-from resilinet_jax.scenarios import Data, Preset, Scenario
-from resilinet_jax.scenarios._mobilenet import FAILURE_SETTINGS, build_mobilenet, compiler_options
+from resilinet_jax.scenarios._base import Data, DataSettings, Preset, Scenario
+from resilinet_jax.scenarios._mobilenet import FAILURE_SETTINGS, PAPER, build_mobilenet, compiler_options
 
 if TYPE_CHECKING:
-    from resilinet_jax.network import Network
-    from resilinet_jax.settings import Settings
+    from resilinet_jax.network.forward import Network
 
 
 def build_network(classes: int, alpha: float, image_size: int, momentum: float, skip_units: int = 0) -> Network:
@@ -22,20 +22,38 @@ def build_network(classes: int, alpha: float, image_size: int, momentum: float, 
     return build_mobilenet(classes, alpha, momentum, small_images=False, skip_units=skip_units)
 
 
-def load(settings: Settings, preset: Preset) -> Data:
+def load(settings: DataSettings, preset: Preset) -> Data:
     """Photographs, streamed."""
-    from resilinet_jax.datasets.folder import default_data_dir
     from resilinet_jax.datasets.imagenet import NAME, ImageNet, find_imagenet
+    from resilinet_jax.files import default_data_dir
 
     folder = find_imagenet(settings.data_folder or default_data_dir())
     size = preset.network["image_size"]
     feed = ImageNet(folder, size, preset.batch_size, settings.seed, bool(preset.augment), preset.train_examples)
-    told = (
+    description = (
         f"{NAME}, {feed.sizes['train']:,} training, {feed.sizes['validation']:,} validation and "
         f"{feed.sizes['test']:,} test images at {size}x{size}, from {folder}"
     )
-    return Data(feed, feed.classes, NAME, told, feed.rows, feed.fingerprint())
+    return Data(feed, feed.classes, NAME, description, feed.rows, feed.fingerprint())
 
+
+PHOTOGRAPHS = dataclasses.replace(
+    PAPER,
+    epochs=90,
+    batch_size=1024,
+    learning_rate=0.01,
+    learning_rate_decay=0.94,
+    network={"alpha": 0.75, "image_size": 160, "momentum": 0.99},
+)
+# Nothing that two cores could do in minutes says much about ImageNet; this shows that it runs.
+QUICK = dataclasses.replace(
+    PHOTOGRAPHS,
+    runs=1,
+    epochs=3,
+    batch_size=128,
+    train_examples=20_000,
+    network={"alpha": 0.25, "image_size": 64, "momentum": 0.9},
+)
 
 SCENARIO = Scenario(
     name="imagenet",
@@ -43,31 +61,7 @@ SCENARIO = Scenario(
     load=load,
     build_network=build_network,
     failure_settings=FAILURE_SETTINGS,
-    presets={
-        "paper": Preset(
-            runs=10,
-            epochs=90,
-            batch_size=1024,
-            learning_rate=0.01,
-            learning_rate_decay=0.94,
-            failout_rate=0.05,
-            train_examples=None,
-            augment=True,
-            network={"alpha": 0.75, "image_size": 160, "momentum": 0.99},
-        ),
-        # Nothing that two cores could do in minutes says much about ImageNet; this shows that it runs.
-        "quick": Preset(
-            runs=1,
-            epochs=3,
-            batch_size=128,
-            learning_rate=0.01,
-            learning_rate_decay=0.94,
-            failout_rate=0.05,
-            train_examples=20_000,
-            augment=True,
-            network={"alpha": 0.25, "image_size": 64, "momentum": 0.9},
-        ),
-    },
+    presets={"paper": PHOTOGRAPHS, "quick": QUICK},
     huge_pages=True,
     compiler_options=compiler_options,
 )

@@ -6,8 +6,8 @@ import pathlib
 
 from resilinet_jax.datasets.cifar10.archive import find_archive, read_archive
 from resilinet_jax.datasets.download import download
-from resilinet_jax.datasets.folder import default_data_dir
 from resilinet_jax.datasets.prepared import find_prepared, prepare
+from resilinet_jax.files import default_data_dir
 
 NAME = "cifar10"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.errors import DataError, UserError, first_line
 
 SIZE = 32
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -50,7 +50,7 @@ def read_archive(path: pathlib.Path) -> dict[str, Batch]:
     files = _read_folder(path) if path.is_dir() else _read_tar(path)
     missing = [name for names in BATCHES.values() for name in names if name not in files]
     if missing:
-        raise UserError(f"{path}: {', '.join(missing)} missing; fetch the whole archive cifar-10-binary.tar.gz")
+        raise DataError(f"{path}: {', '.join(missing)} missing; fetch the whole archive cifar-10-binary.tar.gz")
     return {split: _parse(path, {name: files[name] for name in names}) for split, names in BATCHES.items()}
 
 
@@ -74,13 +74,13 @@ def _read_tar(path: pathlib.Path) -> dict[str, bytes]:
         raise
     except Exception as error:  # tarfile and the decompressors raise whatever the bytes lead them to
         why = "no tar at all" if "could not be opened" in str(error) else first_line(error)
-        raise UserError(f"{path}: damaged archive ({why}); fetch it again") from None
+        raise DataError(f"{path}: damaged archive ({why}); fetch it again") from None
 
 
 def _check_size(path: pathlib.Path, name: str, size: int) -> None:
     """Refuses a batch that has no whole number of records, or more than were ever published, before it is unpacked."""
     if size % RECORD or not 0 < size <= MOST:
-        raise UserError(f"{path}: {name} has {size:,} bytes, expected a multiple of {RECORD:,} up to {MOST:,}")
+        raise DataError(f"{path}: {name} has {size:,} bytes, expected a multiple of {RECORD:,} up to {MOST:,}")
 
 
 def _parse(path: pathlib.Path, files: dict[str, bytes]) -> Batch:
@@ -90,5 +90,5 @@ def _parse(path: pathlib.Path, files: dict[str, bytes]) -> Batch:
     labels = records[:, 0]
     if labels.max() >= len(CLASSES):
         number = int(np.flatnonzero(labels >= len(CLASSES))[0])
-        raise UserError(f"{path}: image {number} has label {labels[number]}, expected 0..{len(CLASSES) - 1}")
+        raise DataError(f"{path}: image {number} has label {labels[number]}, expected 0..{len(CLASSES) - 1}")
     return Batch(records[:, 1:].reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1), labels)

@@ -5,16 +5,12 @@ import pathlib
 import numpy as np
 
 from resilinet_jax.datasets.mhealth.recordings import ROWS_PER_LABEL, SUBJECTS, load_recordings
-from resilinet_jax.datasets.prepared import check_features, one_line_for, prepare
+from resilinet_jax.datasets.prepared import check_features, find_prepared, one_line_for, prepare
 from resilinet_jax.datasets.splits import Dataset
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import DataError
 
+NAME = "mhealth"
 REMEDY = "remove it to have it prepared again"
-
-
-def is_prepared(data_dir: pathlib.Path) -> bool:
-    """Whether `data_dir` holds the prepared data set."""
-    return any(data_dir.glob("mhealth/*/dataset_info.json"))
 
 
 def load_mhealth(data_dir: pathlib.Path, source: pathlib.Path | None = None) -> Dataset:
@@ -28,11 +24,13 @@ def load_mhealth(data_dir: pathlib.Path, source: pathlib.Path | None = None) -> 
       UserError: if they can't be had, or aren't what was published.
     """
     # Before TFDS makes any folder, so that a failure leaves none behind.
-    recordings = None if is_prepared(data_dir) and source is None else load_recordings(data_dir, source)
+    recordings = (
+        None if source is None and find_prepared(data_dir, NAME) is not None else load_recordings(data_dir, source)
+    )
     # Importing TFDS takes a second that no other data set needs to spend.
     from resilinet_jax.datasets.mhealth.mhealth_dataset_builder import Builder
 
-    folder = data_dir / "mhealth"
+    folder = data_dir / NAME
     with one_line_for(f"{folder}: can't be read as prepared", REMEDY):
         builder = Builder(data_dir=data_dir, recordings=recordings)
     if recordings is not None:
@@ -41,11 +39,11 @@ def load_mhealth(data_dir: pathlib.Path, source: pathlib.Path | None = None) -> 
         check_features(pathlib.Path(builder.data_path))
         split = builder.as_data_source(split="train")
         if len(split) != len(SUBJECTS):
-            raise UserError(f"{folder}: has {len(split):,} recordings, expected {len(SUBJECTS)}; {REMEDY}")
+            raise DataError(f"{folder}: has {len(split):,} recordings, expected {len(SUBJECTS)}; {REMEDY}")
         prepared = sorted(split, key=lambda recording: int(recording["subject"]))
         x, y = (np.concatenate([recording[name] for recording in prepared]) for name in ("readings", "label"))
         subject = np.concatenate([np.full(len(recording["label"]), recording["subject"]) for recording in prepared])
     counts = np.bincount(y[(y >= 0) & (y < len(ROWS_PER_LABEL))], minlength=len(ROWS_PER_LABEL))
     if len(y) != len(x) or counts.tolist() != list(ROWS_PER_LABEL.values()) or not np.isfinite(x).all():
-        raise UserError(f"{folder}: not the published recordings; {REMEDY}")
-    return Dataset("mhealth", x, y, subject)
+        raise DataError(f"{folder}: not the published recordings; {REMEDY}")
+    return Dataset(NAME, x, y, subject)

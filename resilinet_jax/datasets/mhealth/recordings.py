@@ -21,7 +21,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from resilinet_jax.datasets.download import download
-from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.errors import DataError, UserError, first_line
 
 URL = "https://archive.ics.uci.edu/static/public/319/mhealth+dataset.zip"
 SHA256 = "16ad0ce709f3f00df18f348610d15bce0884b79e2143f57f446493673f02b8e0"
@@ -53,13 +53,13 @@ def load_recordings(data_dir: str | os.PathLike[str], source: pathlib.Path | Non
     data_dir = pathlib.Path(data_dir)
     logs = _read_logs(source or data_dir)
     if not logs and source is not None:
-        raise UserError(f"{source}: no mHealth_subject1.log ... 10.log in it, nor a zip that holds them")
+        raise DataError(f"{source}: no mHealth_subject1.log ... 10.log in it, nor a zip that holds them")
     if not logs:
         logs = _read_logs(download(URL, SHA256, data_dir / "downloads" / "mhealth" / "mhealth+dataset.zip", "mHealth"))
     missing = [f"mHealth_subject{subject}.log" for subject in SUBJECTS if subject not in logs]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise UserError(f"mHealth: {', '.join(missing[:3])}{more} missing; fetch the whole archive from {URL}")
+        raise DataError(f"mHealth: {', '.join(missing[:3])}{more} missing; fetch the whole archive from {URL}")
     check_rows(logs)
     return {subject: _parse(_name(subject), logs[subject]) for subject in SUBJECTS}
 
@@ -79,18 +79,18 @@ def check_rows(logs: Mapping[int, bytes]) -> None:
         if value not in known:
             subject = next(subject for subject in SUBJECTS if value in labels[subject])
             row, text = labels[subject].index(value) + 1, value[:20].decode(errors="replace")
-            raise UserError(f"{_name(subject)}: row {row} has label {text!r}, expected 0..12")
+            raise DataError(f"{_name(subject)}: row {row} has label {text!r}, expected 0..12")
     for label, expected in ROWS_PER_LABEL.items():
         got = counts[str(label).encode()]
         if got != expected:
-            raise UserError(
+            raise DataError(
                 f"mHealth: {got:,} rows have label {label}, expected {expected:,}; this is not the published data "
                 "(for your own recordings use --dataset=file.npz)"
             )
     for subject, lines in rows.items():
         for number, line in enumerate(lines, 1):
             if (columns := len(line.split())) != CHANNELS + 1:
-                raise UserError(f"{_name(subject)}: row {number} has {columns} columns, expected {CHANNELS + 1}")
+                raise DataError(f"{_name(subject)}: row {number} has {columns} columns, expected {CHANNELS + 1}")
 
 
 def _name(subject: int) -> str:
@@ -113,14 +113,14 @@ def _read_logs(source: pathlib.Path) -> dict[int, bytes]:
             members = {int(match[1]): info for info in archive.infolist() if (match := LOG.search(info.filename))}
             for info in members.values():
                 if info.file_size > MOST:
-                    raise UserError(
+                    raise DataError(
                         f"{source}: {info.filename} unpacks to {info.file_size:,} bytes, expected at most {MOST:,}"
                     )
             return {subject: archive.read(info) for subject, info in members.items()}
     except (UserError, PermissionError):
         raise
     except Exception as error:  # zipfile and the decompressors raise whatever the bytes lead them to
-        raise UserError(f"{source}: damaged zip ({first_line(error)}); fetch it again from {URL}") from None
+        raise DataError(f"{source}: damaged zip ({first_line(error)}); fetch it again from {URL}") from None
 
 
 def _holds_logs(path: pathlib.Path) -> bool:
@@ -137,9 +137,9 @@ def _parse(name: str, log: bytes) -> Recording:
             frame = pd.read_csv(io.BytesIO(log), sep=r"\s+", header=None, dtype=np.float32, quoting=csv.QUOTE_NONE)
         table = frame.to_numpy()
     except ValueError as error:
-        raise UserError(f"{name}: {first_line(error)}; expected {CHANNELS + 1} numbers a row") from None
+        raise DataError(f"{name}: {first_line(error)}; expected {CHANNELS + 1} numbers a row") from None
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(1))[0]) + 1
-        raise UserError(f"{name}: row {row} holds a reading that is not a finite number")
+        raise DataError(f"{name}: row {row} holds a reading that is not a finite number")
     active = table[table[:, -1] != 0]
     return Recording(active[:, :-1], active[:, -1].astype(np.int32) - 1)

@@ -1,0 +1,246 @@
+"""From a choice to results: loads the data, trains what the sweeps need, each cell once, and has them reported."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console
+
+from resilinet_jax.command import notes
+from resilinet_jax.command.ingredients import (
+    build_cells,
+    build_combinations,
+    build_network,
+    sweep_version,
+    user_failures,
+)
+from resilinet_jax.command.settings import Choice
+from resilinet_jax.engine.program import TrainingSettings
+from resilinet_jax.engine.run_cells import plan_models, run_cells, unfinished
+from resilinet_jax.errors import UserError
+from resilinet_jax.failures.combinations import Combinations
+from resilinet_jax.files import discard, only_command_in, write_file
+from resilinet_jax.network.rehearsal import rehearse
+from resilinet_jax.report.graph_drawing import draw_graph
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.results.messages import message_bytes
+from resilinet_jax.results.record import Record
+from resilinet_jax.results.results import Results
+from resilinet_jax.runtime import hosts
+from resilinet_jax.runtime.checkpoints import Checkpoints
+from resilinet_jax.runtime.identity import check_identity, code_version, environment, write_identity
+from resilinet_jax.runtime.progress import Progress
+from resilinet_jax.runtime.store import Store
+from resilinet_jax.runtime.user_code import checked_result, errors_in
+from resilinet_jax.scenarios._base import Data
+
+if TYPE_CHECKING:
+    from resilinet_jax.runtime.tensorboard import LiveCurves
+
+
+class _Work(NamedTuple):
+    """What all sweeps of a command share; `failures` is the user's own failure setting by its name, if there is one."""
+
+    choice: Choice
+    data: Data
+    combinations: Combinations
+    failures: Mapping[str, Mapping[str, float]]
+    notes: Sequence[str]
+    console: Console
+
+
+def run_experiment(choice: Choice, sweeps: Mapping[str, Sweep], console: Console) -> str | None:
+    """Runs sweeps (settings already checked), prints their tables and writes their folders.
+
+    What an interrupted command finished is not trained again, nor what another sweep trained on the same settings.
+
+    Args:
+      choice: what the user asked for.
+      sweeps: the chosen ones by name.
+      console: where tables and notes go.
+
+    Returns:
+      One line naming the runs that diverged, or None.
+
+    Raises:
+      UserError: for what only the data can tell, before anything compiles.
+    """
+    settings, scenario, preset = choice.settings, choice.scenario, choice.preset
+    sweeps = _possible(choice, sweeps, console)
+    if not settings.overwrite:
+        for changes in _by_network(sweeps):
+            check_identity(_apart(choice.runs_folder, changes), _identity(choice.with_network(dict(changes))))
+    with errors_in(scenario.file, scenario.load):
+        data = checked_result(scenario.load, scenario.load(settings, preset), Data)
+    examples = data.feed.sizes["train"]
+    if preset.batch_size > examples:
+        raise UserError(f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}")
+    network = build_network(choice, data.classes)
+    with errors_in(scenario.file, scenario.build_network):
+        rehearse(network, data.feed.spec("train").x, data.classes)
+    combinations = build_combinations(network.graph, scenario.failure_settings, settings.tolerance)
+    failures = user_failures(settings.failure_probability, combinations, settings.tolerance)
+    to_know = [*notes.data_note(data), *notes.preset_note(choice, data), *notes.combinations_note(combinations)]
+    work = _Work(choice, data, combinations, failures, to_know, console)
+    with only_command_in(choice.folder) if hosts.is_first() else contextlib.nullcontext():
+        for note in work.notes:
+            console.print(note, soft_wrap=True)
+        if settings.overwrite and hosts.is_first():
+            discard(choice.tensorboard_folder)
+        groups = _by_network(sweeps)
+        diverged = [_run_on_network(work, changes, sharing) for changes, sharing in groups.items()]
+    return "; ".join(filter(None, diverged)) or None
+
+
+def _possible(choice: Choice, sweeps: Mapping[str, Sweep], console: Console) -> dict[str, Sweep]:
+    """The sweeps whose network the scenario can build: some want more than the scenario's own."""
+    taken = inspect.signature(choice.scenario.build_network).parameters
+    possible = {name: sweep for name, sweep in sweeps.items() if set(sweep.network) <= set(taken)}
+    for name in sweeps.keys() - possible.keys():
+        missing = ", ".join(set(sweeps[name].network) - set(taken))
+        what = f"the sweep {name} needs a network with {missing}, which build_network does not take"
+        if choice.settings.sweep != "all":
+            raise UserError(f"{choice.settings.scenario}: {what}; add the argument, or choose another sweep")
+        console.print(f"Left out: {what}.", soft_wrap=True)
+    return possible
+
+
+def draw(choice: Choice) -> pathlib.Path:
+    """Draws the graph of a scenario, without data and training: `<results_dir>/<scenario>/graph.svg`.
+
+    Args:
+      choice: whose scenario it is.
+
+    Returns:
+      The file.
+
+    Raises:
+      UserError: for a mistake in a user's own scenario.
+    """
+    # No number of classes changes the graph.
+    graph = build_network(choice, classes=2).graph
+    target = choice.folder / "graph.svg"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_file(target, draw_graph(graph, choice.scenario.failure_settings, alone=True).encode())
+    return target
+
+
+# What a sweep's network has beside the scenario's own, as `Scenario.build_network` takes it.
+Changes = tuple[tuple[str, Any], ...]
+
+
+def _by_network(sweeps: Mapping[str, Sweep]) -> dict[Changes, dict[str, Sweep]]:
+    """The sweeps that share a network; most take the scenario's own."""
+    groups: dict[Changes, dict[str, Sweep]] = {}
+    for name, sweep in sweeps.items():
+        groups.setdefault(tuple(sweep.network.items()), {})[name] = sweep
+    return groups
+
+
+def _apart(folder: pathlib.Path, changes: Changes) -> pathlib.Path:
+    """Runs of another network are kept in a folder of their own."""
+    return folder.with_name("_".join([folder.name, *(name for name, _ in changes)]))
+
+
+def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) -> str | None:
+    # Matplotlib and pandas take a second to import: after the data, so that mistakes there are told sooner, but before
+    # training, so that it can't end without a report.
+    from resilinet_jax.command.reporting import publish_both
+
+    choice, data, combinations = work.choice.with_network(dict(changes)), work.data, work.combinations
+    settings, preset, failure_settings = choice.settings, choice.preset, choice.scenario.failure_settings
+    network = build_network(choice, data.classes)
+    by_sweep = {name: build_cells(network.graph, failure_settings, preset, sweep) for name, sweep in sweeps.items()}
+    cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
+    progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(choice))
+    runs, under_way = (_apart(folder, changes) for folder in (choice.runs_folder, choice.checkpoints_folder))
+    if settings.overwrite and hosts.is_first():
+        discard(runs)
+        discard(under_way)
+    hosts.wait_for_all()
+    store = _open_store(runs, choice, data, combinations, progress)
+    checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note)
+    wanted = plan_models(cells, preset.runs)
+    finished = len(wanted) - len(unfinished(wanted, store))
+    already = f", {finished} of them finished already" if finished else ""
+    work.console.print(f"{len(wanted)} runs for {', '.join(sweeps)}{already}.", soft_wrap=True)
+    training = TrainingSettings(
+        preset.runs,
+        preset.epochs,
+        preset.batch_size,
+        settings.seed,
+        runs_per_pass=settings.runs_per_pass,
+        compiler_options=choice.scenario.compiler_options(),
+        rests_on=_program_identity(choice, data),
+    )
+    measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints)
+    if hosts.is_first():
+        sizes = message_bytes(network, data.feed.spec("train").x)
+        for name, sweep in sweeps.items():
+            runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
+            results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes)
+            record = _record(work, choice, name, sweep, sizes)
+            publish_both(sweep, choice.folder / name, results, record, choice, work.failures, work.console)
+    return notes.diverged_line(cells, measured, len(wanted))
+
+
+def _live_curves(choice: Choice) -> LiveCurves | None:
+    if not choice.settings.tensorboard:
+        return None
+    from resilinet_jax.runtime.tensorboard import LiveCurves  # imports a good deal
+
+    return LiveCurves(choice.tensorboard_folder)
+
+
+def _open_store(
+    folder: pathlib.Path, choice: Choice, data: Data, combinations: Combinations, progress: Progress
+) -> Store:
+    """The finished runs in a folder, if they rest on the same as those to come."""
+    identity = {
+        **_identity(choice),
+        "data set": f"{data.name} {data.fingerprint[:12]}",
+        "failure combinations": hashlib.sha256(combinations.survival.tobytes()).hexdigest()[:12],
+    }
+    check_identity(folder, identity)
+    write_identity(folder, identity)
+    return Store(folder, progress.note)
+
+
+def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping[str, int]) -> Record:
+    """All that is needed to repeat a sweep, and to report it again."""
+    data = work.data
+    asked = name if sweep.file is None else sweep.file.name
+    return Record(
+        sweep=name,
+        command=choice.command_line(asked, data.name),
+        settings=dataclasses.asdict(choice.settings),
+        preset=dataclasses.asdict(choice.preset),
+        dataset={"name": data.name, "fingerprint": data.fingerprint, "rows": data.rows, "classes": data.classes},
+        examples=dict(data.feed.sizes),
+        failure_settings=choice.scenario.failure_settings,
+        notes=work.notes,
+        environment=environment() | choice.scenario.version | sweep_version(sweep),
+        message_bytes=sizes,
+    )
+
+
+def _identity(choice: Choice) -> dict[str, Any]:
+    """What every run in a results folder rests on, as far as it is known before the data, by the flags' names."""
+    fields = dataclasses.asdict(choice.preset)
+    sizes = {field: value for field, value in fields.items() if field not in ("runs", "network")}
+    flags = sizes | dict(choice.preset.network) | {"split": choice.settings.split, "seed": choice.settings.seed}
+    return {f"--{name}": value for name, value in flags.items()} | code_version() | choice.scenario.version
+
+
+def _program_identity(choice: Choice, data: Data) -> str | None:
+    """What tells traced functions apart; None where a user's code may depend on more than its file shows."""
+    if choice.scenario.file is not None:
+        return None
+    preset = choice.preset
+    return repr((choice.scenario.name, preset.network, preset.augment, data.name, data.classes, code_version()))

@@ -1,0 +1,132 @@
+"""The command line: parses, checks, and hands over to whoever does what was asked for."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resilinet_jax.command.flags import parse_flags
+from resilinet_jax.command.settings import Choice, Mode, Settings, check_flag, choose, chosen_sweeps
+from resilinet_jax.errors import UserError, error_line
+from resilinet_jax.failures.user_failures import parse_failure_probability
+from resilinet_jax.files import typed_path
+from resilinet_jax.runtime.memory import VARIABLE, restart_with_huge_pages
+from resilinet_jax.runtime.supervision import restart_watched
+
+if TYPE_CHECKING:
+    from resilinet_jax.command.ingredients import Sweeps
+
+
+def main(argv: Sequence[str], sweeps: Sweeps) -> None:
+    """Runs the command line; a user's mistake ends in one line on standard error and status 1.
+
+    Args:
+      argv: the command line, the program's name first.
+      sweeps: the project's.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends first, like Ctrl-C
+    try:
+        _launch(argv, sweeps)
+        sys.stdout.flush()
+    except (UserError, OSError) as error:  # no right to read or write, a full disk: the user's to mend as well
+        _forget_output()
+        sys.exit(f"error: {error_line(error)}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
+
+
+def _launch(argv: Sequence[str], sweeps: Sweeps) -> None:
+    values, mode = parse_flags(argv)
+    names = sweeps.sweep_names()
+    if mode.report is not None:
+        _report(mode.report, values["failure_probability"], values["sweep"], sweeps)
+    elif mode.draw:
+        if values["sweep"] is not None:
+            raise UserError("--draw trains nothing; leave --sweep out")
+        choice = choose(Settings(**values | {"sweep": "all"}))
+        from resilinet_jax.command.experiment import draw
+
+        print(f"Drawn to {draw(choice)}")
+    elif values["sweep"] is None:
+        raise UserError(f"--sweep is missing; give {names[0]}, all, or another one that --sweep=list shows")
+    elif values["sweep"] == "list":
+        print("\n".join(f"{name:24}{sweeps.first_line(name)}" for name in names))
+    else:
+        chosen = chosen_sweeps(values["sweep"], names)
+        choice = choose(Settings(**values))
+        choice.check_training(chosen)
+        mode.check()
+        _train(choice, mode, chosen, sweeps)
+
+
+def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -> None:
+    notes = []
+    if mode.huge_pages and choice.scenario.huge_pages:
+        restart_with_huge_pages()
+        notes.append(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).")
+    if mode.coordinator_address or mode.distributed:
+        restart_watched()
+    # After the checks: a mistake should cost no more than a blink.
+    from rich.console import Console
+
+    from resilinet_jax.command.experiment import run_experiment
+    from resilinet_jax.command.ingredients import load_sweep
+    from resilinet_jax.runtime import hosts
+
+    try:
+        _set_up_jax(mode)
+    except RuntimeError:
+        if choice.scenario.file is None:
+            raise
+        raise UserError(f"{choice.settings.scenario}: makes JAX arrays on import; make them in functions") from None
+    loaded = {name: load_sweep(asked, sweeps) for name, asked in chosen.items()}
+    with hosts.joined(mode.coordinator_address, mode.num_processes, mode.process_id, detect=mode.distributed):
+        console = Console(highlight=False, markup=False, emoji=False, quiet=not hosts.is_first())
+        for note in notes:
+            console.print(note, soft_wrap=True)
+        diverged = run_experiment(choice, loaded, console)
+    if diverged:
+        raise UserError(diverged)
+
+
+def _report(typed: str, failure_probability: str | None, asked: str | None, sweeps: Sweeps) -> None:
+    for name, value in {"report": typed, "failure_probability": failure_probability}.items():
+        check_flag(name, value)
+    folder: pathlib.Path = typed_path(typed, "--report")
+    if failure_probability is not None:
+        parse_failure_probability(failure_probability)
+    if not folder.is_dir():
+        raise UserError(f"--report={folder}: no such folder; give a sweep's results, as results/health/failout_rate")
+    from rich.console import Console
+
+    from resilinet_jax.command.reporting import report_again
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    report_again(folder, sweeps, console, failure_probability, asked)
+
+
+def _set_up_jax(mode: Mode) -> None:
+    """What must be set before the first array: a CPU device for each core, and where compiled programs are kept."""
+    import jax
+    from absl import logging
+
+    from resilinet_jax.runtime.compilation import default_cache_dir, keep_compiled_programs
+
+    logging.set_verbosity(logging.FATAL)  # what libraries log, with tracebacks, is also raised
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        jax.config.update("jax_num_cpu_devices", cores)
+    if mode.compilation_cache:
+        keep_compiled_programs(default_cache_dir())
+
+
+def _forget_output() -> None:
+    """What could not be written must not be tried again when Python ends, which would say so a second time."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,82 @@
+"""What a reader must know before the numbers, in sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from resilinet_jax.cells import Cell
+from resilinet_jax.command.settings import Choice
+from resilinet_jax.failures.combinations import Combinations
+from resilinet_jax.runtime.store import Measured
+from resilinet_jax.scenarios._base import Data
+
+_UNITS = {
+    "runs": "runs",
+    "epochs": "epochs",
+    "batch_size": "examples a batch",
+    "learning_rate": "learning rate",
+    "learning_rate_decay": "decay of it",
+    "failout_rate": "failout rate",
+}
+
+
+def data_note(data: Data) -> list[str]:
+    """One sentence that names the data set."""
+    return [f"Data set: {data.description}."]
+
+
+def preset_note(choice: Choice, data: Data) -> list[str]:
+    """One sentence that says what differs from the paper's setting; none if nothing does, or there is none."""
+    preset, paper, name = choice.preset, choice.scenario.presets.get("paper"), choice.settings.preset
+    limited = preset.train_examples is not None and data.feed.sizes["train"] == preset.train_examples
+    drawn = [f"{preset.train_examples:,} training examples drawn from {data.rows:,} rows"] if limited else []
+    if paper is None:
+        return [f"Preset {name}: {drawn[0]}."] if drawn else []
+    got, asked = ({**dataclasses.asdict(each), **each.network} for each in (preset, paper))
+    units = _UNITS | {flag: flag.replace("_", " ") for flag in paper.network if flag in preset.network}
+    differences = drawn + [
+        f"{_number(got[flag])} instead of {_number(asked[flag])} {unit}"
+        for flag, unit in units.items()
+        if got[flag] != asked[flag]
+    ]
+    if preset.augment != paper.augment:
+        differences.append("no augmentation" if paper.augment else "augmentation")
+    if not differences:
+        return []
+    return [f"Preset {name}, not the paper's setting: {', '.join(differences)}."]
+
+
+def combinations_note(combinations: Combinations) -> list[str]:
+    """One sentence that says that not all failure combinations are evaluated; none if all are."""
+    if combinations.complete:
+        return []
+    number, total = len(combinations.survival), 2 ** len(combinations.graph.fallible)
+    return [
+        f"{number:,} of {total:,} failure combinations are evaluated: each average accuracy is the middle of an "
+        "interval that holds it (widths: last table)."
+    ]
+
+
+def diverged_line(cells: Mapping[str, Cell], measured: Mapping[str, Measured], runs: int) -> str | None:
+    """One line naming the runs that diverged, or None.
+
+    Args:
+      cells: by name.
+      measured: by the same names.
+      runs: how many there are in all.
+    """
+    lost = {(cells[name].training_key(), run) for name, each in measured.items() for run in each.diverged}
+    if not lost:
+        return None
+    where = [name for name, each in measured.items() if each.diverged]
+    more = f" and {len(where) - 3} more" if len(where) > 3 else ""
+    return (
+        f"{len(lost)} of {runs} runs diverged, in {', '.join(where[:3])}{more}; the tables leave them out: "
+        "try a smaller --learning_rate"
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

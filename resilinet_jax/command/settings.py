@@ -1,0 +1,341 @@
+"""What the user asked for, checked before anything heavy is imported, loaded or compiled.
+
+The fields of `Settings` and `Mode` are the flags: name, default, kind, range and help stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import pathlib
+import re
+import shlex
+import unicodedata
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from resilinet_jax.errors import UserError, suggest
+from resilinet_jax.failures.user_failures import parse_failure_probability, user_report_folder
+from resilinet_jax.files import check_folder, check_writable, typed_path
+from resilinet_jax.runtime.user_code import is_user_file
+from resilinet_jax.scenarios import load_scenario, scenario_names
+from resilinet_jax.scenarios._base import Preset, Scenario
+
+SPLITS = ("random", "subject")
+PRESETS = ("quick", "paper")
+PROGRAM = "python -m resilinet_jax"  # starts the command line wherever it is installed
+_NETWORK_FLAGS = ("hidden_units", "alpha", "image_size")
+_NO_MATTER = ("results_dir", "overwrite", "runs_per_pass", "tensorboard")  # where things go and how fast they get there
+_TAKEN = ("all", "list", "runs", "checkpoints", "tensorboard")  # names that no user's sweep may have
+
+
+class Range(NamedTuple):
+    """What a number may be; integers are told by integer ends."""
+
+    low: float
+    high: float
+    includes_low: bool = True
+
+    def holds(self, value: object) -> bool:
+        """Whether the value is a number of this kind and within; NaN is not."""
+        kind = int if isinstance(self.low, int) else int | float
+        return isinstance(value, kind) and self.low <= value <= self.high and (self.includes_low or value > self.low)
+
+    def __str__(self) -> str:
+        """As messages have it, e.g. `an integer in [1, 10000]`."""
+        kind = "an integer " if isinstance(self.low, int) else ""
+        return f"{kind}in {'[' if self.includes_low else '('}{self.low:.10g}, {self.high:.10g}]"
+
+
+_INT32 = 2**31 - 1
+
+
+def _flag(default: Any, text: str, allowed: Range | None = None) -> Any:
+    """A field that is a flag. Beyond the upper ends of a range there are only typing errors."""
+    return dataclasses.field(default=default, metadata={"help": text, "allowed": allowed})
+
+
+def _datasets() -> str:
+    """`cifar10: digits, cifar10; health: ...`."""
+    return "; ".join(f"{name}: {', '.join(load_scenario(name).datasets)}" for name in scenario_names())
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What results may depend on, where they go, and how they are made; None where the preset decides."""
+
+    sweep: str = dataclasses.field(metadata={"help": "Which ablation to run: a name, all, your own.py, or list."})
+    scenario: str = _flag("health", f"Which network: {', '.join(scenario_names())}, or your own.py.")
+    dataset: str = _flag("auto", f"auto, or one that the scenario knows; a suffix means a file. {_datasets()}.")
+    data_dir: str | None = _flag(None, "TFDS' folder, or where the files of a published data set lie.")
+    split: str = _flag("random", f"What is split 80/10/10, rows or subjects: {', '.join(SPLITS)}.")
+    preset: str = _flag("quick", f"Size of everything: {', '.join(PRESETS)}; the flags below change it.")
+    runs: int | None = _flag(None, "Seeds per cell.", Range(1, 10_000))
+    epochs: int | None = _flag(None, "Passes over the training split.", Range(1, 1_000_000))
+    batch_size: int | None = _flag(None, "Examples per training step.", Range(1, _INT32))
+    # What float32 can still multiply by.
+    learning_rate: float | None = _flag(None, "Adam's step size.", Range(1e-30, 1000.0))
+    failout_rate: float | None = _flag(None, "Where the sweep does not vary it.", Range(0.0, 1.0))
+    learning_rate_decay: float | None = _flag(
+        None, "Factor on the step size after each epoch.", Range(0.0, 1.0, includes_low=False)
+    )
+    hidden_units: int | None = _flag(None, "Width of the dense layers.", Range(1, 2**16))
+    alpha: float | None = _flag(None, "Width of MobileNet.", Range(0.0, 10.0, includes_low=False))
+    image_size: int | None = _flag(None, "Height and width of the images, in pixels.", Range(1, 4096))
+    augment: bool | None = _flag(None, "Rotate, shift and flip images at random in training.")
+    train_examples: int | None = _flag(None, "At most so many examples for training.", Range(1, _INT32))
+    runs_per_pass: int | None = _flag(
+        None, "Runs in one compiled call; what memory allows without it.", Range(1, _INT32)
+    )
+    tolerance: float = _flag(
+        0.005, "Width of the intervals if a graph is too large to enumerate.", Range(0.0, 1.0, includes_low=False)
+    )
+    failure_probability: str | None = _flag(
+        None,
+        "Of your own network, as n1:0.1,n2:0.02; what is not named never fails. With --report or --sweep, a report "
+        "with this failure setting beside the scenario's goes to <sweep>_your_own. Training does not depend on it.",
+    )
+    seed: int = _flag(0, "Of the split, initialisation, batch order and failout.", Range(0, _INT32))
+    results_dir: str = _flag("results", "Results go to <results_dir>/<scenario>/<sweep>.")
+    overwrite: bool = _flag(False, "Train anew, and replace results that are there.")
+    tensorboard: bool = _flag(False, "Write live curves to <results_dir>/<scenario>/tensorboard.")
+
+    @property
+    def data_folder(self) -> pathlib.Path | None:
+        """Where `--data_dir` points."""
+        return None if self.data_dir is None else typed_path(self.data_dir, "--data_dir")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """What else the command line says: what to do instead of training, and by which means. No number depends on it."""
+
+    report: str | None = _flag(None, "Makes the report in this results folder again, without training.")
+    draw: bool = _flag(False, "Makes a picture of the scenario's graph, without training.")
+    huge_pages: bool = _flag(True, "Start anew with memory settings that make training on CPU faster.")
+    compilation_cache: bool = _flag(True, "Keep compiled programs in the user's cache folder.")
+    coordinator_address: str | None = _flag(None, "host:port of process 0, where several processes share the work.")
+    num_processes: int | None = _flag(None, "How many processes share the work.", Range(1, 2**16))
+    process_id: int | None = _flag(None, "Which of them this is, from 0; it alone prints and writes.")
+    distributed: bool = _flag(False, "Several processes, found by JAX itself: SLURM, TPU pods, Kubernetes.")
+
+    def check(self) -> None:
+        """Refuses flags about several processes that can't work, before anything is waited for.
+
+        Raises:
+          UserError: naming the flag.
+        """
+        address, total, number = self.coordinator_address, self.num_processes, self.process_id
+        if address is None:
+            if total is not None or number is not None:
+                raise UserError("--num_processes and --process_id need --coordinator_address=host:port of process 0")
+            return
+        if self.distributed:
+            raise UserError("--distributed finds the other processes by itself; leave it or --coordinator_address out")
+        check_flag("coordinator_address", address)
+        port = re.fullmatch(r"[^\s:]+:(\d{1,5})|\[[^\s\]]+\]:(\d{1,5})", address, re.ASCII)
+        if not port or not 1 <= int(port[1] or port[2]) < 2**16:
+            raise UserError(f"--coordinator_address must be host:port, got {address!r}")
+        if total is None or number is None:
+            raise UserError("--coordinator_address needs --num_processes and --process_id as well")
+        check_flag("num_processes", total)
+        if not 0 <= number < total:
+            raise UserError(f"--process_id must be in [0, {total - 1}], got {number}")
+
+
+RANGES: dict[str, Range] = {
+    field.name: field.metadata["allowed"]
+    for kind in (Settings, Mode)
+    for field in dataclasses.fields(kind)
+    if field.metadata.get("allowed") is not None
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The scenario that the settings name, and its preset as the flags changed it; made by `choose`.
+
+    Attributes:
+      settings: what the user asked for.
+      scenario: the project's, or a user's own.
+      preset: the numbers that count.
+    """
+
+    settings: Settings
+    scenario: Scenario
+    preset: Preset
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where the results of all sweeps of the scenario go: `<results_dir>/<scenario>`."""
+        return typed_path(self.settings.results_dir, "--results_dir") / self.scenario.name
+
+    @property
+    def runs_folder(self) -> pathlib.Path:
+        """Where finished runs are kept, for all sweeps of the scenario."""
+        return self.folder / "runs"
+
+    @property
+    def checkpoints_folder(self) -> pathlib.Path:
+        """Where each process keeps the pass under way."""
+        return self.folder / "checkpoints"
+
+    @property
+    def tensorboard_folder(self) -> pathlib.Path:
+        """Where TensorBoard finds the curves of each run."""
+        return self.folder / "tensorboard"
+
+    def with_network(self, changes: Mapping[str, Any]) -> Choice:
+        """The same with further arguments of the scenario's `build_network`."""
+        network = {**self.preset.network, **changes}
+        return dataclasses.replace(self, preset=dataclasses.replace(self.preset, network=network))
+
+    def check_training(self, sweeps: Collection[str]) -> None:
+        """Refuses data and folders with which these sweeps can't be trained.
+
+        Args:
+          sweeps: their names.
+
+        Raises:
+          UserError: for the first such value.
+        """
+        if self.settings.failure_probability is not None:
+            parse_failure_probability(self.settings.failure_probability)
+        self._check_dataset()
+        check_writable(self.folder)
+        kept = any(self.folder.glob(f"{self.runs_folder.name}*"))
+        for folder in (self.folder / sweep for sweep in sweeps):
+            check_folder(folder)
+            check_folder(user_report_folder(folder))
+            if folder.exists() and not kept and not self.settings.overwrite:
+                raise UserError(
+                    f"{folder} holds results whose runs are gone; add --overwrite, or choose another --results_dir"
+                )
+
+    def _check_dataset(self) -> None:
+        asked, scenario = self.settings, self.scenario
+        suffixes = [name for name in scenario.datasets if name.startswith(".")]
+        named = [name for name in scenario.datasets if name not in suffixes]
+        if asked.dataset not in ("auto", *named):
+            if not any(asked.dataset.endswith(suffix) for suffix in suffixes):
+                known = ", ".join(["auto", *named, *(f"the path of an {suffix} file" for suffix in suffixes)])
+                raise UserError(
+                    f"--dataset={asked.dataset} is unknown to --scenario={asked.scenario}; expected {known}"
+                )
+            if not typed_path(asked.dataset, "--dataset").is_file():
+                raise UserError(f"--dataset={asked.dataset}: no such file; give an .npz with arrays x and y")
+        if asked.data_folder is not None and not asked.data_folder.exists():
+            raise UserError(f"--data_dir={asked.data_dir}: no such folder; make it, or leave the flag out")
+        if asked.split == "subject" and scenario.presets[asked.preset].augment is not None:
+            raise UserError(f"--split=subject: the images of --scenario={asked.scenario} have no subjects")
+
+    def command_line(self, sweep: str, dataset: str) -> str:
+        """The command that trains the same cells on the same data: its flags are those that differ from the defaults.
+
+        Args:
+          sweep: as `--sweep` takes it.
+          dataset: as reports call the data set that `--dataset=auto` has found.
+        """
+        given = dataclasses.asdict(self.settings) | {"sweep": sweep}
+        if given["dataset"] == "auto" and dataset in self.scenario.datasets:
+            given["dataset"] = dataset
+        flags = [
+            _typed(field.name, given[field.name])
+            for field in dataclasses.fields(Settings)
+            if field.name not in _NO_MATTER and given[field.name] not in (None, field.default)
+        ]
+        return f"{PROGRAM} {shlex.join(flags)}"
+
+
+def choose(settings: Settings) -> Choice:
+    """Resolves what the settings name, once.
+
+    Raises:
+      UserError: for the first value that can't work, or for a mistake in a user's own scenario.
+    """
+    for name, value in dataclasses.asdict(settings).items():
+        check_flag(name, value)
+    own = is_user_file(settings.scenario)
+    if not own:
+        _check_known("scenario", settings.scenario, scenario_names())
+        _check_known("preset", settings.preset, PRESETS)
+    _check_known("split", settings.split, SPLITS)
+    scenario = load_scenario(settings.scenario)
+    if settings.preset not in scenario.presets:
+        known = ", ".join(scenario.presets)
+        raise UserError(
+            f"{settings.scenario}: SCENARIO.presets has no {settings.preset!r} (known: {known}); add it, or choose "
+            "one by --preset"
+        )
+    return Choice(settings, scenario, _preset(settings, scenario))
+
+
+def _preset(settings: Settings, scenario: Scenario) -> Preset:
+    """The scenario's preset with whatever the flags say instead."""
+    preset = scenario.presets[settings.preset]
+    given = {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
+    for name in given:
+        unused = name in _NETWORK_FLAGS and name not in preset.network
+        if unused or (name == "augment" and preset.augment is None):
+            known = ", ".join(f"--{flag}" for flag in _NETWORK_FLAGS if flag in preset.network) or "no such flag"
+            raise UserError(f"--{name} means nothing to --scenario={settings.scenario}; its network has {known}")
+    network = {name: given.get(name, value) for name, value in preset.network.items()}
+    numbers = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)} | {"network": network}
+    numbers |= {name: given[name] for name in numbers if name in given}
+    for name, value in {**network, **numbers}.items():
+        optional = name == "train_examples" and value is None
+        if name in RANGES and not optional and not RANGES[name].holds(value):
+            field = f"presets[{settings.preset!r}].{'network.' if name in network else ''}{name}"
+            raise UserError(f"{settings.scenario}: SCENARIO.{field} must be {RANGES[name]}, got {value!r}")
+    return dataclasses.replace(preset, **numbers)
+
+
+def chosen_sweeps(asked: str, known: Collection[str]) -> dict[str, str]:
+    """The sweeps to run: by name, what `--sweep` takes for each.
+
+    Args:
+      asked: `--sweep`.
+      known: the names of the project's sweeps.
+
+    Raises:
+      UserError: for an unknown name, or a user's file whose name would be mixed up with another.
+    """
+    check_flag("sweep", asked)
+    if is_user_file(asked):
+        name = pathlib.Path(asked).stem
+        if not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name, re.ASCII):
+            raise UserError(f"--sweep={asked}: the file's name must be letters, digits, _ - or ., got {name!r}")
+        if name in known or name.startswith(_TAKEN):
+            raise UserError(f"--sweep={asked}: {name!r} names results of the project's own; give the file another name")
+        return {name: asked}
+    _check_known("sweep", asked, [*known, "all"], hint="--sweep=list shows them")
+    return {name: name for name in known} if asked == "all" else {asked: asked}
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuses a number out of its range, NaN among them, and text that can be no name.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    if name in RANGES and value is not None and not RANGES[name].holds(value):
+        raise UserError(f"--{name} must be {RANGES[name]}, got {value}")
+    if isinstance(value, str):
+        if not value:
+            raise UserError(f"--{name} is empty; give it a value, or leave it out")
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+            raise UserError(f"--{name} must be plain text, without control characters, got {value!r}")
+
+
+def _check_known(flag: str, value: str, known: Collection[str], hint: str = "") -> None:
+    """Refuses what is not known; `hint` stands for the known ones where they are too many for a line."""
+    if value not in known:
+        close = difflib.get_close_matches(value, known, n=1)
+        short = f"{f'; did you mean {close[0]}?' if close else ''} ({hint})"
+        raise UserError(f"unknown {flag} {value!r}{short if hint else suggest(value, known)}")
+
+
+def _typed(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    return f"--{name}={value}"

@@ -1,0 +1,95 @@
+"""How examples reach the devices: a feed hands them out in chunks.
+
+A run shuffles within a chunk by its own key. Where the whole data set fits on the device, one chunk holds it and
+is the same in every epoch (`Resident`); a data set of any size is streamed in chunks of a few batches.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+from jaxtyping import Array, Key, Num
+
+from resilinet_jax.datasets.splits import SPLITS, Examples, Splits, check_examples
+
+Augment = Callable[[Key[Array, ""], Num[Array, "batch *features"]], Num[Array, "batch *features"]]
+
+
+HeldOut = Literal["validation", "test"]
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """Hands out a data set's examples.
+
+    Attributes:
+      augment: what training does to a batch of a run, or None if nothing is left to do.
+      classes: number of classes.
+      sizes: number of examples by split.
+      chunks: number of chunks in an epoch of training.
+    """
+
+    augment: Augment | None
+    classes: int
+    sizes: dict[str, int]
+    chunks: int
+
+    def spec(self, split: str) -> Any:
+        """Shape and type of a chunk: `Examples` of `jax.ShapeDtypeStruct`s."""
+
+    def train(self, first: int, sharding: Sharding) -> Iterator[Examples]:
+        """Chunks of training examples without end, from number `first` on, counted from the very first epoch."""
+
+    def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:
+        """Every example of a split once, in chunks; a label of `PADDING` fills up the last one."""
+
+    def chance(self) -> float:
+        """The accuracy of guessing on the test split; asked for once that has been handed out."""
+
+
+class Resident:
+    """A data set that stays on the devices: one chunk a split."""
+
+    chunks = 1
+
+    def __init__(self, splits: Splits, augment: Augment | None = None):
+        """Feeds `splits`; `augment` changes the batches of training.
+
+        Raises:
+          UserError: if the examples of a split are none, or not what they should be.
+        """
+        for name in SPLITS:
+            check_examples(f"the {name} split", getattr(splits, name), splits.classes, padded=name != "train")
+        self.augment: Augment | None = augment
+        self.classes = splits.classes
+        self._splits = splits
+        self.sizes = {split: len(getattr(splits, split).y) for split in SPLITS}
+        self._placed: dict[tuple[str, Sharding], Examples] = {}
+
+    def spec(self, split: str) -> Any:
+        """Of the whole split."""
+        return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), getattr(self._splits, split))
+
+    def train(self, first: int, sharding: Sharding) -> Iterator[Examples]:
+        """The whole split, again and again."""
+        del first
+        return itertools.repeat(self._place("train", sharding))
+
+    def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:
+        """The whole split."""
+        return iter([self._place(split, sharding)])
+
+    def chance(self) -> float:
+        """By the training split's class frequencies."""
+        return self._splits.chance
+
+    def _place(self, split: str, sharding: Sharding) -> Examples:
+        key = (split, sharding)
+        if key not in self._placed:
+            self._placed[key] = jax.device_put(jax.tree.map(np.asarray, getattr(self._splits, split)), sharding)
+        return self._placed[key]

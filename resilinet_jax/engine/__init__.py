@@ -1,0 +1,1 @@
+"""Training and evaluation of many cells and runs in one compiled program."""

@@ -1,0 +1,154 @@
+"""Accuracy under every failure combination, and its average under a failure setting."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from resilinet_jax.datasets.splits import PADDING, Examples
+from resilinet_jax.engine.plan import NOTHING, Plan
+from resilinet_jax.network.forward import Network, Numbers, Sent, Variables, Wiring
+from resilinet_jax.network.graph import Hyperconnection
+
+BATCH = 1024  # examples per step, where memory allows: enough to fill the matrix units
+LIVE_BYTES = 2**30  # that the outputs of one model's stages may take at a time
+
+
+class Tally(NamedTuple):
+    """What has been counted so far of each answer: an application of the cloud in a `Plan`.
+
+    Attributes:
+      correct: examples classified correctly.
+      informed: whether anything reached the cloud.
+      finite: whether every logit was a finite number.
+    """
+
+    correct: Int[Numbers, "*stack answers"]
+    informed: Bool[Numbers, "*stack answers"]
+    finite: Bool[Numbers, "*stack answers"]
+
+
+def empty_tally(*shape: int) -> Tally:
+    """Nothing counted yet; the last axis is the answers'."""
+    return Tally(np.zeros(shape, np.int32), np.zeros(shape, bool), np.ones(shape, bool))
+
+
+def count_correct(
+    network: Network,
+    variables: Variables,
+    wiring: Wiring,
+    plan: Plan,
+    tally: Tally,
+    examples: Examples,
+    stack: int | None = None,
+) -> Tally:
+    """Adds examples to a tally: how many of them each answer of a plan classifies correctly.
+
+    Args:
+      network: what to evaluate.
+      variables: its own.
+      wiring: the cell's hyperconnections at inference.
+      plan: the stage applications that the failure combinations need.
+      tally: of the examples before these.
+      examples: a split or a part of one; labels of `PADDING` count for nothing.
+      stack: how many applications of a stage at once, or more where memory makes batches small; None for all.
+    """
+    batch_size = _batch_size(network, variables, plan, examples)
+    at_once = None if stack is None else max(stack, min(BATCH, examples.y.shape[0]) // batch_size)
+
+    def count(tally: Tally, batch: Examples) -> tuple[Tally, None]:
+        logits, informed = apply_plan(network, variables, wiring, plan, batch.x, at_once)
+        correct = (logits.argmax(-1) == batch.y[None]).sum(-1)
+        finite = jnp.isfinite(logits).all((1, 2))
+        return Tally(tally.correct + correct, informed > 0, tally.finite & finite), None
+
+    return jax.lax.scan(count, jax.tree.map(jnp.asarray, tally), _batches(examples, batch_size))[0]
+
+
+def apply_plan(
+    network: Network,
+    variables: Variables,
+    wiring: Wiring,
+    plan: Plan,
+    x: Num[Numbers, "batch *features"],
+    stack: int | None = None,
+) -> Sent:
+    """What the cloud says in each of its applications: `Network.apply` at inference, for many masks at once.
+
+    Returns:
+      Logits [answers, batch, classes], and whether anything arrived.
+    """
+    graph = network.graph
+    always = jnp.ones(())
+    sources = {source: network.source_sends(variables, source, x, always)[0] for source in graph.sources}
+    sent = jax.tree.map(lambda leaf: leaf[None], sources)
+    for node, rows in plan.incoming.items():
+        brought = [
+            sent[edge.source]._replace(
+                value=_adapt_each(network, variables, edge, sent[edge.source].value, wiring, stack)
+            )
+            for _, edge in graph.incoming(node)
+        ]
+
+        def application(row: Int[Array, " hyperconnections"], node: str = node, brought: list = brought) -> Sent:
+            incoming = [
+                Sent(each.value[number], jnp.where(number == NOTHING, 0, each.sends[number]))
+                for number, each in zip(row, brought)
+            ]
+            return network.node_sends(variables, node, incoming, always, wiring)[0]
+
+        sent[node] = jax.lax.map(application, jnp.asarray(rows), batch_size=stack)
+    return sent[graph.cloud]
+
+
+def _adapt_each(
+    network: Network, variables: Variables, edge: Hyperconnection, values: Array, wiring: Wiring, stack: int | None
+) -> Array:
+    if edge.name not in network.adapters:
+        return values
+    return jax.lax.map(lambda value: network.adapt(variables, edge, value, wiring), values, batch_size=stack)
+
+
+def _batch_size(network: Network, variables: Variables, plan: Plan, examples: Examples) -> int:
+    """Examples at a time, so that the outputs that some node has yet to read fit `LIVE_BYTES`."""
+    one = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
+    size = network.output_bytes(variables, one)
+    applications = dict.fromkeys(network.graph.sources, 1) | {node: len(rows) for node, rows in plan.incoming.items()}
+    order = network.graph.order
+    last_reader = {edge.source: order.index(edge.target) for edge in network.graph.hyperconnections}
+    peak = max(
+        sum(applications[node] * size[node] for node in order[: now + 1] if last_reader.get(node, now) >= now)
+        for now in range(len(order))
+    )
+    return min(BATCH, examples.y.shape[0], max(1, LIVE_BYTES // peak))
+
+
+def accuracy_of(tally: Tally, plan: Plan, examples: int, chance: float) -> Float[np.ndarray, "*stack combinations"]:
+    """Fraction of examples classified correctly under each failure combination of a plan.
+
+    Args:
+      tally: of a whole split.
+      plan: that it was counted by.
+      examples: how many the split holds.
+      chance: the accuracy where nothing reaches the cloud (`chance_accuracy`).
+
+    Returns:
+      NaN where a logit was not finite: what has diverged predicts nothing, though argmax would name a class.
+    """
+    correct, informed, finite = (np.asarray(part) for part in tally)
+    of_answers = np.where(finite, np.where(informed, correct / examples, chance), np.nan)
+    return np.where(plan.cloud == NOTHING, chance, of_answers[..., plan.cloud])
+
+
+def _batches(examples: Examples, batch_size: int) -> Examples:
+    """Examples with a leading axis of batches, the last one filled up with padding."""
+    total = examples.y.shape[0]
+    count = -(-total // batch_size)
+    missing = count * batch_size - total
+    x = jnp.pad(jnp.asarray(examples.x), [(0, missing)] + [(0, 0)] * (examples.x.ndim - 1))
+    y = jnp.pad(jnp.asarray(examples.y), (0, missing), constant_values=PADDING)
+    return Examples(x.reshape(count, batch_size, *x.shape[1:]), y.reshape(count, batch_size))

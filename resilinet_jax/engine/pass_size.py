@@ -1,0 +1,132 @@
+"""How many models one compiled call trains: as many as fit memory, and as end an epoch within minutes.
+
+What a model costs is measured before the first pass, on a few steps of the very function that trains, and remembered
+for this machine beside the compiled programs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from resilinet_jax.engine.program import Models, Program
+from resilinet_jax.engine.trial import Trial
+from resilinet_jax.files import write_file
+from resilinet_jax.runtime.memory import physical_memory
+from resilinet_jax.runtime.progress import Progress
+
+EPOCH_SECONDS = 180.0  # of a pass, between two signs of life and two checkpoints
+SURE_FLOPS = 2.5e10  # per second, of any machine: what ends in time at this rate needs no measurement
+CPU_BYTES = 4 * 2**30  # that a pass may take where nothing but other programs limits it
+TRIAL_FLOPS = 4e9  # of one call that is timed: enough for a clock, little for a person
+
+
+class Cost(NamedTuple):
+    """What training costs where as many models as train abreast are in a pass.
+
+    Attributes:
+      step_seconds: of a training step of all of them.
+      working_bytes: beside what the models keep, over all devices.
+    """
+
+    step_seconds: float
+    working_bytes: int
+
+
+def models_per_pass(program: Program, first: Models, count: int, progress: Progress) -> int:
+    """The most models for a pass.
+
+    Args:
+      program: that trains them.
+      first: as many models as train abreast; trained for a few steps where their cost is not known yet.
+      count: how many models there are.
+      progress: told about the measurement.
+
+    Returns:
+      At least as many as train abreast, which keeps every device busy, unless memory does not hold even those.
+    """
+    abreast = program.abreast
+    trial = Trial(program)
+    flops = trial.flops_per_step * program.steps_per_epoch
+    kept = 2 * trial.bytes_per_model  # XLA may copy once what a model keeps between steps
+    limit = memory_limit(program.devices)
+    if count <= abreast or (count * flops <= SURE_FLOPS * EPOCH_SECONDS and count * kept <= limit / 2):
+        return max(count, abreast)
+    with progress.phase("measuring what a run takes"):
+        try:
+            cost = _remembered(trial, lambda: measure(trial, first))
+        except jax.errors.JaxRuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return -(-abreast // 2)
+    return fitting(cost, abreast, program.steps_per_epoch, kept, limit)
+
+
+def fitting(cost: Cost, abreast: int, steps: int, kept: int, limit: int) -> int:
+    """As many models as fit both limits.
+
+    Args:
+      cost: of as many as train abreast.
+      abreast: that number.
+      steps: in an epoch.
+      kept: bytes of each model beside the working memory.
+      limit: bytes there are.
+    """
+    in_time = abreast * int(EPOCH_SECONDS / (cost.step_seconds * steps))
+    in_memory = (limit - cost.working_bytes) // kept
+    return max(abreast, min(in_time, in_memory))
+
+
+def measure(trial: Trial, models: Models) -> Cost:
+    """The cost of training these models: a few steps on empty examples, after one call that warms up."""
+    most = trial.program.steps_per_epoch
+    steps = max(1, min(most, round(TRIAL_FLOPS / (len(models.order) * trial.flops_per_step))))
+    call, working_bytes = trial.prepare(models, steps)
+    call()
+    start = time.perf_counter()
+    call()
+    return Cost((time.perf_counter() - start) / steps, working_bytes)
+
+
+def memory_limit(devices: list[jax.Device]) -> int:
+    """Bytes for one pass: four fifths of what accelerators say they have, else a part of the machine's memory."""
+    told = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    if all(told):
+        return int(0.8 * sum(filter(None, told)))
+    return min(CPU_BYTES, (physical_memory() or 2 * CPU_BYTES) // 2)
+
+
+def out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether that is what an error of a compiled function is about."""
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _remembered(trial: Trial, measure_now: Callable[[], Cost]) -> Cost:
+    """What was measured before on this machine for such a program, else what is measured now."""
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if folder is None:
+        return measure_now()
+    machine = (platform.node(), platform.processor(), os.cpu_count(), jax.__version__)
+    name = hashlib.sha256(repr((machine, trial.kind())).encode()).hexdigest()[:32]
+    path = pathlib.Path(folder) / f"trial-{name}.json"
+    try:
+        told = json.loads(path.read_text())
+        cost = Cost(float(told["step_seconds"]), int(told["working_bytes"]))
+        if math.isfinite(cost.step_seconds) and cost.step_seconds > 0:
+            return cost
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # never measured, or damaged
+    cost = measure_now()
+    with contextlib.suppress(OSError):  # a cache is no reason to fail
+        write_file(path, json.dumps(cost._asdict()).encode())
+    return cost

@@ -1,0 +1,255 @@
+"""Runs many cells: what to train once, in passes that fit memory, from where it was interrupted."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from resilinet_jax.cells import Cell, stack_cells
+from resilinet_jax.datasets.feed import Feed
+from resilinet_jax.engine.pass_size import models_per_pass, out_of_memory
+from resilinet_jax.engine.passes import run_pass
+from resilinet_jax.engine.program import Models, Program, TrainingSettings
+from resilinet_jax.engine.training import run_keys
+from resilinet_jax.errors import UserError
+from resilinet_jax.failures.combinations import Combinations, all_combinations
+from resilinet_jax.network.forward import Network
+from resilinet_jax.runtime import hosts
+from resilinet_jax.runtime.checkpoints import Checkpoints
+from resilinet_jax.runtime.progress import Progress, Run
+from resilinet_jax.runtime.store import Measured, Name, Store
+
+
+class Training(NamedTuple):
+    """A cell to train once, and all that is read off it.
+
+    Attributes:
+      name: of the first cell that is read off it.
+      cell: its training numbers.
+      selections: inference activities for each of which the best epoch is kept.
+      variants: cells that differ from `cell` at inference only, each with the index of its selection.
+    """
+
+    name: str
+    cell: Cell
+    selections: list[float]
+    variants: list[tuple[int, Cell]]
+
+
+def plan_trainings(cells: Mapping[str, Cell]) -> list[Training]:
+    """Groups cells by what training does for them, so that no training is done twice."""
+    trainings: dict[str, Training] = {}
+    distinct: dict[str, tuple[str, Cell]] = {}
+    for name, cell in cells.items():
+        distinct.setdefault(cell.key(), (name, cell))
+    for name, cell in distinct.values():
+        training = trainings.setdefault(cell.training_key(), Training(name, cell, [], []))
+        activity = float(cell.inference_activity)
+        if activity not in training.selections:
+            training.selections.append(activity)
+        training.variants.append((training.selections.index(activity), cell))
+    return list(trainings.values())
+
+
+class Model(NamedTuple):
+    """One run of a training."""
+
+    training: Training
+    run: int
+
+    @property
+    def learns_weights(self) -> bool:
+        """Whether training adjusts its hyperconnections' weights."""
+        return bool(self.training.cell.weight_learned)
+
+    def names(self) -> list[Name]:
+        """Of its variants in a `Store`."""
+        return [(cell.key(), self.run) for _, cell in self.training.variants]
+
+
+def plan_models(cells: Mapping[str, Cell], runs: int) -> list[Model]:
+    """All that has to be trained for these cells."""
+    return [Model(training, run) for training in plan_trainings(cells) for run in range(runs)]
+
+
+def unfinished(models: Sequence[Model], store: Store) -> list[Model]:
+    """Those of which a store does not have everything, on any process."""
+    names = [name for model in models for name in model.names()]
+    there = hosts.on_any_process(np.array([name in store for name in names], bool))
+    known = {name for name, here in zip(names, there) if here}
+    return [model for model in models if not known.issuperset(model.names())]
+
+
+def run_cells(
+    network: Network,
+    feed: Feed,
+    cells: Mapping[str, Cell],
+    settings: TrainingSettings,
+    progress: Progress,
+    combinations: Combinations | None = None,
+    store: Store | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> dict[str, Measured]:
+    """Trains and evaluates every cell, each `settings.runs` times, but for runs that are finished.
+
+    Args:
+      network: of the scenario.
+      feed: of its data.
+      cells: by name.
+      settings: how to train.
+      progress: told what happens.
+      combinations: that are evaluated; None for all.
+      store: of finished runs; the others are added, pass by pass. None to keep nothing.
+      checkpoints: of passes, so that an interrupted one goes on. None to keep nothing.
+
+    Returns:
+      By cell name, what its runs left: leaves [runs, ...].
+    """
+    combinations = combinations or all_combinations(network.graph)
+    store = Store() if store is None else store
+    models = plan_models(cells, settings.runs)
+    missing = unfinished(models, store)
+    own = [missing[number] for number in hosts.own_share(len(missing))]
+    if own:
+        _train(network, feed, own, settings, progress, combinations, store, checkpoints)
+    widths = (len(combinations.survival), settings.epochs, settings.epochs, len(network.graph.hyperconnections))
+    _exchange(store, models, widths)
+    return {
+        name: Measured(*map(np.stack, zip(*(store[cell.key(), run] for run in range(settings.runs)))))
+        for name, cell in cells.items()
+    }
+
+
+def _train(
+    network: Network,
+    feed: Feed,
+    models: Sequence[Model],
+    settings: TrainingSettings,
+    progress: Progress,
+    combinations: Combinations,
+    store: Store,
+    checkpoints: Checkpoints | None,
+) -> None:
+    """Trains models in passes, and adds each pass to the store."""
+    selections = max(len(model.training.selections) for model in models)
+    variants = max(len(model.training.variants) for model in models)
+    # Apart: the gradient of a hyperconnection's weight costs a sum over all that it carries.
+    programs = {
+        learns: Program(dataclasses.replace(network, learns_weights=learns), feed, settings, selections, combinations)
+        for learns in {model.learns_weights for model in models}
+    }
+    examples = next(iter(programs.values())).examples_per_epoch
+    progress.start(models=len(models), epochs=settings.epochs, examples=examples)
+    try:
+        most = {}
+        for learns, program in programs.items():
+            same = [model for model in models if model.learns_weights == learns]
+            first = assemble(same[: program.abreast], selections, variants, settings.seed)
+            most[learns] = settings.runs_per_pass or models_per_pass(program, first, len(same), progress)
+        interrupted, others = _interrupted(models, checkpoints)
+        # The interrupted pass stays whole, however long its runs seem to take now, or its checkpoints would be lost.
+        waiting = collections.deque(_passes(interrupted, settings.runs_per_pass or len(interrupted)))
+        for learns in programs:
+            waiting.extend(_passes([model for model in others if model.learns_weights == learns], most[learns]))
+        while waiting:
+            members = waiting.popleft()
+            if checkpoints is not None:
+                checkpoints.open([_label(model) for model in members])
+            progress.members([_shown(model) for model in members])
+            try:
+                batch = assemble(members, selections, variants, settings.seed)
+                measured = run_pass(programs[members[0].learns_weights], batch, progress, checkpoints)
+            except jax.errors.JaxRuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(members) == 1:
+                    raise UserError("not even one run fits memory; take a smaller network or --batch_size") from None
+                progress.too_many(len(members))
+                waiting.extendleft(reversed(_passes(members, -(-len(members) // 2))))
+                continue
+            store.add(
+                {
+                    name: Measured(*(leaf[m, v] for leaf in measured))
+                    for m, model in enumerate(members)
+                    for v, name in enumerate(model.names())
+                }
+            )
+        if checkpoints is not None:
+            checkpoints.discard()
+    finally:
+        progress.finish()
+
+
+def _interrupted(models: Sequence[Model], checkpoints: Checkpoints | None) -> tuple[list[Model], list[Model]]:
+    """The models of the pass that was interrupted, if all are wanted, and the others."""
+    wanted = {_label(model): model for model in models}
+    members = [] if checkpoints is None else checkpoints.members()
+    if not wanted.keys() >= set(members):
+        members = []
+    return [wanted.pop(label) for label in members], list(wanted.values())
+
+
+def _shown(model: Model) -> Run:
+    selections = ["add" if activity else "select" for activity in model.training.selections]
+    return Run(f"{model.training.name}/run_{model.run}", selections)
+
+
+def _label(model: Model) -> str:
+    """Tells a model from all others, whatever is asked for beside it."""
+    digest = hashlib.sha256("".join(cell.key() for _, cell in model.training.variants).encode())
+    return f"{digest.hexdigest()[:16]} run {model.run}"
+
+
+def _exchange(store: Store, models: Sequence[Model], widths: Sequence[int]) -> None:
+    """Brings to every process what the others have measured; the first one keeps it on disk."""
+    if jax.process_count() == 1:
+        return
+    names = [name for model in models for name in model.names()]
+    here = np.array([name in store for name in names])
+    rows = np.full((len(names), sum(widths)), np.nan)
+    for number, name in enumerate(names):
+        if here[number]:
+            rows[number] = np.concatenate(store[name])
+    rows = hosts.share(rows, here)
+    parts = [np.split(row, np.cumsum(widths)[:-1]) for row in rows]
+    new = {name: Measured(*part) for name, part, known in zip(names, parts, here) if not known}
+    store.add(new, on_disk=hosts.is_first())
+
+
+def _passes(models: Sequence[Any], most: int) -> list[Sequence[Any]]:
+    """Splits models into passes of (nearly) equal size, of at most `most`.
+
+    What is left after any of them is split the same way again, so that an interrupted sweep keeps its passes.
+    """
+    passes = []
+    while models:
+        size = -(-len(models) // -(-len(models) // most))
+        passes.append(models[:size])
+        models = models[size:]
+    return passes
+
+
+def assemble(chosen: Sequence[Model], selections: int, variants: int, seed: int) -> Models:
+    """Stacks models; those with fewer selections or variants than others repeat their first."""
+
+    def fill(values: list, length: int) -> list:
+        return values + values[:1] * (length - len(values))
+
+    filled = [fill(model.training.variants, variants) for model in chosen]
+    runs = np.array([model.run for model in chosen])
+    _, order = np.unique(runs, return_inverse=True)
+    return Models(
+        order=order.astype(np.int32),
+        cell=stack_cells([model.training.cell for model in chosen]),
+        selection=np.array([fill(model.training.selections, selections) for model in chosen], np.float32),
+        variant_selection=np.array([[selection for selection, _ in each] for each in filled], np.int32),
+        variant=stack_cells([stack_cells([cell for _, cell in each]) for each in filled]),
+        keys=jax.vmap(functools.partial(run_keys, seed))(runs),
+    )

@@ -1,0 +1,78 @@
+"""What a program costs: told from its shapes, or tried on examples that are all zero."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from resilinet_jax.engine.program import Models, Program, over_models
+from resilinet_jax.network.forward import Wiring
+
+
+class Trial:
+    """Asks a program what it costs; nothing that it computes is kept."""
+
+    def __init__(self, program: Program):
+        """Of this program."""
+        self.program = program
+
+    @property
+    def bytes_per_model(self) -> int:
+        """What a model keeps between two steps."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.program.state_shapes))
+
+    @functools.cached_property
+    def flops_per_step(self) -> float:
+        """Of training a model: a forward pass and a backward one of twice the size, for each example of a batch."""
+        network = self.program.network
+        edges, nodes = len(network.graph.hyperconnections), len(network.graph.fallible)
+        x = self.program.feed.spec("train").x
+        arguments = (self.program.state_shapes.variables, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+        masks = (jnp.ones(nodes), Wiring(*[jnp.ones(edges)] * 3))
+        analysis: Any = jax.jit(network.apply).lower(*arguments, *masks).cost_analysis()
+        return 3 * max(1.0, analysis["flops"]) * self.program.settings.batch_size
+
+    def kind(self) -> tuple[Any, ...]:
+        """Tells programs apart whose steps may cost differently."""
+        program = self.program
+        x, augmented = program.feed.spec("train").x, program.feed.augment is not None
+        shapes = [
+            (jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(program.state_shapes)
+        ]
+        options = sorted(program.options().items())
+        how = (program.settings.batch_size, program.stack, options, program.network.learns_weights)
+        devices = [device.device_kind for device in program.devices]
+        return shapes, x.shape[1:], str(x.dtype), augmented, self.flops_per_step, how, devices
+
+    def prepare(self, models: Models, steps: int) -> tuple[Callable[[], Any], int]:
+        """A few steps of the very function that trains, compiled.
+
+        Args:
+          models: to train.
+          steps: how many.
+
+        Returns:
+          The call, which waits for its end, and the function's working memory in bytes over all devices.
+        """
+        program = self.program
+        models, mesh = program.place(models)
+        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+        padded, batch = len(models.order), program.settings.batch_size
+        state = jax.tree.map(
+            lambda leaf: jax.device_put(np.zeros((padded, *leaf.shape), leaf.dtype), split), program.state_shapes
+        )
+        examples = jax.tree.map(lambda s: np.zeros((batch, *s.shape[1:]), s.dtype), program.feed.spec("train"))
+        # Whatever the number of orders: an index beyond them means the last one.
+        orders = np.broadcast_to(np.arange(batch, dtype=np.int32), (1, steps, batch))
+        arguments = (state, models, *jax.device_put((examples, orders), whole))
+        function = jax.jit(over_models(mesh, program.stack, program.train, 2, 2))
+        train = function.lower(*arguments).compile(program.options())
+        memory = train.memory_analysis()  # None where a backend does not tell
+        working = memory.temp_size_in_bytes * mesh.size if memory else 0
+        return lambda: jax.block_until_ready(train(*arguments)), working

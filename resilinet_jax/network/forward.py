@@ -1,0 +1,351 @@
+"""Composes stages along a graph. `Network.apply` is the only place where masks meet activations."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, Num
+
+from resilinet_jax.errors import UserError, suggest
+from resilinet_jax.network.graph import Graph, Hyperconnection
+from resilinet_jax.network.stages import SETTING, SKIP_UNITS
+
+Numbers = Array | np.ndarray
+
+
+STATISTICS = "batch_stats"  # Flax's name for what batch normalisation keeps
+# The parameter that training adds to the hyperconnections' weights, where they are learned; no node's name.
+ADDED_WEIGHT = "hyperconnection weights"
+
+
+class Statistics(NamedTuple):
+    """A stage's running statistics, apart for each arrival: the set of hyperconnections that carry to its node.
+
+    Which of them carry is all that a node can observe of failures elsewhere. What comes over a skip alone has another
+    mean and variance than what comes without it or with both, and an average over them fits none (docs/findings.md).
+
+    Attributes:
+      seen: in how many training steps each arrival occurred; its number has bit k set if the k-th of
+        `Graph.incoming` carries.
+      values: what the stage keeps for each.
+    """
+
+    seen: Float[Array, "*stack arrivals"]
+    values: Any  # leaves [*stack, arrivals, ...]
+
+    def row(self, arrival: Int[Array, ""]) -> Any:
+        """For inference: those of an arrival, or of the most frequent one if training never showed it."""
+        known = jnp.where(self.seen[arrival] > 0, arrival, self.seen.argmax())
+        return jax.tree.map(lambda leaf: leaf[known], self.values)
+
+    def updated(self, arrival: Int[Array, ""], values: Any, sends: Float[Array, ""]) -> Statistics:
+        """After a training step; the same if the node did not send in it."""
+
+        def put(old: Array, new: Array) -> Array:
+            return old.at[arrival].set(jnp.where(sends > 0, new, old[arrival]))
+
+        return Statistics(put(self.seen, self.seen[arrival] + 1), jax.tree.map(put, self.values, values))
+
+
+class Variables(NamedTuple):
+    """What a network's modules keep, by node and hyperconnection name.
+
+    Attributes:
+      params: what training optimises.
+      statistics: of batch normalisation, for the nodes whose stages have any.
+    """
+
+    params: dict[str, Any]
+    statistics: dict[str, Statistics]
+
+
+class Wiring(NamedTuple):
+    """What one forward pass sees of a cell's hyperconnections; simple ones ignore `activity`.
+
+    A hyperconnection's weight is `weight`, and `learned` times what training has added to it; `skip_units` is for
+    adapters that are skip layers.
+    """
+
+    present: Float[Array, " hyperconnections"]
+    weight: Float[Array, " hyperconnections"]
+    activity: Float[Array, " hyperconnections"]
+    learned: Float[Array, "*hyperconnections"] | float = 0.0
+    skip_units: Float[Numbers, ""] | float = 0.0
+
+
+class Sent(NamedTuple):
+    """What a node sends, or what of it a hyperconnection brings.
+
+    Attributes:
+      value: its output; exactly zero if it does not send.
+      sends: 1 if it is alive and received something, else 0.
+    """
+
+    value: Array
+    sends: Float[Array, "*applications"]
+
+
+class Output(NamedTuple):
+    """What one forward pass leaves.
+
+    Attributes:
+      logits: what the cloud says; all zero where nothing arrived.
+      informed: 1 if anything from the source arrived at the cloud, else 0.
+      statistics: the running statistics after this pass; the given ones at inference.
+    """
+
+    logits: Float[Array, "batch classes"]
+    informed: Float[Array, ""]
+    statistics: dict[str, Statistics]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A graph with a stage per node and an adapter per hyperconnection.
+
+    Attributes:
+      graph: how data flows.
+      stages: by node name; called with what the node receives (a source: the input, of which it may take its own
+        part) and whether this is training. A node without one passes on what it receives.
+      adapters: by hyperconnection name; called with what the source sends. A hyperconnection without one carries
+        it as it is.
+      learns_weights: whether training adjusts the hyperconnections' weights, of the cells that ask for it.
+    """
+
+    graph: Graph
+    stages: Mapping[str, nn.Module]
+    adapters: Mapping[str, nn.Module]
+    learns_weights: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuses a stage or an adapter for what is not in the graph.
+
+        Raises:
+          UserError: naming it.
+        """
+        edges = [edge.name for edge in self.graph.hyperconnections]
+        for kind, modules, place, known in (
+            ("stage", self.stages, "node", self.graph.order),
+            ("adapter", self.adapters, "hyperconnection", edges),
+        ):
+            for name, module in modules.items():
+                if name not in known:
+                    raise UserError(f"{kind} for an unknown {place} {name!r}{suggest(str(name), known)}")
+                if not isinstance(module, nn.Module):
+                    got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+                    raise UserError(
+                        f"the {kind} of {place} {name!r} must be a Flax module (flax.linen), got {got}; "
+                        "make one, as in nn.Dense(8)"
+                    )
+
+    def init(self, key: Key[Array, ""], x: Num[Numbers, "batch *features"]) -> Variables:
+        """Initial variables by node and hyperconnection name.
+
+        Args:
+          key: each stage and adapter draws from its own fold of it.
+          x: an example input; only its shape matters.
+
+        Raises:
+          UserError: if the shapes that meet at a node differ, or a module keeps what it can't keep.
+        """
+        variables = Variables({}, {})
+        output: dict[str, Array] = {}
+
+        def run(name: str, module: nn.Module | None, *inputs: Any) -> Array:
+            if module is None:
+                return inputs[0]
+            own = jax.random.fold_in(key, len(variables.params))
+            with _named(name):
+                value, made = module.init_with_output(own, *inputs)
+            # An adapter also works on what a node would not take in, so its statistics would be of nothing.
+            allowed = {"params", STATISTICS if name in self.stages else SETTING}
+            if set(made) - allowed:
+                raise UserError(
+                    f"the module of {name!r} keeps {', '.join(sorted(set(made) - allowed))}; only "
+                    f"{'params and ' + STATISTICS if name in self.stages else 'params'} can be kept here"
+                )
+            variables.params[name] = made.get("params", {})  # pooling, for one, has none
+            if STATISTICS in made:
+                arrivals = 2 ** len(list(self.graph.incoming(name)))
+                values = jax.tree.map(lambda leaf: jnp.stack([leaf] * arrivals), made[STATISTICS])
+                variables.statistics[name] = Statistics(jnp.zeros(arrivals), values)
+            return value
+
+        for node in self.graph.order:
+            if node in self.graph.sources:
+                incoming = jnp.asarray(x)
+            else:
+                values = {
+                    edge.name: run(edge.name, self.adapters.get(edge.name), output[edge.source])
+                    for _, edge in self.graph.incoming(node)
+                }
+                if len({value.shape for value in values.values()}) > 1:
+                    told = ", ".join(f"{name} {value.shape}" for name, value in values.items())
+                    raise UserError(f"node {node!r} can't sum what it receives: {told}; add an adapter")
+                incoming = jnp.stack(list(values.values())).sum(0)
+            output[node] = run(node, self.stages.get(node), incoming, False)
+        variables.params[ADDED_WEIGHT] = jnp.zeros(len(self.graph.hyperconnections))
+        return variables
+
+    def apply(
+        self,
+        variables: Variables,
+        x: Num[Numbers, "batch *features"],
+        survival: Float[Array, " fallible"],
+        wiring: Wiring,
+        training_key: Key[Array, ""] | None = None,
+    ) -> Output:
+        """One forward pass under a survival mask.
+
+        A node sends if it is alive and receives something; a source that is alive always sends. A skip stands in
+        for u->t, the last simple hyperconnection of the path it bypasses: its gate is max(activity, 1 - brings(u->t)),
+        and u->t brings something if u sends and the link between them has not failed. What does not send is exactly
+        zero, biases included, and its running statistics stay as they were.
+
+        Args:
+          variables: from `init`.
+          x: a batch of inputs.
+          survival: 1 = alive, 0 = failed, of nodes and links in the order of `graph.fallible`.
+          wiring: the cell's hyperconnections in this pass.
+          training_key: in training, of the step, for dropout; None at inference.
+
+        Source: Yousefpour et al. 2020, section 2; docs/methods.md.
+        """
+        sent, statistics = self.outputs(variables, x, survival, wiring, training_key)
+        return Output(sent[self.graph.cloud].value, sent[self.graph.cloud].sends, statistics)
+
+    def outputs(
+        self,
+        variables: Variables,
+        x: Num[Numbers, "batch *features"],
+        survival: Float[Array, " fallible"],
+        wiring: Wiring,
+        training_key: Key[Array, ""] | None = None,
+    ) -> tuple[dict[str, Sent], dict[str, Statistics]]:
+        """As `apply`, with what every node sends, and the statistics after it, by node."""
+        graph = self.graph
+        statistics = dict(variables.statistics)
+        always = jnp.ones(())
+        alive = dict(zip(graph.fallible, survival))
+        sent: dict[str, Sent] = {}
+        for node in graph.order:
+            lives = alive.get(node, always)
+            if node in graph.sources:
+                sent[node], own = self.source_sends(variables, node, x, lives, training_key)
+            else:
+                incoming = [
+                    Sent(
+                        self.adapt(variables, edge, sent[edge.source].value, wiring),
+                        sent[edge.source].sends * alive.get(edge.name, always),
+                    )
+                    for _, edge in graph.incoming(node)
+                ]
+                sent[node], own = self.node_sends(variables, node, incoming, lives, wiring, training_key)
+            statistics |= own
+        return sent, statistics
+
+    def output_bytes(self, variables: Variables, x: jax.ShapeDtypeStruct) -> dict[str, int]:
+        """Size of what every node sends for a batch of this shape and type, by node; computes nothing."""
+        wiring = Wiring(*[jnp.ones(len(self.graph.hyperconnections))] * 3)
+        sent, _ = jax.eval_shape(self.outputs, variables, x, jnp.ones(len(self.graph.fallible)), wiring)
+        return {node: math.prod(each.value.shape) * each.value.dtype.itemsize for node, each in sent.items()}
+
+    def adapt(self, variables: Variables, edge: Hyperconnection, value: Array, wiring: Wiring) -> Array:
+        """What a hyperconnection makes of its sender's output."""
+        if edge.name not in self.adapters:
+            return value
+        given = {"params": variables.params[edge.name], SETTING: {SKIP_UNITS: jnp.asarray(wiring.skip_units)}}
+        with _named(edge.name):
+            return jnp.asarray(self.adapters[edge.name].apply(given, value))
+
+    def source_sends(
+        self,
+        variables: Variables,
+        source: str,
+        x: Num[Numbers, "batch *features"],
+        alive: Float[Array, ""],
+        training_key: Key[Array, ""] | None = None,
+    ) -> tuple[Sent, dict[str, Statistics]]:
+        """A source's output for a batch, and its statistics after it; as `node_sends`."""
+        value, statistics = self._compute(variables, source, jnp.asarray(x), (), alive, training_key)
+        return Sent(value if source not in self.graph.fallible else _masked(alive, value), alive), statistics
+
+    def node_sends(
+        self,
+        variables: Variables,
+        node: str,
+        incoming: Sequence[Sent],
+        alive: Float[Array, ""],
+        wiring: Wiring,
+        training_key: Key[Array, ""] | None = None,
+    ) -> tuple[Sent, dict[str, Statistics]]:
+        """A node's output for what its hyperconnections bring, in the order of `Graph.incoming`, each adapted.
+
+        Returns:
+          What it sends, and its running statistics after it, by its name, if it has any.
+        """
+        edges = list(self.graph.incoming(node))
+        simple = {edge.source: k for k, (_, edge) in enumerate(edges) if not edge.is_skip}
+        added = variables.params[ADDED_WEIGHT]
+        weight = wiring.weight + wiring.learned * (added if self.learns_weights else jax.lax.stop_gradient(added))
+        carries, received = [], []
+        for (i, edge), sent in zip(edges, incoming):
+            carried = wiring.present[i] * sent.sends
+            if edge.is_skip:
+                stands_for = incoming[simple[edge.bypassed[-1]]]
+                carried *= jnp.maximum(wiring.activity[i], 1 - stands_for.sends)
+            carries.append(carried)
+            received.append(weight[i] * _masked(carried, sent.value))
+        sends = alive * jnp.stack(carries).max()
+        value, statistics = self._compute(variables, node, sum(received[1:], received[0]), carries, sends, training_key)
+        return Sent(_masked(sends, value), sends), statistics
+
+    def _compute(
+        self,
+        variables: Variables,
+        node: str,
+        value: Array,
+        carries: Sequence[Array],
+        sends: Float[Array, ""],
+        training_key: Key[Array, ""] | None,
+    ) -> tuple[Array, dict[str, Statistics]]:
+        """The stage applied; in training, the statistics that it leaves."""
+        if node not in self.stages:
+            return value, {}
+        stage, given = self.stages[node], {"params": variables.params[node]}
+        known = variables.statistics.get(node)
+        arrival = sum((jnp.where(carried > 0, 2**k, 0) for k, carried in enumerate(carries)), jnp.zeros((), int))
+        if training_key is None:
+            if known is not None:
+                given[STATISTICS] = known.row(arrival)
+            with _named(node):
+                return jnp.asarray(stage.apply(given, value, False)), {}
+        if known is not None:
+            given[STATISTICS] = jax.tree.map(lambda leaf: leaf[arrival], known.values)
+        key = jax.random.fold_in(training_key, self.graph.order.index(node))
+        with _named(node):
+            result, after = stage.apply(given, value, True, rngs={"dropout": key}, mutable=[STATISTICS])
+        return result, {} if known is None else {node: known.updated(arrival, after[STATISTICS], sends)}
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever a module raises says whose module it is."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in the {'adapter of hyperconnection' if '->' in name else 'stage of node'} {name!r}")
+        raise
+
+
+def _masked(factor: Float[Array, ""], value: Array) -> Array:
+    """`factor * value`, and exactly zero where the factor is, even if the value overflowed: 0 * inf is NaN."""
+    return factor * jnp.where(factor > 0, value, 0.0)

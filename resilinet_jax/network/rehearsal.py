@@ -1,0 +1,80 @@
+"""A network rehearsed on shapes alone before anything is trained: what does not fit is found within a second."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from resilinet_jax.errors import CodeError, UserError
+from resilinet_jax.network.forward import Network, Variables, Wiring
+
+EXAMPLES = 3  # in the rehearsed batch: a number that no stage is likely to have for another reason
+
+
+def rehearse(network: Network, x: jax.ShapeDtypeStruct, classes: int) -> None:
+    """Initialises a network and runs it at inference and, with gradients, in training; no number is computed.
+
+    Args:
+      network: any.
+      x: of the data's inputs; the leading axis is that of examples.
+      classes: that the cloud has to tell apart.
+
+    Raises:
+      UserError: for what can't be trained. What a stage or an adapter raises passes, with a note of whose it is.
+    """
+    graph = network.graph
+    for node, stage in network.stages.items():
+        _check_call(f"the stage of node {node!r}", stage, "x", "training")
+    for name, adapter in network.adapters.items():
+        _check_call(f"the adapter of hyperconnection {name}", adapter, "x")
+    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), _batch(x, 1))
+    survival = jnp.ones(len(graph.fallible))
+    wiring = Wiring(*[jnp.ones(len(graph.hyperconnections))] * 3)
+
+    def infer(variables: Variables, x: Any) -> Any:
+        return network.apply(variables, x, survival, wiring).logits
+
+    def train(params: Any, statistics: Any, x: Any) -> tuple[Any, Any]:
+        output = network.apply(Variables(params, statistics), x, survival, wiring, jax.random.key(0))
+        _check_logits(output.logits, network, classes, " in training")
+        labels = jnp.zeros(EXAMPLES, jnp.int32)
+        return optax.softmax_cross_entropy_with_integer_labels(output.logits, labels).mean(), output.statistics
+
+    examples = _batch(x, EXAMPLES)
+    _check_logits(jax.eval_shape(infer, variables, examples), network, classes)
+    jax.eval_shape(jax.grad(train, has_aux=True), variables.params, variables.statistics, examples)
+
+
+def _batch(x: jax.ShapeDtypeStruct, examples: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype)
+
+
+def _check_logits(logits: Any, network: Network, classes: int, when: str = "") -> None:
+    expected = (EXAMPLES, classes)
+    if logits.shape != expected or not jnp.issubdtype(logits.dtype, jnp.floating):
+        message = (
+            f"the cloud {network.graph.cloud!r} must send one float a class{when}: shape {expected} for {EXAMPLES} "
+            f"examples and {classes} classes, got {logits.dtype} {logits.shape}; end its stage with a layer of "
+            "`classes` units"
+        )
+        stage = network.stages.get(network.graph.cloud)
+        raise UserError(message) if stage is None else CodeError(message, type(stage).__call__)
+
+
+def _check_call(what: str, module: nn.Module, *arguments: str) -> None:
+    try:
+        inspect.signature(module.__call__).bind(*arguments)
+    except TypeError as error:
+        wanted = ", ".join(("self", *arguments))
+        raise CodeError(
+            f"{what}, {type(module).__name__}, is called with ({', '.join(arguments)}), but: {error}; "
+            f"give it (or a module around it) def __call__({wanted})",
+            type(module).__call__,
+        ) from None
+    except AttributeError:
+        raise CodeError(f"{what}, {type(module).__name__}, has no __call__; define it", type(module)) from None

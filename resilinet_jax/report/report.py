@@ -1,0 +1,164 @@
+"""A sweep's report: what it says, on screen and as files."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib import rc_context
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from resilinet_jax.failures.user_failures import YOUR_OWN
+from resilinet_jax.report.figures import Drawn, training_curves
+from resilinet_jax.report.page import Page, Picture, html_page
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.report.tables import Table, comparison_table, interval_table
+from resilinet_jax.results.csv_files import csv_files
+from resilinet_jax.results.record import Record
+from resilinet_jax.results.results import Results
+from resilinet_jax.runtime.user_code import errors_in
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RECORD = "settings.json"  # the file of a `Record`
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything that is reported of a sweep.
+
+    Attributes:
+      page: tables, sentences and comparisons, and what they are of.
+      figures: the sweep's, then those beside it.
+    """
+
+    page: Page
+    figures: Sequence[Drawn]
+
+    def print(self, console: Console) -> None:
+        """Says on screen what to know before the numbers, then the tables and the sentences."""
+        console.print()
+        for note in [*user_note(self.page.results), *diverged_note(self.page.results)]:
+            console.print(note, soft_wrap=True)
+        print_tables(console, self.page.tables)
+        if self.page.sentences:
+            console.print()
+        for sentence in self.page.sentences:
+            console.print(sentence, soft_wrap=True)
+
+    def files(self) -> dict[str, bytes]:
+        """Everything that a sweep leaves on disk, by file name; equal reports give equal bytes."""
+        pictures = [Picture(_svg(each.figure), each.caption) for each in self.figures]
+        curves = [
+            Picture(_svg(curve), f"Mean over the runs (line) and their range (band) by epoch. {which}")
+            for which, curve in training_curves(self.page.results)
+        ]
+        return {
+            **csv_files(self.page.results),
+            RECORD: self.page.record.to_json(),
+            "report.md": self._markdown().encode(),
+            "report.html": html_page(self.page, pictures, curves),
+            **{f"{each.name}.png": _png(each.figure) for each in self.figures},
+        }
+
+    def _markdown(self) -> str:
+        page = self.page
+        compared = [comparison_table(page.comparisons)] if page.comparisons else []
+        quoted = ["\n".join(f"* {sentence}" for sentence in page.sentences)] if page.sentences else []
+        parts = [
+            f"# {page.title}",
+            "\n".join(f"* {note}" for note in page.notes),
+            *(table.markdown() for table in page.tables),
+            *quoted,
+            *(table.markdown() for table in compared),
+            *(f"![{each.caption}]({each.name}.png)" for each in self.figures),
+            f"```bash\n{page.record.command}\n```\n",
+        ]
+        return "\n\n".join(parts)
+
+
+def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
+    """A sweep's report; the same whenever it is made from the same results.
+
+    Args:
+      sweep: whose tables and figures they are.
+      results: of it.
+      record: what repeats it.
+
+    Raises:
+      UserError: for a mistake in a user's own sweep, naming its line.
+    """
+    dataset = str(record.dataset["name"])
+    with errors_in(sweep.file, sweep.tables):
+        # Whoever sees a table or the figure alone must still see what it was measured on.
+        tables = [dataclasses.replace(table, title=f"{table.title}, on {dataset}") for table in sweep.tables(results)]
+        sentences = [f"{sentence}, on {dataset}." for sentence in sweep.sentences(results)]
+        title = sweep.title or record.sweep
+        main = Drawn("figure", f"{title.rstrip('.')}, as a figure.", sweep.figure(results))
+        figures = [main, *sweep.more_figures(results)]
+        comparisons = list(sweep.comparisons(results))
+    if not results.combinations.complete:
+        tables.append(interval_table(results))
+    for each in figures:
+        each.figure.supxlabel(f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small")
+    notes = [*record.notes, *user_note(results), *diverged_note(results)]
+    return Report(Page(title, notes, results, record, tables, sentences, comparisons), figures)
+
+
+def print_tables(console: Console, tables: Sequence[Table]) -> None:
+    """Prints tables that fit 80 columns."""
+    for table in tables:
+        width = sum(max(map(len, column)) for column in zip(table.columns, *table.rows))
+        # Two blanks between columns where they fit, one where they don't (the box has one of its own).
+        roomy = width + 2 * (len(table.columns) - 1) <= console.width
+        drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, int(roomy), 0, 0), pad_edge=False)
+        for number, column in enumerate(table.columns):
+            drawn.add_column(column, justify="right" if number else "left", overflow="fold")
+        for row in table.rows:
+            drawn.add_row(*row)
+        console.print(f"\n{table.title}", style="bold", soft_wrap=True)
+        console.print(drawn)
+
+
+def user_note(results: Results) -> list[str]:
+    """One sentence that says what the user's own failure setting is; none without one."""
+    probabilities = results.failure_settings.get(YOUR_OWN)
+    if probabilities is None:
+        return []
+    named = ", ".join(f"{name} {100 * probability:g} %" for name, probability in probabilities.items())
+    return [f"Failure setting {YOUR_OWN!r} (--failure_probability): {named}; what is not named never fails."]
+
+
+def diverged_note(results: Results) -> list[str]:
+    """One sentence that names the runs that diverged; none if none did."""
+    if not results.diverged:
+        return []
+    lost = []
+    for cell, runs in results.diverged.items():
+        everything = len(runs) == len(results.measured[cell].accuracy)
+        lost.append(f"{cell} {'all runs' if everything else 'run ' + ', '.join(map(str, runs))}")
+    what = "Diverged, so failed and left out of means, deviations and comparisons (runs count from 0)"
+    return [f"{what}: {'; '.join(lost)}."]
+
+
+def _shortened(name: str, letters: int = 50) -> str:
+    """A name that fits under a figure."""
+    return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-letters // 2 :]}"
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "resilinet_jax"}):  # or its identifiers are drawn anew each time
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

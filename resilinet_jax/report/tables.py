@@ -1,0 +1,85 @@
+"""Tables of what was measured, for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from resilinet_jax.results.comparisons import CONFIDENCE, Comparison
+from resilinet_jax.results.results import Column, Results, cell_of, finite, mean, sample_deviation
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table for people: text in a title, columns and rows."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """As GitHub-flavoured Markdown; the first column is the rows' names."""
+        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def percent(values: Float[np.ndarray, " runs"], digits: int = 2) -> str:
+    """Fractions as mean ± sample deviation in percent, as people read it.
+
+    The mean alone for a single run; with the number of runs where some diverged (NaN), `97.10 ± 0.20 (9/10 runs)`;
+    `failed (0/10 runs)` where all did; `n/a` of no runs at all.
+    """
+    kept, runs = len(finite(values)), len(values)
+    if not runs:
+        return "n/a"
+    if not kept:
+        return f"failed (0/{runs} runs)"
+    told = f"{100 * mean(values):.{digits}f}"
+    if kept > 1:
+        told += f" ± {100 * sample_deviation(values):.{digits}f}"
+    return told if kept == runs else f"{told} ({kept}/{runs} runs)"
+
+
+def setting_table(title: str, results: Results, columns: Mapping[str, Column], digits: int = 2) -> Table:
+    """Average accuracies with a row per failure setting, as most tables of the paper have it.
+
+    Args:
+      title: of the table.
+      results: of the sweep.
+      columns: by heading; n/a where there is no cell.
+      digits: after the point.
+    """
+
+    def entry(column: Column, setting: str) -> str:
+        cell = cell_of(column, setting)
+        return "n/a" if cell is None else percent(results.average(cell, setting), digits)
+
+    rows = [
+        [setting.capitalize(), *(entry(column, setting) for column in columns.values())]
+        for setting in results.failure_settings
+    ]
+    return Table(title, ["Failures", *columns], rows)
+
+
+def interval_table(results: Results) -> Table:
+    """How wide the intervals are in which the average accuracies lie, where not all combinations were evaluated."""
+    rows = [
+        [setting.capitalize(), f"{100 * results.left_out(setting):.2g}", f"± {50 * results.left_out(setting):.2g}"]
+        for setting in results.failure_settings
+    ]
+    title = "Intervals (points) around the average accuracies, which hold the exact ones"
+    return Table(title, ["Failures", "Width", "Around the middle"], rows)
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """Differences with a row for each pair and a column for each setting or failure combination."""
+    places = list(dict.fromkeys(each.where for each in comparisons))
+    by_pair: dict[str, dict[str, str]] = {}
+    for each in comparisons:
+        by_pair.setdefault(each.pair, {})[each.where] = each.difference.points()
+    rows = [[pair, *(told.get(place, "n/a") for place in places)] for pair, told in by_pair.items()]
+    headings = [place.removeprefix("under ").removeprefix("while ") for place in places]
+    return Table(f"Paired differences (points) with their {CONFIDENCE:.0%} intervals", ["Difference", *headings], rows)

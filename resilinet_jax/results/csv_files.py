@@ -1,0 +1,122 @@
+"""A sweep's results as files: CSV for other programs, in a folder that is there whole or not at all."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+
+import pandas as pd
+
+from resilinet_jax.cells import Cell, describe
+from resilinet_jax.failures.combinations import Combinations, combination_name
+from resilinet_jax.results.results import Results, finite, mean, sample_deviation
+from resilinet_jax.runtime.store import Measured
+
+
+def csv_files(results: Results) -> dict[str, bytes]:
+    """All that was measured, by file name; `read_results` reads it."""
+    frames = {
+        "accuracies": accuracies_frame,
+        "history": history_frame,
+        "weights": weights_frame,
+        "averages": averages_frame,
+    }
+    return {
+        f"{name}.csv": frame(results).to_csv(index=False, float_format="%.7f").encode()
+        for name, frame in frames.items()
+    }
+
+
+def accuracies_frame(results: Results) -> pd.DataFrame:
+    """One row per cell, run and failure combination, with the cell's settings as columns."""
+    return pd.DataFrame(
+        [
+            {"cell": name, "run": run, "failing": combination_name(failing), "accuracy": row[c]}
+            | describe(results.graph, results.cells[name])
+            for name, measured in results.measured.items()
+            for run, row in enumerate(measured.accuracy)
+            for c, failing in enumerate(results.failing_sets)
+        ]
+    )
+
+
+def averages_frame(results: Results) -> pd.DataFrame:
+    """Mean and sample deviation over the runs that did not diverge, and their number, per cell and setting."""
+    return pd.DataFrame(
+        [
+            {
+                "cell": name,
+                "failure_setting": setting,
+                "runs": len(finite(values)),
+                "mean": mean(values),
+                "std": sample_deviation(values),
+            }
+            for name in results.measured
+            for setting in results.failure_settings
+            for values in (results.average(name, setting),)
+        ]
+    )
+
+
+def weights_frame(results: Results) -> pd.DataFrame:
+    """One row per cell, run and hyperconnection that the cell has."""
+    return pd.DataFrame(
+        [
+            {"cell": name, "run": run, "hyperconnection": edge.name, "weight": weight[i]}
+            for name, measured in results.measured.items()
+            for run, weight in enumerate(measured.weight)
+            for i, edge in enumerate(results.graph.hyperconnections)
+            if results.cells[name].present[i]
+        ],
+        columns=["cell", "run", "hyperconnection", "weight"],
+    )
+
+
+def history_frame(results: Results) -> pd.DataFrame:
+    """One row per cell, run and epoch."""
+    return pd.DataFrame(
+        [
+            {"cell": name, "run": run, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy}
+            for name, measured in results.measured.items()
+            for run, curves in enumerate(zip(measured.loss, measured.validation_accuracy))
+            for epoch, (loss, accuracy) in enumerate(zip(*curves), 1)
+        ],
+        columns=["cell", "run", "epoch", "loss", "validation_accuracy"],
+    )
+
+
+def _read_csv(path: pathlib.Path) -> pd.DataFrame:
+    # Only numbers may be missing: a cell may be called `none`.
+    numbers = ("accuracy", "loss", "validation_accuracy", "weight")
+    return pd.read_csv(path, keep_default_na=False, na_values={column: [""] for column in numbers})
+
+
+def read_results(
+    folder: pathlib.Path,
+    combinations: Combinations,
+    failure_settings: Mapping[str, Mapping[str, float]],
+    cells: Mapping[str, Cell],
+    message_bytes: Mapping[str, int],
+) -> Results:
+    """A sweep's results as they were written to its folder; what does not stand there is given, as in `Results`.
+
+    Raises:
+      ValueError: if they are not those of these cells and combinations.
+    """
+    accuracies, curves, weights = (_read_csv(folder / f"{name}.csv") for name in ("accuracies", "history", "weights"))
+    order = [combination_name(failing) for failing in combinations.failing_sets]
+    edges = [edge.name for edge in combinations.graph.hyperconnections]
+    measured = {}
+    for name in cells:
+        accuracy, loss, validation, weight = (
+            frame[frame.cell == name].pivot(index="run", columns=column, values=value)
+            for frame, column, value in (
+                (accuracies, "failing", "accuracy"),
+                (curves, "epoch", "loss"),
+                (curves, "epoch", "validation_accuracy"),
+                (weights, "hyperconnection", "weight"),
+            )
+        )
+        weight = weight.reindex(index=accuracy.index, columns=edges, fill_value=0.0)
+        measured[name] = Measured(*(wide.to_numpy(float) for wide in (accuracy[order], loss, validation, weight)))
+    return Results(combinations, failure_settings, cells, measured, message_bytes)

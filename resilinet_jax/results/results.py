@@ -1,0 +1,149 @@
+"""What was measured: accuracies by cell, run and failure combination, and their averages."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from resilinet_jax.cells import Cell
+from resilinet_jax.failures.averages import average_accuracy_bounds
+from resilinet_jax.failures.combinations import Combinations
+from resilinet_jax.failures.model import with_failout_at_inference
+from resilinet_jax.failures.user_failures import YOUR_OWN
+from resilinet_jax.network.graph import Graph
+from resilinet_jax.network.senders import has_path
+from resilinet_jax.runtime.store import Measured
+
+SHOWN = 16  # failure combinations that a table or figure has room for
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """The accuracies of a sweep's cells.
+
+    Attributes:
+      combinations: that were evaluated.
+      failure_settings: by name, failure probability by node name.
+      cells: by name.
+      measured: by cell name, what its runs left, with leaves [runs, ...]; accuracies in the order of `combinations`.
+      message_bytes: size of what a node sends for one example, by node; empty where it is not known.
+    """
+
+    combinations: Combinations
+    failure_settings: Mapping[str, Mapping[str, float]]
+    cells: Mapping[str, Cell]
+    measured: Mapping[str, Measured]
+    message_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def graph(self) -> Graph:
+        """Of the scenario."""
+        return self.combinations.graph
+
+    @functools.cached_property
+    def failing_sets(self) -> list[tuple[str, ...]]:
+        """Every failure combination that was evaluated, as the names of the failing nodes."""
+        return self.combinations.failing_sets
+
+    def shown_sets(self, setting: str) -> list[tuple[str, ...]]:
+        """All of them, or the most probable ones under a failure setting where they are too many to show."""
+        if len(self.failing_sets) <= SHOWN:
+            return self.failing_sets
+        likely = np.argsort(-self.combination_probability(setting), kind="stable")[:SHOWN]
+        return [self.failing_sets[number] for number in sorted(likely)]
+
+    @property
+    def usual_setting(self) -> str:
+        """The user's own; else the mildest in which anything fails: the first such one, or the first of all."""
+        return (
+            YOUR_OWN
+            if YOUR_OWN in self._failing_settings
+            else next(iter(self._failing_settings or self.failure_settings))
+        )
+
+    @property
+    def harshest_setting(self) -> str:
+        """The user's own; else the last one in which anything fails, or the first of all."""
+        return next(iter(reversed(self._failing_settings or list(self.failure_settings)[:1])))
+
+    @property
+    def _failing_settings(self) -> list[str]:
+        """In which anything fails."""
+        return [name for name, probability in self.failure_settings.items() if any(probability.values())]
+
+    @property
+    def diverged(self) -> dict[str, list[int]]:
+        """The runs that have no accuracy, by the name of their cell; cells of which all runs have one are left out."""
+        lost = {
+            name: np.flatnonzero(np.isnan(runs.accuracy).any(axis=1)).tolist() for name, runs in self.measured.items()
+        }
+        return {name: runs for name, runs in lost.items() if runs}
+
+    def leaves_path(self, failing: Sequence[str]) -> bool:
+        """Whether anything still reaches the cloud while just these nodes fail, with every skip present."""
+        return has_path(self.graph, failing)
+
+    def failure_probability(self, setting: str) -> Float[np.ndarray, " causes"]:
+        """Of each of `Graph.causes` under a failure setting."""
+        return np.array(self.graph.node_values(self.failure_settings[setting], f"failure setting {setting!r}"))
+
+    def combination_probability(self, setting: str) -> Float[np.ndarray, " combinations"]:
+        """Of each failure combination under a failure setting."""
+        return self.combinations.probabilities(self.failure_probability(setting))
+
+    def under(self, cell: str, failing: Sequence[str]) -> Float[np.ndarray, " runs"]:
+        """Accuracy of each run while just these nodes fail."""
+        return self.measured[cell].accuracy[:, self.failing_sets.index(tuple(failing))]
+
+    def average(self, cell: str, setting: str) -> Float[np.ndarray, " runs"]:
+        """Average accuracy of each run under a failure setting: the middle of the interval that it lies in.
+
+        It is exact where all failure combinations were evaluated; else `left_out` is how wide the interval is.
+        """
+        return self.average_at(cell, self.failure_probability(setting))
+
+    def average_with_failout(self, cell: str, setting: str) -> Float[np.ndarray, " known_runs"]:
+        """The same if the cell's failout had been left on while testing; of no run if that was not evaluated."""
+        failure = with_failout_at_inference(
+            self.failure_probability(setting), np.asarray(self.cells[cell].failout_rate, np.float64)
+        )
+        known = self.combinations.left_out(failure) <= max(map(self.left_out, self.failure_settings))
+        return self.average_at(cell, failure)[: None if known else 0]
+
+    def average_at(self, cell: str, failure: Float[np.ndarray, " causes"]) -> Float[np.ndarray, " runs"]:
+        """The same under any failure probabilities, in the order of `Graph.causes`."""
+        low, high = average_accuracy_bounds(self.measured[cell].accuracy, self.combinations, failure)
+        return (low + high) / 2
+
+    def left_out(self, setting: str) -> float:
+        """Probability of the failure combinations that were not evaluated."""
+        return self.combinations.left_out(self.failure_probability(setting))
+
+
+def finite(values: Float[np.ndarray, " runs"]) -> Float[np.ndarray, " finite_runs"]:
+    """Those of the runs that did not diverge."""
+    return values[np.isfinite(values)]
+
+
+def mean(values: Float[np.ndarray, " runs"]) -> float:
+    """Over the runs that did not diverge; NaN if none is left."""
+    kept = finite(values)
+    return float(kept.mean()) if len(kept) else float("nan")
+
+
+def sample_deviation(values: Float[np.ndarray, " runs"]) -> float:
+    """Sample standard deviation (n-1) over the runs that did not diverge; NaN for fewer than two."""
+    kept = finite(values)
+    return float(kept.std(ddof=1)) if len(kept) > 1 else float("nan")
+
+
+Column = str | Mapping[str, str]  # the name of a cell, or of a cell for each failure setting
+
+
+def cell_of(column: Column, setting: str) -> str | None:
+    """The cell that stands in a column for a failure setting, if there is one."""
+    return column if isinstance(column, str) else column.get(setting)

@@ -1,0 +1,1 @@
+"""What surrounds training and cannot change a number: stores, checkpoints, compiled programs, progress."""

@@ -1,0 +1,159 @@
+"""Tells what a sweep is doing: a live line on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from resilinet_jax.runtime.tensorboard import LiveCurves
+
+LOG_EVERY = 10.0  # seconds between two lines of a log
+
+
+class Run(NamedTuple):
+    """A model as people are told of it.
+
+    Attributes:
+      name: `<cell>/run_0`.
+      selections: what its best epochs are selected for, e.g. `select`, each with a validation accuracy of its own.
+    """
+
+    name: str
+    selections: Sequence[str]
+
+
+class Progress:
+    """Progress of a sweep's training, on standard error.
+
+    The time left is what the remaining epochs of all models take at the speed measured so far.
+    """
+
+    def __init__(self, console: Console | None = None, quiet: bool = False, curves: LiveCurves | None = None):
+        """Prints to `console`, standard error by default; nothing if `quiet`. Tells `curves` as well."""
+        self._curves = curves
+        self._console = console or Console(stderr=True, highlight=False, markup=False)
+        self._quiet = quiet
+        self._status = self._console.status("") if self._console.is_terminal and not quiet else None
+
+    def start(self, *, models: int, epochs: int, examples: int) -> None:
+        """Training begins: `models` of them, `epochs` each, with `examples` an epoch."""
+        self._left = self._left_at_start = float(models * epochs)  # epochs to train, over all models
+        self._examples, self._epochs = examples, epochs
+        self._trained, self._part, self._seconds = 0.0, 0.0, 0.0
+        self._printed = float("-inf")
+        if self._status:
+            self._status.start()
+
+    def finish(self) -> None:
+        """Training and evaluation are over."""
+        if self._status:
+            self._status.stop()
+        if self._curves:
+            self._curves.close()
+
+    def note(self, text: str) -> None:
+        """Says something that stays on the screen."""
+        if not self._quiet:
+            self._console.print(text, soft_wrap=True)
+
+    def members(self, runs: Sequence[Run]) -> None:
+        """A pass of these runs comes next."""
+        if self._curves:
+            self._curves.open(runs)
+
+    def resumed(self, epochs: int, *, models: int) -> None:
+        """A pass begins; so many epochs of its models were trained before."""
+        if self._curves:
+            self._curves.resumed(epochs)
+        self._left_at_start = self._left
+        self._left -= models * epochs
+        if epochs:
+            self.note(f"Going on with {models} runs after epoch {epochs} of {self._epochs}.")
+
+    def too_many(self, models: int) -> None:
+        """Memory does not hold a pass of so many models; it is done again in two halves."""
+        self._left, self._part = self._left_at_start, 0.0
+        self.note(f"Memory does not hold {models} runs at once; going on with half as many.")
+
+    @contextlib.contextmanager
+    def phase(self, what: str) -> Iterator[None]:
+        """Says what goes on meanwhile, e.g. `compiling`; for what is not an epoch."""
+        self._show(f"{what} ...")
+        yield
+        self._resumed = time.perf_counter()
+
+    def part(self, number: int, done: float, *, models: int, loss: Float[np.ndarray, " models"]) -> None:
+        """A share `done` of epoch `number` is trained."""
+        self._advance(models * (done - self._part))
+        self._part = done
+        self._tell(f"epoch {number}/{self._epochs} of {models} runs, {done:.0%} of it", _loss(loss))
+
+    def epoch(
+        self,
+        number: int,
+        *,
+        models: int,
+        loss: Float[np.ndarray, "models epochs"],
+        validation_accuracy: Float[np.ndarray, "models selections"],
+    ) -> None:
+        """An epoch of a pass with `models` models has ended; `loss` is that of all epochs so far."""
+        self._advance(models * (1 - self._part))
+        self._part = 0.0
+        if self._curves:
+            self._curves.epoch(number, loss[:, -1], validation_accuracy)
+        failed = ~np.isfinite(loss).all(-1)
+        told = [_loss(loss[~failed, -1])]
+        if not failed.all():
+            of_sound = 100 * validation_accuracy[~failed]
+            told.append(f"validation {of_sound.min():.1f}-{of_sound.max():.1f} %")
+        if failed.any():
+            told.append(f"{failed.sum()} failed")
+        self._tell(f"epoch {number}/{self._epochs} of {models} runs", ", ".join(told), last=number == self._epochs)
+
+    def _advance(self, epochs: float) -> None:
+        self._now = time.perf_counter()
+        self._seconds += self._now - self._resumed
+        self._resumed = self._now
+        self._trained += epochs
+        self._left -= epochs
+
+    def _tell(self, where: str, what: str, last: bool = False) -> None:
+        speed = self._trained * self._examples / self._seconds
+        left = self._left * self._examples / speed
+        # On a terminal two lines, each of which fits 80 columns; in a log one.
+        text = f"{where}, {_duration(left)} left\n{what}, {_thousands(speed)} models x examples/s"
+        if last or self._now - self._printed >= LOG_EVERY:
+            self._printed = self._now
+            self._show(text)
+        elif self._status:
+            self._show(text)
+
+    def _show(self, text: str) -> None:
+        if self._status:
+            self._status.update(text)
+        elif not self._quiet:
+            print(text.replace("\n", ": "), file=self._console.file, flush=True)
+
+
+def _loss(loss: Float[np.ndarray, " models"]) -> str:
+    finite = loss[np.isfinite(loss)]
+    return f"loss {finite.mean():.3f}" if len(finite) else "every run has failed"
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1000:,.0f}k" if value >= 10_000 else f"{value:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,0 +1,63 @@
+"""Training curves for TensorBoard, written while a sweep trains."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from resilinet_jax.runtime.progress import Run
+
+
+class LiveCurves:
+    """A folder of events for each run, and in it the loss and the validation accuracy of each epoch.
+
+    The files are written at once and by this thread, so that a full disk is told as such.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        """Writes below `folder`, which is made when the first pass begins."""
+        self._folder = folder
+        self._runs: Sequence[Run] = []
+        self._writers: list[EventsWriter] = []
+
+    def open(self, runs: Sequence[Run]) -> None:
+        """A pass of these runs begins; that of others is over."""
+        self.close()
+        self._runs = runs
+
+    def resumed(self, epochs: int) -> None:
+        """So many epochs of the pass were trained before; what is there of later ones is not valid any more."""
+        for run in self._runs:
+            folder = self._folder / run.name
+            folder.mkdir(parents=True, exist_ok=True)
+            writer = EventsWriter(str(folder / "events"))
+            writer.write_event(Event(step=epochs + 1, session_log=SessionLog(status=SessionLog.START)))
+            self._writers.append(writer)
+
+    def epoch(
+        self,
+        number: int,
+        loss: Float[np.ndarray, " models"],
+        validation_accuracy: Float[np.ndarray, "models selections"],
+    ) -> None:
+        """An epoch of the pass has ended."""
+        for run, writer, own_loss, accuracy in zip(self._runs, self._writers, loss, validation_accuracy, strict=True):
+            values = {"loss": own_loss}
+            # Behind its own a run may have copies of the first, as many as others of the pass have selections.
+            values |= {f"validation_accuracy/{name}": each for name, each in zip(run.selections, accuracy)}
+            for name, value in values.items():
+                writer.write_event(Event(step=number, wall_time=time.time(), summary=scalar(name, float(value))))
+            writer.flush()
+
+    def close(self) -> None:
+        """Nothing more comes of this pass."""
+        for writer in self._writers:
+            writer.close()
+        self._writers = []

@@ -1,0 +1,418 @@
+import contextlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import typing
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from resilinet_jax.command.flags import define_flags
+from resilinet_jax.command.reporting import publish
+from resilinet_jax.command.settings import Mode, Settings, check_flag, choose
+from resilinet_jax.errors import one_line
+from resilinet_jax.runtime.store import Measured
+from resilinet_jax.sweeps import load_sweep, sweep_names
+from tests.helpers.fakes import fake, record, with_history
+from tests.helpers.hostile import (
+    BOUNDED,
+    FULL,
+    Case,
+    Refusals,
+    check_line,
+    check_process,
+    command,
+    contents,
+    nothing,
+    nothing_changes,
+    run,
+    table,
+    taken_or_refused,
+)
+from tests.helpers.process import ROOT
+
+FLAGS = define_flags()
+FIELDS = typing.get_type_hints(Settings)
+INTEGERS = {
+    "runs": "[1, 10000]", "epochs": "[1, 1000000]", "batch_size": "[1, 2147483647]", "hidden_units": "[1, 65536]",
+    "train_examples": "[1, 2147483647]", "runs_per_pass": "[1, 2147483647]", "seed": "[0, 2147483647]",
+}  # fmt: skip
+REALS = {
+    "learning_rate": "[1e-30, 1000]", "failout_rate": "[0, 1]", "learning_rate_decay": "(0, 1]", "tolerance": "(0, 1]",
+}  # fmt: skip
+CIFAR10, OTHERS = "--scenario=cifar10", ("--coordinator_address=here:9876", "--num_processes=2")
+
+
+def numbers():
+    """Every number's flag with what is none, and with what is out of its range."""
+    for name, within in INTEGERS.items():
+        for value in ("-1", "0", str(10**30)):
+            if (name, value) != ("seed", "0"):
+                expected = re.escape(f"--{name} must be an integer in {within}, got {value}")
+                yield Case(f"{name} {value[:6]}", (f"--{name}={value}",), expected)
+        for value in ("two", "1.5", "nan", "inf", "1e400", ""):
+            yield Case(f"{name} {value}", (f"--{name}={value}",), f"--{name} must be an integer, got '{value}'$")
+    for name, within in REALS.items():
+        for value, got in (("-0.5", "-0.5"), ("nan", "nan"), ("inf", "inf"), ("1e400", "inf"), ("-1e400", "-inf")):
+            expected = re.escape(f"--{name} must be in {within}, got {got}")
+            yield Case(f"{name} {value}", (f"--{name}={value}",), expected)
+        for value in ("much", "5%", "0,5"):
+            yield Case(f"{name} {value}", (f"--{name}={value}",), f"--{name} must be a number, got '{value}'$")
+
+
+CASES = (
+    *numbers(),
+    Case("learning_rate 0", ("--learning_rate=0",), r"in \[1e-30, 1000\], got 0"),
+    Case("learning_rate that float32 has not", ("--learning_rate=1e-50",), r"in \[1e-30, 1000\], got 1e-50"),
+    Case("tolerance 0", ("--tolerance=0",), r"--tolerance must be in \(0, 1\], got 0"),
+    Case("learning_rate_decay above 1", ("--learning_rate_decay=1.1",), r"in \(0, 1\], got 1.1"),
+    Case("failout_rate in percent", ("--failout_rate=5",), r"in \[0, 1\], got 5"),
+    Case("alpha 0", (CIFAR10, "--alpha=0"), r"--alpha must be in \(0, 10\], got 0"),
+    Case("alpha nan", (CIFAR10, "--alpha=nan"), r"--alpha must be in \(0, 10\], got nan"),
+    Case("alpha 1e308", (CIFAR10, "--alpha=1e308"), r"--alpha must be in \(0, 10\], got 1e\+308"),
+    Case("image_size 0", (CIFAR10, "--image_size=0"), r"--image_size must be an integer in \[1, 4096\], got 0"),
+    Case("image_size 10**9", (CIFAR10, "--image_size=1000000000"), "--image_size must be an integer in"),
+    Case("ten thousand digits", ("--runs=" + "9" * 10_000,), "--runs must be an integer, got '999.* 9+'$"),
+    Case("a newline in a number", ("--runs=1\n2",), r"--runs must be an integer, got '1\\+n2'$"),
+    Case("a number without value", ("--runs",), "Missing value for flag --runs"),
+    Case("an argument that is no flag", ("failout_rate",), r"unexpected argument 'failout_rate'; flags start with --"),
+    Case("an unknown flag", ("--swep=x",), "unknown flag --swep; did you mean --sweep?"),
+    Case("an unknown flag like none", ("--x\n=1",), r"unknown flag --x\\n \(--help shows all\)"),
+    Case("a switch that is neither", ("--overwrite=maybe",), "--overwrite=maybe must be true or false"),
+    Case("a missing flag file", ("--flagfile={here}/none",), "--flagfile can't be read: No such file or directory"),
+    Case("a folder as flag file", ("--flagfile={here}",), "--flagfile can't be read: Is a directory"),
+    Case(
+        "bytes as flag file", ("--flagfile={here}/f",), "--flagfile must name a text file",
+        lambda here: (here / "f").write_bytes(b"--runs=\xff\xfe"),
+    ),
+    Case("an unknown sweep", ("--sweep=failoutrate",), "unknown sweep 'failoutrate'; did you mean failout_rate?"),
+    Case("an empty sweep", ("--sweep=",), "--sweep is empty; give it a value, or leave it out"),
+    Case("a sweep with a newline", ("--sweep=failout\nrate",), r"--sweep must be plain text.*got 'failout\\+nrate'$"),
+    Case("an unknown scenario", ("--scenario=helth",), r"unknown scenario 'helth'; did you mean health\? \(known: "),
+    Case("a module as scenario", ("--scenario=_mobilenet",), "unknown scenario '_mobilenet'"),
+    Case("an unknown preset", ("--preset=fast",), r"unknown preset 'fast' \(known: quick, paper\)"),
+    Case("an unknown split", ("--split=rows",), r"unknown split 'rows' \(known: random, subject\)"),
+    Case("an unknown data set", ("--dataset=mheath",), "--dataset=mheath is unknown to --scenario=health; expected"),
+    Case("a data set of the other", (CIFAR10, "--dataset=mhealth"), "expected auto, digits, cifar10"),
+    Case("a flag of the other", ("--alpha=0.5",), "--alpha means nothing to --scenario=health"),
+    Case("augmentation of readings", ("--augment",), "--augment means nothing to --scenario=health"),
+    Case("units of MobileNet", (CIFAR10, "--hidden_units=5"), "its network has --alpha, --image_size"),
+    Case("subjects of images", (CIFAR10, "--split=subject"), "--split=subject: the images of .* have no subjects"),
+    Case("no such file", ("--dataset={here}/none.npz",), "--dataset=./none.npz: no such file"),
+    Case("a folder as .npz", ("--dataset={here}/d.npz",), "no such file", lambda here: (here / "d.npz").mkdir()),
+    Case("nobody's file", ("--dataset=~nosuchuser/x.npz",), "no such home folder; write the path in full"),
+    Case("a data set with NUL", ("--dataset=a\0.npz",), r"--dataset must be plain text"),
+    Case("no such data_dir", ("--data_dir={here}/none",), "--data_dir=./none: no such folder; make it, or leave"),
+    Case("nobody's data_dir", ("--data_dir=~nosuchuser",), "--data_dir=~nosuchuser: there is no such home folder"),
+    Case("an empty data_dir", ("--data_dir=",), "--data_dir is empty"),
+    Case("data_dir below a file", ("--data_dir=/dev/null/x",), "no such folder"),
+    Case("an overlong data_dir", ("--data_dir=" + "x" * 5000,), "File name too long: x.*; choose a shorter path"),
+    Case("results in a device", ("--results_dir=/dev/null",), r"can't write in /dev/null \(Not a directory\)"),
+    Case(
+        "results in a file", ("--results_dir={here}/f",), r"can't write in ./f \(Not a directory\); choose another",
+        lambda here: (here / "f").touch(),
+    ),
+    Case("results where nobody may write", ("--results_dir=/proc",), "can't write in /proc .*choose another --results"),
+    Case("nobody's results", ("--results_dir=~nosuchuser/r",), "--results_dir=~nosuchuser/r: there is no such home"),
+    Case("results with NUL", ("--results_dir=a\0b",), r"--results_dir must be plain text.*got 'a\\+x00b'$"),
+    Case("results with a newline", ("--results_dir=a\nb",), r"--results_dir must be plain text.*got 'a\\+nb'$"),
+    Case("results that are no text", ("--results_dir=a\udcff",), r"--results_dir must be plain text.*'a\\+udcff'$"),
+    Case("empty results_dir", ("--results_dir=",), "--results_dir is empty"),
+    Case("overlong results_dir", ("--results_dir=" + "r" * 5000,), "File name too long: r.*; choose a shorter path"),
+    Case(
+        "results behind a link", ("--results_dir={here}/r",), r"can't write in ./r \(No such file or directory\)",
+        lambda here: (here / "r").symlink_to(here / "nowhere"),
+    ),
+    Case(
+        "results that are there", ("--results_dir={here}",), "holds results whose runs are gone; add --overwrite",
+        lambda here: (here / "health" / "failure_combinations").mkdir(parents=True),
+    ),
+    Case(
+        "a file to overwrite", ("--results_dir={here}", "--overwrite"), "health/failure_combinations is a file; remove",
+        lambda here: ((here / "health").mkdir(), (here / "health" / "failure_combinations").touch()),
+    ),
+    Case("no probability", ("--failure_probability=n1",), "must be name:probability with .* as n1:0.1.* got 'n1'$"),
+    Case("a probability of nothing", ("--failure_probability=:0.1",), "must be name:probability with .* got ':0.1'$"),
+    Case("a probability in words", ("--failure_probability=n1:some",), "must be name:probability .* got 'n1:some'$"),
+    Case("a comma at the end", ("--failure_probability=n1:0.1,",), "must be name:probability with .* got ''$"),
+    Case("a probability in percent", ("--failure_probability=n1:10",), r"of 'n1' must be in \[0, 1\], got 10$"),
+    Case("a negative probability", ("--failure_probability=n1:-0.1",), r"of 'n1' must be in \[0, 1\], got -0.1$"),
+    Case("a probability nan", ("--failure_probability=n2:nan",), r"of 'n2' must be in \[0, 1\], got nan$"),
+    Case("a node twice", ("--failure_probability=n1:0.1,n1:0.2",), "--failure_probability names 'n1' twice; keep one"),
+    Case("empty failures", ("--failure_probability=",), "--failure_probability is empty; give it a value, or leave"),
+    Case("failures with a newline", ("--failure_probability=n\n1:0",), r"must be plain text.*got 'n\\+n1:0'$"),
+    Case("overlong failures", ("--failure_probability=" + "n" * 5000,), "must be name:probability with .*n+ ... n+"),
+    Case(
+        "a file where own failures go", ("--results_dir={here}",), "failure_combinations_your_own is a file; remove it",
+        lambda here: ((here / "health").mkdir(), (here / "health" / "failure_combinations_your_own").touch()),
+    ),
+    Case("a process alone", ("--num_processes=2",), "--num_processes and --process_id need --coordinator_address"),
+    Case("a coordinator alone", ("--coordinator_address=here:1",), "needs --num_processes and --process_id as well"),
+    Case("no port", ("--coordinator_address=here", *OTHERS[1:]), "must be host:port, got 'here'"),
+    Case("a port too high", ("--coordinator_address=here:65536", *OTHERS[1:]), "must be host:port, got 'here:65536'"),
+    Case("no coordinator's name", ("--coordinator_address=:1", *OTHERS[1:]), "must be host:port, got ':1'"),
+    Case("no processes", (*OTHERS, "--num_processes=0", "--process_id=0"), r"an integer in \[1, 65536\], got 0"),
+    Case("too many processes", (*OTHERS, f"--num_processes={10**30}", "--process_id=0"), "an integer in .* got 1000"),
+    Case("a process too many", (*OTHERS, "--process_id=2"), r"--process_id must be in \[0, 1\], got 2"),
+    Case("a negative process", (*OTHERS, "--process_id=-1"), r"--process_id must be in \[0, 1\], got -1"),
+    Case("a process by name", (*OTHERS, "--process_id=first"), "--process_id must be an integer, got 'first'"),
+    Case("two ways to meet", (*OTHERS, "--process_id=0", "--distributed"), "--distributed finds the other processes"),
+)  # fmt: skip
+
+
+class TestFlags(Refusals):
+    @table(*CASES)
+    def test_a_wrong_flag_is_one_line(self, case):
+        self.check(case)
+
+    def test_a_missing_sweep_is_one_line(self):
+        self.check(
+            Case(
+                "no sweep",
+                (),
+                "--sweep is missing; give average_accuracy, all, or another one that --sweep=list shows$",
+            ),
+            sweep=(),
+        )
+
+
+def stored(folder):
+    """Results of a sweep, with accuracies made up on the spot."""
+    name = "average_accuracy"
+    publish(load_sweep(name), folder / name, with_history(fake(name)), record(name), Console(quiet=True))
+
+
+STORED = "--report={here}/average_accuracy"
+
+
+class TestOwnFailures(Refusals):
+    @table(
+        Case(
+            "an unknown node",
+            (STORED, "--failure_probability=n9:0.1"),
+            r"unknown node 'n9' \(known: n1, n2, n3\)$",
+            stored,
+        ),
+        Case("the source", (STORED, "--failure_probability=i:0.1"), "'i' is the source, which never fails", stored),
+        Case("the cloud", (STORED, "--failure_probability=n1:0.1,n4:0"), "'n4' is the cloud, which never", stored),
+        Case("no colon", (STORED, "--failure_probability=n1=0.1"), "must be name:probability .* got 'n1=0.1'$", stored),
+        Case("no flag's value", (STORED, "--failure_probability="), "--failure_probability is empty", stored),
+        Case("a name of blanks", (STORED, "--failure_probability= :0.1"), "must be name:probability", stored),
+        Case("above 1", (STORED, "--failure_probability=n1:1.01"), r"must be in \[0, 1\], got 1.01$", stored),
+        Case("no folder", ("--report={here}/none", "--failure_probability=n1:0.1"), "none: no such folder; give a"),
+        Case("no results", ("--report={here}", "--failure_probability=n1:0.1"), "holds no results; give a sweep's"),
+    )
+    def test_a_report_under_impossible_failures_is_one_line(self, case):
+        self.check(case, sweep=())
+
+    @table(
+        Case("a node of another scenario", ("--failure_probability=m1:0.1",), "unknown node 'm1'.*known: n1, n2, n3"),
+        Case("the cloud in a sweep", ("--failure_probability=n4:0.1",), "'n4' is the cloud, which never fails; name"),
+    )
+    def test_a_sweep_under_impossible_failures_trains_nothing(self, case):
+        self.check(case, sweep=(*FULL, "--dataset=synthetic"))
+
+
+ALL_IN_ONE = """
+import contextlib, io, json, sys
+from resilinet_jax import sweeps
+from resilinet_jax.command import main
+main.restart_with_huge_pages = lambda: None
+said = []
+for flags in json.load(sys.stdin):
+    try:
+        main.main(["launch.py", *flags], sweeps)
+    except SystemExit as stop:
+        said.append(stop.code)
+heavy = {"jax", "numpy", "pandas", "rich", "tensorflow_datasets"} & set(sys.modules)
+json.dump([said, sorted(heavy)], sys.stdout)
+"""
+
+
+def test_no_wrong_flag_costs_more_than_a_blink(tmp_path):
+    asked = [[*FULL, *case.flags] for case in CASES if case.make is nothing]
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_IN_ONE], input=json.dumps(asked), capture_output=True, text=True, check=True,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    said, heavy = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert len(said) == len(asked) > 100
+    assert all(line.startswith("error: ") for line in said)
+    assert heavy == [], "nothing heavy is imported before the flags are checked"
+    assert time.monotonic() - start < len(asked) / 5
+
+
+@table(
+    Case("an unknown sweep", ("--sweep=failoutrate",), "unknown sweep 'failoutrate'; did you mean failout_rate"),
+    Case("a newline in a number", ("--runs=a\nb",), r"--runs must be an integer, got 'a\\+nb'"),
+    Case("nobody to join", ("--distributed",), r"--distributed finds no cluster that JAX knows \(.*\); give"),
+)
+def test_a_process_of_its_own_ends_in_one_line_as_well(tmp_path, case):
+    check_process(tmp_path, case)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_an_output_that_is_full_is_one_line(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, ROOT / "launch.py", "--sweep=list"], stdout=full, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == b"error: No space left on device; make room: the same command goes on where it stopped\n"
+
+
+class TestWriting(Refusals):
+    FLAGS = ("--train_examples=100", "--batch_size=10", "--runs=1")
+
+    @pytest.fixture
+    def trained(self, monkeypatch):
+        """Accuracies made up on the spot."""
+        monkeypatch.setattr(
+            "resilinet_jax.command.experiment.run_cells",
+            lambda network, feed, cells, training, progress, combinations, store, checkpoints: {
+                name: Measured(
+                    np.full((training.runs, len(combinations.survival)), 0.5),
+                    *[np.full((training.runs, training.epochs), 0.5)] * 2,
+                    np.ones((training.runs, len(network.graph.hyperconnections))),
+                )
+                for name in cells
+            },
+        )
+
+    def test_failures_that_were_not_evaluated_are_one_line(self, trained, monkeypatch):
+        monkeypatch.setattr("resilinet_jax.failures.combinations.MOST_NODES", 2)
+        flags = (*self.FLAGS, "--tolerance=0.06", f"--results_dir={self.here}")
+        command(*FULL, *flags)
+        more = "--failure_probability=n1:0.5,n2:0.5,n3:0.5"
+        expected = r"not evaluated weigh 0\.\d+ under it, expected at most --tolerance=0.06; give smaller probabilities"
+        self.check(Case("too much left out", (*flags, more), expected))
+        self.check(Case("the same in a report", (f"--report={self.here}/health", more), expected), sweep=())
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_a_disk_that_is_full_leaves_no_half_of_the_results(self, trained, monkeypatch, overwrite):
+        flags = (*FULL, *self.FLAGS, f"--results_dir={self.here}")
+        if overwrite:
+            command(*flags)
+            flags += ("--overwrite",)
+        before = contents(self.here)
+        write = type(self.here).write_bytes
+
+        def full(path, data):
+            if path.name == "report.md":
+                write(path, data[: len(data) // 2])
+                raise OSError(28, "No space left on device", str(path))
+            return write(path, data)
+
+        monkeypatch.setattr(type(self.here), "write_bytes", full)
+        start = time.monotonic()
+        status, line = run(*flags)
+        assert status == 1
+        kept = ("", "health", "runs")
+        name = f"results on a full disk{' over old ones' * overwrite}"
+        check_line(
+            line,
+            "No space left on device: .*failure_combinations; make room",
+            time.monotonic() - start,
+            name,
+            self.here,
+        )
+        # Finished runs stay, for the next attempt.
+        left = {path: content for path, content in contents(self.here).items() if path.parent.name not in kept}
+        assert left == {path: content for path, content in before.items() if path.parent.name not in kept}
+
+
+@contextlib.contextmanager
+def somebody():
+    """Nothing is forbidden to root, who is nobody meanwhile."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+DENIED = "Permission denied: ./.*x.npz; get the right to it, or choose another path"
+
+
+class TestRights(Refusals):
+    user = staticmethod(somebody)
+
+    @pytest.fixture(autouse=True)
+    def _reachable(self, _surroundings):
+        """Pytest keeps others out of its folders."""
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder).chmod(0o755)
+            self.here = pathlib.Path(folder, "here")
+            self.here.mkdir()
+            os.chdir(folder)
+            yield
+
+    @table(
+        Case(
+            "a data set that nobody may read", ("--dataset={here}/x.npz", "--results_dir=/tmp"), DENIED,
+            lambda here: ((here / "x.npz").touch(), (here / "x.npz").chmod(0)),
+        ),
+        Case(
+            "a folder that nobody may read", ("--dataset={here}/f/x.npz",), DENIED,
+            lambda here: ((here / "f").mkdir(), (here / "f").chmod(0o600)),
+        ),
+        Case(
+            "a folder that nobody may write to", ("--results_dir={here}/r",), r"can't write in ./r \(Permission denied",
+            lambda here: ((here / "r").mkdir(), (here / "r").chmod(0o555)),
+        ),
+    )  # fmt: skip
+    def test_what_is_not_allowed_is_one_line(self, case):
+        self.check(case)
+
+
+class TestAnything:
+    @BOUNDED
+    @given(st.sampled_from([*INTEGERS, *REALS]), st.text(max_size=40) | st.integers().map(str) | st.floats().map(str))
+    def test_a_number_is_taken_or_refused_in_one_line(self, name, text):
+        def parse():
+            value = FLAGS[name].parser.parse(text)
+            check_flag(name, value)
+            return value
+
+        value = taken_or_refused(parse)
+        assert value is None or 0 <= value < 2**31  # which NaN is not
+
+    @BOUNDED
+    @given(st.fixed_dictionaries({}, optional={name: st.from_type(kind) for name, kind in FIELDS.items()}))
+    def test_settings_are_taken_or_refused_in_one_line(self, values):
+        taken_or_refused(lambda: choose(Settings(**{"sweep": "all", **values})).check_training(sweep_names()))
+
+    @BOUNDED
+    @given(st.text() | st.none(), st.integers() | st.none(), st.integers() | st.none(), st.booleans())
+    def test_processes_are_taken_or_refused_in_one_line(self, address, count, number, distributed):
+        taken_or_refused(
+            lambda: Mode(
+                coordinator_address=address, num_processes=count, process_id=number, distributed=distributed
+            ).check()
+        )
+
+    @BOUNDED
+    @given(st.text(max_size=2000))
+    def test_a_line_is_one_line(self, text):
+        line = one_line(text)
+        assert line.isprintable()
+        assert one_line(line) == line
+        assert len(line) <= 310
+
+
+def test_a_refused_run_changes_nothing_is_itself_tested(tmp_path):
+    with pytest.raises(AssertionError), nothing_changes(tmp_path):
+        (tmp_path / "left").touch()

@@ -1,0 +1,240 @@
+import io
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from resilinet_jax.datasets.npz import load_npz
+from tests.helpers.hostile import (
+    BOUNDED,
+    Case,
+    Refusals,
+    check_process,
+    claiming_size,
+    encrypted,
+    flipped,
+    mutations,
+    table,
+    taken_or_refused,
+    without_pickle,
+)
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(60, 4)), np.arange(60) % 3
+LAST = np.random.default_rng(0).permutation(60)[-1]  # a row of the test split
+NPZ = ("--dataset={here}/bad.npz",)
+
+
+def saved(**arrays):
+    """Writes bad.npz of these arrays instead of good ones; None leaves one out."""
+    whole = {name: array for name, array in ({"x": X, "y": Y} | arrays).items() if array is not None}
+    return lambda here: np.savez(here / "bad.npz", **whole)
+
+
+def written(content):
+    return lambda here: (here / "bad.npz").write_bytes(content)
+
+
+def whole(compressed=True):
+    file = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(file, x=X, y=Y)
+    return file.getvalue()
+
+
+def claiming(shape, dtype="<f8", content=b"\0" * 64):
+    """An archive whose x has a header that claims any shape."""
+    header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as zipped:
+        zipped.writestr("x.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content)
+    return file.getvalue()
+
+
+class Pickled:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('a pickle was run')",)
+
+
+def row(number, value):
+    changed = X.copy()
+    changed[number, 2] = value
+    return changed
+
+
+UNREADABLE = r"^error: bad\.npz: not a readable \.npz of plain arrays \(.+\); save it with numpy\.savez"
+NPZ_CASES = (
+    Case("npz: empty", NPZ, UNREADABLE, written(b"")),
+    Case("npz: text", NPZ, UNREADABLE, written(b"1,2,3\n4,5,6\n")),
+    Case(
+        "npz: an .npy",
+        NPZ,
+        UNREADABLE,
+        lambda here: (np.save(here / "x.npy", X), (here / "x.npy").rename(here / "bad.npz")),
+    ),
+    Case("npz: a pickle", NPZ, UNREADABLE, written(b"\x80\x04cos\nsystem\n.")),
+    Case("npz: cut in half", NPZ, UNREADABLE, written(whole()[: len(whole()) // 2])),
+    Case("npz: without its last byte", NPZ, UNREADABLE, written(whole()[:-1])),
+    Case("npz: flipped in x", NPZ, UNREADABLE, written(flipped(whole(), 200))),
+    Case("npz: flipped in x, not compressed", NPZ, UNREADABLE, written(flipped(whole(False), 300))),
+    Case("npz: flipped in the directory", NPZ, UNREADABLE, written(flipped(whole(), whole().rindex(b"PK\x01\x02")))),
+    Case("npz: encrypted", NPZ, UNREADABLE, written(encrypted(whole()))),
+    Case(
+        "npz: no arrays in it",
+        NPZ,
+        "no array 'x', found .*a.txt",
+        lambda here: zipfile.ZipFile(here / "bad.npz", "w").writestr("a.txt", "x"),
+    ),
+    Case("npz: text as x", NPZ, UNREADABLE, lambda here: zipfile.ZipFile(here / "bad.npz", "w").writestr("x.npy", "x")),
+    Case("npz: no x", NPZ, r"no array 'x', found y; save it with numpy.savez\(path, x=x, y=y\)", saved(x=None)),
+    Case("npz: no y", NPZ, "no array 'y', found x; save it", saved(y=None)),
+    Case("npz: claims 10^12 rows", NPZ, UNREADABLE, written(claiming((10**12, 4)))),
+    Case("npz: claims 10^30 rows", NPZ, UNREADABLE, written(claiming((10**30, 4)))),
+    Case("npz: claims -1 rows", NPZ, UNREADABLE, written(claiming((-1, 4)))),
+    Case("npz: claims rows of text", NPZ, UNREADABLE, written(claiming("'many'"))),
+    Case("npz: a header that never ends", NPZ, UNREADABLE, written(claiming("((((((((1,"))),
+    Case("npz: a type that is none", NPZ, UNREADABLE, written(claiming((4, 4), "what"))),
+    Case(
+        "npz: unpacks to 4 GB of nothing",
+        NPZ,
+        "unpacks to 4,294,967,294 bytes, but memory has 1,000,000,000; bring",
+        written(claiming_size(claiming((10, 4)), 2**32 - 2)),
+    ),
+    Case(
+        "npz: pickled labels", NPZ, "Python objects, which could run code", saved(y=np.array([Pickled()] * 60, object))
+    ),
+    Case(
+        "npz: pickled readings",
+        NPZ,
+        "Python objects, which could run code",
+        saved(x=np.full((60, 4), Pickled(), object)),
+    ),
+    Case(
+        "npz: x of text", NPZ, r"x must be real numbers of shape \(examples, features\), got <U", saved(x=X.astype(str))
+    ),
+    Case("npz: x of bytes", NPZ, "x must be real numbers", saved(x=X.astype("S8"))),
+    Case("npz: x complex", NPZ, "x must be real numbers .* got complex128", saved(x=X + 1j)),
+    Case("npz: x bool", NPZ, "x must be real numbers .* got bool", saved(x=X > 0)),
+    Case("npz: x of dates", NPZ, "x must be real numbers .* got datetime64", saved(x=X.astype("M8[s]"))),
+    Case("npz: x of durations", NPZ, "x must be real numbers .* got timedelta64", saved(x=X.astype("m8[s]"))),
+    Case("npz: x of records", NPZ, "x must be real numbers", saved(x=np.zeros(60, [("a", float), ("b", int)]))),
+    Case("npz: x a number", NPZ, r"x must be real numbers .* got float64 \(\)", saved(x=1.0)),
+    Case("npz: x a vector", NPZ, r"got float64 \(60,\)", saved(x=X[:, 0])),
+    Case("npz: x images", NPZ, r"got float64 \(60, 2, 2\)", saved(x=X.reshape(60, 2, 2))),
+    Case("npz: x without rows", NPZ, r"got float64 \(0, 4\)", saved(x=X[:0], y=Y[:0])),
+    Case("npz: x without columns", NPZ, r"got float64 \(60, 0\)", saved(x=X[:, :0])),
+    Case(
+        "npz: NaN in x", NPZ, "row 17 of x holds NaN or a value beyond float32; drop or fill", saved(x=row(17, np.nan))
+    ),
+    Case("npz: infinity in x", NPZ, "row 3 of x holds", saved(x=row(3, -np.inf))),
+    Case("npz: x beyond float32", NPZ, "row 59 of x holds", saved(x=row(59, 1e39))),
+    Case(
+        "npz: x nearly constant",
+        NPZ,
+        "feature 1 varies by .*; drop it, or scale it",
+        saved(x=np.where(np.arange(60)[:, None] == LAST, 1e10, X * [1, 1e-35, 1, 1])),
+    ),
+    Case("npz: y of text", NPZ, "y must hold integers 0..C-1, got <U1; convert", saved(y=np.array(list("abc"))[Y])),
+    Case(
+        "npz: y float",
+        NPZ,
+        r"y must hold integers 0..C-1, got float64; convert it with y.astype\(int\)",
+        saved(y=Y / 2),
+    ),
+    Case("npz: y NaN", NPZ, "y must hold integers", saved(y=np.full(60, np.nan))),
+    Case("npz: y bool", NPZ, "y must hold integers 0..C-1, got bool", saved(y=Y > 0)),
+    Case("npz: y of durations", NPZ, "y must hold integers 0..C-1, got timedelta64", saved(y=Y.astype("m8[s]"))),
+    Case(
+        "npz: y one-hot",
+        NPZ,
+        r"y has shape \(60, 3\), expected \(60,\): one label per row",
+        saved(y=np.eye(3, dtype=int)[Y]),
+    ),
+    Case("npz: y shorter", NPZ, r"y has shape \(59,\), expected \(60,\)", saved(y=Y[1:])),
+    Case("npz: y negative", NPZ, "row 0 has label -1, expected 0..C-1", saved(y=Y - 1)),
+    Case("npz: y from 1", NPZ, "labels go up to 3 but no row has label 0; number the classes 0..C-1", saved(y=Y + 1)),
+    Case("npz: y with a gap", NPZ, "labels go up to 4 but no row has label 1", saved(y=2 * Y)),
+    Case(
+        "npz: y beyond int32",
+        NPZ,
+        "labels go up to 9223372036854775808",
+        saved(y=np.where(Y == 2, 2**63, Y).astype(np.uint64)),
+    ),
+    Case("npz: y of one class", NPZ, r"y holds 1 class\(es\), expected at least 2", saved(y=0 * Y)),
+    Case("npz: too few rows", NPZ, "4 examples leave none for validation; bring more data", saved(x=X[:4], y=Y[:4])),
+    Case(
+        "npz: no subject",
+        (*NPZ, "--split=subject"),
+        "--split=subject: bad.npz has no 'subject'; use --split=random",
+        saved(),
+    ),
+    Case(
+        "npz: two subjects", (*NPZ, "--split=subject"), "needs at least 3 subjects, bad.npz has 2", saved(subject=Y % 2)
+    ),
+    Case(
+        "npz: subject shorter",
+        NPZ,
+        r"subject has shape \(5,\), expected \(60,\): one per row of x",
+        saved(subject=Y[:5]),
+    ),
+    Case("npz: subject a table", NPZ, r"subject has shape \(60, 1\)", saved(subject=Y[:, None])),
+    Case("npz: pickled subjects", NPZ, "Python objects, which could run code", saved(subject=np.array([{}] * 60))),
+    Case(
+        "npz: a batch too large",
+        (*NPZ, "--batch_size=49"),
+        "--batch_size must be at most the 48 training examples, got 49",
+        saved(),
+    ),
+    Case(
+        "npz: the preset's batch too large",
+        NPZ,
+        "--batch_size must be at most the 48 training examples, got 256",
+        saved(),
+    ),
+    Case(
+        "npz: fewer examples than a batch",
+        (*NPZ, "--train_examples=9", "--batch_size=10"),
+        "at most the 9 training",
+        saved(),
+    ),
+)
+
+
+class TestNpz(Refusals):
+    @pytest.fixture(autouse=True)
+    def _memory(self, monkeypatch):
+        monkeypatch.setattr("resilinet_jax.datasets.npz.physical_memory", lambda: 10**9)
+
+    @table(*NPZ_CASES)
+    def test_a_bad_file_is_one_line(self, case):
+        self.check(case)
+
+
+def test_a_process_of_its_own_ends_in_one_line_as_well(tmp_path):
+    check_process(tmp_path, Case("npz: cut off", NPZ, UNREADABLE, written(whole()[:-9])))
+
+
+def test_no_pickle_is_loaded(tmp_path, monkeypatch):
+    saved(subject=Y)(tmp_path)
+    without_pickle(monkeypatch)
+    assert len(load_npz(tmp_path / "bad.npz").y) == 60
+
+
+class TestAnyBytes:
+    @BOUNDED
+    @given(mutations(whole()))
+    def test_an_npz_is_read_as_it_was_or_refused_in_one_line(self, tmp_path_factory, content):
+        path = tmp_path_factory.getbasetemp() / "any.npz"
+        path.write_bytes(content)
+        dataset = taken_or_refused(lambda: load_npz(path))
+        if dataset is not None:  # each member has a checksum
+            np.testing.assert_array_equal(dataset.x, X.astype(np.float32))
+            np.testing.assert_array_equal(dataset.y, Y)
+
+    @BOUNDED
+    @given(mutations(whole(compressed=False)[:2000]))
+    def test_half_an_npz_is_refused_in_one_line(self, tmp_path_factory, content):
+        path = tmp_path_factory.getbasetemp() / "any.npz"
+        path.write_bytes(content)
+        assert taken_or_refused(lambda: load_npz(path)) is None

@@ -1,0 +1,150 @@
+import io
+import itertools
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from resilinet_jax.cells import CellBuilder
+from resilinet_jax.datasets.imagenet import ImageNet, find_imagenet
+from resilinet_jax.datasets.prepared import decode_image, square
+from resilinet_jax.datasets.splits import PADDING
+from resilinet_jax.engine.run_cells import TrainingSettings, run_cells
+from resilinet_jax.errors import UserError
+from tests.helpers.blobs import Silent
+from tests.helpers.miniature import CLASSES, jpeg, make_imagenet
+from tests.helpers.mobilenet import GRAPH, NETWORK
+
+HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+SIZE, BATCH = 16, 8
+READER = """
+import sys, jax, numpy as np, pathlib
+from resilinet_jax.datasets.imagenet import ImageNet
+feed = ImageNet(pathlib.Path(sys.argv[1]), 16, 8, seed=3)
+for chunk in feed.train(int(sys.argv[2]), jax.sharding.SingleDeviceSharding(jax.devices()[0])):
+    print(hash(np.asarray(chunk.x).tobytes()), *np.asarray(chunk.y), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("tfds")
+    make_imagenet(data_dir)
+    return find_imagenet(data_dir)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr("resilinet_jax.datasets.imagenet.CHUNK_BYTES", 2 * BATCH * SIZE * SIZE * 3)
+
+
+def feed(folder, **changes):
+    return ImageNet(folder, **({"size": SIZE, "batch_size": BATCH, "seed": 3} | changes))
+
+
+def epoch(of, number=0):
+    return list(itertools.islice(of.train(number * of.chunks, HERE), of.chunks))
+
+
+def test_every_image_is_handed_out_once_as_pillow_decodes_it(folder):
+    images = feed(folder)
+    assert images.sizes == {"train": 54, "validation": 6, "test": 20}
+    (chunk, second) = images.held_out("test", HERE)
+    assert chunk.x.shape == second.x.shape == (16, SIZE, SIZE, 3)
+    assert list(second.y[4:]) == [PADDING] * 12
+    x = np.concatenate([chunk.x, second.x[:4]])
+    y = np.concatenate([chunk.y, second.y[:4]])
+    assert sorted(y) == sorted(number % CLASSES for number in range(1000, 1020))
+    by_hand = []
+    for number in range(20):
+        image = Image.open(io.BytesIO(jpeg(1000 + number, {1: "L", 2: "CMYK"}.get(number, "RGB")))).convert("RGB")
+        side = 0.875 * min(image.size)
+        box = [(length - side) / 2 for length in image.size] + [(length + side) / 2 for length in image.size]
+        by_hand.append(np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box), float))
+    for pixels in x:  # JPEGs may be decoded at a fraction of their size: the same picture, nearly
+        assert min(np.abs(pixels.astype(float) - each).mean() for each in by_hand) < 6
+
+
+def test_an_epoch_has_an_order_of_its_own_and_repeats_nothing(folder):
+    plain = feed(folder, augment=False)
+    assert plain.chunks == 3
+    first, again, second = epoch(plain), epoch(plain), epoch(plain, 1)
+    seen = [{image.tobytes() for chunk in each for image in np.asarray(chunk.x)} for each in (first, second)]
+    assert [len(each) for each in seen] == [48, 48]
+    assert seen[0] != seen[1]  # each leaves out others
+    np.testing.assert_array_equal(first[0].x, again[0].x)
+    assert (np.asarray(first[0].y) != np.asarray(second[0].y)).any()
+    assert (np.asarray(first[0].y) != np.asarray(epoch(feed(folder, augment=False, seed=4))[0].y)).any()
+
+
+def test_augmentation_changes_pixels_only_and_never_twice_alike(folder):
+    plain, augmented = epoch(feed(folder, augment=False)), epoch(feed(folder))
+    for a, b in zip(plain, augmented):
+        np.testing.assert_array_equal(a.y, b.y)
+        assert b.x.dtype == np.uint8
+        assert (np.asarray(a.x) != np.asarray(b.x)).any((1, 2, 3)).all()
+
+
+def test_a_reader_that_was_killed_goes_on_where_it_was(folder):
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    start = lambda first: subprocess.Popen(  # noqa: E731
+        [sys.executable, "-c", READER, str(folder), str(first)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    with start(0) as whole, start(0) as killed:
+        expected = [whole.stdout.readline() for _ in range(7)]
+        whole.kill()
+        seen = [killed.stdout.readline() for _ in range(3)]
+        killed.send_signal(signal.SIGKILL)
+    with start(3) as resumed:
+        seen += [resumed.stdout.readline() for _ in range(4)]
+        resumed.kill()
+    assert len(set(expected)) == 7
+    assert seen == expected
+
+
+def test_trains_through_the_engine_and_learns_colours(folder):
+    # The class is the image's brightness, which augmentation leaves alone.
+    build = CellBuilder(GRAPH, {"no failure": {}}, failout_rate=0.05, learning_rate=0.01)
+    settings = TrainingSettings(runs=2, epochs=12, batch_size=BATCH, seed=0)
+    network = type(NETWORK)(
+        NETWORK.graph, NETWORK.stages | {"m3": NETWORK.stages["m3"].clone(classes=CLASSES)}, NETWORK.adapters
+    )
+    accuracy = run_cells(network, feed(folder), {"vanilla": build("vanilla")}, settings, Silent())["vanilla"].accuracy
+    assert accuracy[:, 0].mean() > 0.4
+    # Nothing arrives: guessing by the classes seen in training, which are about evenly many.
+    np.testing.assert_allclose(accuracy[:, 1:], 0.2, atol=0.02)
+
+
+def test_decoding_at_a_fraction_keeps_the_size_asked_for():
+    image = decode_image(jpeg(5), "it", least=16)
+    assert min(image.size) >= 16
+    assert square(image, 12, margin=0.125).shape == (12, 12, 3)
+
+
+class TestOneLineFor:
+    def test_no_data(self, tmp_path):
+        with pytest.raises(UserError, match=r"no imagenet2012 in .*registration at image-net\.org.*docs/running\.md"):
+            find_imagenet(tmp_path)
+
+    def test_a_missing_split(self, tmp_path):
+        make_imagenet(tmp_path, splits=("train",))
+        with pytest.raises(UserError, match=r"no split 'validation' \(known: train\)"):
+            feed(find_imagenet(tmp_path))
+
+    @pytest.mark.parametrize(
+        "damage", [lambda image: image[: len(image) // 2], lambda image: b"GIF", lambda image: b""]
+    )
+    def test_a_corrupt_image(self, tmp_path, damage):
+        make_imagenet(tmp_path, change=lambda split, number, image: damage(image) if number % 10 == 1 else image)
+        images = feed(find_imagenet(tmp_path))
+        with pytest.raises(UserError, match=r"imagenet2012/5.1.0 train \d+: corrupt image"):
+            list(itertools.islice(images.train(0, HERE), 2 * images.chunks))
+
+    def test_a_batch_that_is_too_large(self, folder):
+        with pytest.raises(UserError, match="--batch_size must be at most the 54 training examples, got 55"):
+            feed(folder, batch_size=55)

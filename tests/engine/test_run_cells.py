@@ -1,0 +1,316 @@
+import dataclasses
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from resilinet_jax.cells import Learned, draw_weight
+from resilinet_jax.datasets.feed import Resident
+from resilinet_jax.datasets.splits import Examples
+from resilinet_jax.engine import pass_size
+from resilinet_jax.engine import run_cells as engine
+from resilinet_jax.engine.run_cells import plan_trainings, run_cells
+from resilinet_jax.engine.training import run_keys
+from resilinet_jax.errors import UserError
+from resilinet_jax.runtime.checkpoints import Checkpoints
+from resilinet_jax.runtime.store import Store
+from resilinet_jax.sweeps import load_sweep, sweep_names
+from tests.helpers.blobs import BUILD, CELLS, NETWORK, SETTINGS, SPLITS, Silent
+from tests.helpers.reference import CHAIN
+
+TWO_CELLS = {name: CELLS[name] for name in ("dfg", "resilinet")}
+
+
+def measure(cells, splits=SPLITS, progress=None, store=None, checkpoints=None, **changes):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return run_cells(
+        NETWORK, Resident(splits), cells, settings, progress or Silent(), store=store, checkpoints=checkpoints
+    )
+
+
+def run(cells, splits=SPLITS, **changes):
+    return {name: measured.accuracy for name, measured in measure(cells, splits, **changes).items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return measure(CELLS)
+
+
+@pytest.fixture(scope="module")
+def together(undisturbed):
+    return {name: measured.accuracy for name, measured in undisturbed.items()}
+
+
+def test_sharded_over_two_devices():
+    assert jax.local_device_count() == 2
+
+
+def test_a_run_alone_equals_the_same_run_among_others(together):
+    for name in ("resilinet", "drawn"):
+        np.testing.assert_array_equal(run({name: CELLS[name]}, runs=1)[name], together[name][:1])
+
+
+def test_runs_differ_from_each_other(together):
+    assert len({tuple(row) for row in together["resilinet"]}) == SETTINGS.runs
+
+
+def test_every_run_and_seed_has_keys_of_its_own():
+    (training,) = plan_trainings({"dfg": CELLS["dfg"]})
+    models = [engine.Model(training, run) for run in range(3)]
+    keys = [engine.assemble(models, 1, 1, seed).keys for seed in (0, 1)]
+    data = np.concatenate([jax.random.key_data(key).reshape(-1, 2) for both in keys for key in both])
+    assert len(np.unique(data, axis=0)) == 2 * 3 * 3
+
+
+def test_drawn_weights_are_the_same_in_training_and_evaluation(together):
+    drawn = draw_weight(CELLS["drawn"], run_keys(SETTINGS.seed, 0).weight)
+    named = {edge.name: float(weight) for edge, weight in zip(CHAIN.hyperconnections, drawn)}
+    fixed = BUILD("resilinet", weight=named, failout_rate=0.1)
+    np.testing.assert_array_equal(run({"fixed": fixed}, runs=1)["fixed"], together["drawn"][:1])
+
+
+def test_weights_are_told_as_they_ended(undisturbed):
+    drawn = np.stack([draw_weight(CELLS["drawn"], run_keys(SETTINGS.seed, run).weight) for run in range(3)])
+    np.testing.assert_array_equal(undisturbed["drawn"].weight, drawn)
+    np.testing.assert_array_equal(undisturbed["dfg"].weight, np.ones((3, 7)))
+
+
+def test_learned_weights_move_are_told_and_are_those_that_count():
+    learned = measure({"learned": BUILD("resilinet", weight=Learned(1.0))}, runs=2, epochs=3)["learned"]
+    moved = np.abs(learned.weight - 1)
+    assert (moved > 1e-3).all()
+    assert (moved < 0.9).all()
+    assert (learned.weight[0] != learned.weight[1]).all()
+    fixed = run({"resilinet": CELLS["resilinet"]}, runs=2, epochs=3)["resilinet"]
+    assert (learned.accuracy != fixed).any()
+
+
+def test_the_epoch_is_selected_on_validation_and_reported_on_test(together):
+    # No prediction equals the label -1, so all epochs tie at zero and the first is kept.
+    blind = SPLITS.validation._replace(y=np.full_like(SPLITS.validation.y, -1))
+    cells = {"resilinet": CELLS["resilinet"]}
+    tied = run(cells, SPLITS._replace(validation=blind))["resilinet"]
+    np.testing.assert_array_equal(tied, run(cells, epochs=1)["resilinet"])
+    assert (tied != together["resilinet"]).any()
+    # Of seven test examples, only sevenths can be right.
+    seven = Examples(SPLITS.test.x[:7], SPLITS.test.y[:7])
+    few = run(cells, SPLITS._replace(test=seven))["resilinet"][:, 0]
+    np.testing.assert_allclose(few * 7, np.round(few * 7), atol=1e-5)
+    assert (few > 0).all()
+
+
+def test_a_run_that_diverged_is_missing_and_harms_no_other(together):
+    # The second loses its way only after an epoch that could be selected.
+    late = BUILD("dfg", learning_rate=1e-2, learning_rate_decay=1.0)._replace(learning_rate_decay=np.float32(1e12))
+    measured = measure({"dfg": CELLS["dfg"], "diverged": BUILD("dfg", learning_rate=1e30), "late": late})
+    for name in ("diverged", "late"):
+        assert np.isnan(measured[name].accuracy).all()
+        assert measured[name].diverged == [0, 1, 2]
+    assert np.isfinite(measured["late"].loss[:, 0]).all()
+    np.testing.assert_array_equal(measured["dfg"].accuracy, together["dfg"])
+    assert measured["dfg"].diverged == []
+
+
+def test_survival_scaling_reaches_the_evaluation_and_nothing_else():
+    cells = {
+        f"{rate} {scaled}": BUILD("resilinet", failout_rate=rate, survival_scaling=scaled)
+        for rate in (0.0, 0.5)
+        for scaled in (False, True)
+    }
+    accuracy = run(cells)
+    np.testing.assert_array_equal(accuracy["0.0 True"], accuracy["0.0 False"])
+    assert (accuracy["0.5 True"] != accuracy["0.5 False"]).any()
+
+
+def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
+    monkeypatch.setattr(pass_size, "EPOCH_SECONDS", 1e-9)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        run({name: CELLS[name] for name in ("vanilla", "dfg")}, runs=2, epochs=1)
+    compiled = [record.getMessage() for record in caplog.records]
+    # Beside it only the trial that told how large a pass may be.
+    assert sum(message.startswith("Compiling jit(train)") for message in compiled) == 2
+
+
+def test_passes_cover_every_model_once_and_evenly():
+    assert [list(members) for members in engine._passes(range(7), 3)] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert [len(members) for members in engine._passes(range(70), 20)] == [18, 18, 17, 17]
+    assert [len(members) for members in engine._passes(range(5), 100)] == [5]
+    assert engine._passes(range(0), 3) == []
+
+
+def test_passes_stay_the_same_once_the_first_ones_are_finished():
+    for total, most in ((10, 4), (41, 20), (100, 33), (7, 1)):
+        first, *others = engine._passes(range(total), most)
+        assert engine._passes(range(len(first), total), most) == others
+
+
+def test_passes_that_hold_little_give_the_same(together, monkeypatch):
+    monkeypatch.setattr(pass_size, "CPU_BYTES", 1)
+    cells = {name: CELLS[name] for name in ("dfg", "drawn")}
+    for name, accuracy in run(cells).items():
+        np.testing.assert_array_equal(accuracy, together[name])
+
+
+def test_stacking_by_vmap_gives_the_same_but_for_rounding(together):
+    # An example near a decision boundary may fall to the other side: allow one of the 40.
+    for name, accuracy in run(CELLS, stack=4).items():
+        np.testing.assert_allclose(accuracy, together[name], atol=1.01 / len(SPLITS.test.y))
+
+
+def test_vanilla_guesses_in_expectation_whenever_a_node_fails(together):
+    assert (together["vanilla"][:, 0] > 0.6).all()
+    np.testing.assert_allclose(together["vanilla"][:, 1:], SPLITS.chance, rtol=1e-6)
+
+
+def all_cells():
+    return {
+        f"{name}/{cell}": numbers for name in sweep_names() for cell, numbers in load_sweep(name).cells(BUILD).items()
+    }
+
+
+def test_no_cell_of_all_sweeps_is_trained_twice():
+    # vanilla, dfg, resilinet; weights 3 (reliability) + 4 (relative) + 2 (drawn) + 1 (learned); failout 10, 30, 50 %
+    # and 3 by setting, as the builder's own 30 % is shared, 9 more of 13 finely; skip configurations 6; activities 4;
+    # failure models 3, as nothing fails together; skip layers 3.
+    cells = all_cells()
+    trainings = plan_trainings(cells)
+    keys = [training.cell.training_key() for training in trainings]
+    assert len(set(keys)) == len(keys) == 3 + 10 + 3 + 3 + 9 + 6 + 4 + 3 + 3
+    variants = {variant.key() for training in trainings for _, variant in training.variants}
+    assert variants == {cell.key() for cell in cells.values()}
+    for training in trainings:
+        for selection, variant in training.variants:
+            assert training.selections[selection] == variant.inference_activity
+            assert variant.training_key() == training.cell.training_key()
+
+
+def test_the_training_function_compiles_once_for_all_sweeps(caplog):
+    cells = all_cells()
+    assert len(cells) > 40
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        accuracy = run(cells, runs=1)
+    compiled = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling jit(")]
+    for function in ("start", "train", "validate", "finish_epoch", "test"):
+        # Once more for the cell whose weights are learned.
+        assert sum(message.startswith(f"Compiling jit({function})") for message in compiled) == 2, compiled
+    # Cells that share a training differ at inference.
+    assert (accuracy["skip_activity/activity_1_add"] != accuracy["skip_activity/activity_1_select"]).any()
+    np.testing.assert_array_equal(accuracy["skip_configuration/skips_none"], accuracy["failure_combinations/vanilla"])
+
+
+class TestMemory:
+    """A pass that does not fit: here, one of more models than `most`."""
+
+    @pytest.fixture
+    def tried(self, monkeypatch):
+        seen, run = [], engine.run_pass
+
+        def limited(program, models, progress, checkpoints):
+            seen.append(len(models.selection))
+            if len(models.selection) > self.most:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+            return run(program, models, progress, checkpoints)
+
+        monkeypatch.setattr(engine, "run_pass", limited)
+        return seen
+
+    def test_goes_on_with_half_as_many_and_measures_the_same(self, tried, together):
+        self.most = 3
+        got = run({name: CELLS[name] for name in ("dfg", "resilinet")})
+        assert tried == [6, 3, 3]
+        for name, accuracy in got.items():
+            np.testing.assert_array_equal(accuracy, together[name])
+
+    def test_no_pass_is_larger_than_asked_for(self, tried):
+        self.most = 100
+        run({"dfg": CELLS["dfg"]}, runs_per_pass=2)
+        assert tried == [2, 1]
+
+    def test_says_so_where_a_single_run_does_not_fit(self, tried):
+        self.most = 0
+        with pytest.raises(UserError, match="not even one run fits memory"):
+            run({"dfg": CELLS["dfg"]})
+        assert tried == [3, 2, 1]
+
+
+class TestInterrupted:
+    """A sweep that is stopped after so many epochs, and its command given again."""
+
+    class Stop(Silent):
+        def __init__(self, after):
+            super().__init__()
+            self.after, self.trained = after, 0
+
+        def epoch(self, number, **kwargs):
+            if self.trained == self.after:
+                raise KeyboardInterrupt  # before this epoch's checkpoint
+            self.trained += 1
+
+    def go(self, folder, after=100, cells=TWO_CELLS, **changes):
+        """What it measured, if it came to its end, and how many epochs it trained."""
+        progress = self.Stop(after)
+        checkpoints = Checkpoints(folder / "checkpoints", warn=pytest.fail)
+        try:
+            measured = measure(cells, SPLITS, progress, Store(folder / "runs"), checkpoints, **changes)
+        except KeyboardInterrupt:
+            measured = None
+        checkpoints.close()
+        return measured, progress.trained
+
+    @staticmethod
+    def same(measured, expected):
+        for name, got in measured.items():
+            jax.tree.map(np.testing.assert_array_equal, got, expected[name])
+
+    def test_goes_on_after_the_last_epoch_and_measures_the_same(self, tmp_path, undisturbed):
+        trained = 0
+        for after in (0, 4, 5, 100):
+            measured, epochs = self.go(tmp_path, after, runs_per_pass=4)
+            trained += epochs
+        self.same(measured, undisturbed)
+        assert trained == 2 * 6  # two passes of 6 epochs, each trained once
+        assert not (tmp_path / "checkpoints").exists()
+
+    def test_goes_on_with_the_interrupted_pass_though_passes_are_cut_otherwise(self, tmp_path, undisturbed):
+        self.go(tmp_path, 3, runs_per_pass=2)
+        measured, trained = self.go(tmp_path, runs_per_pass=4)
+        self.same(measured, undisturbed)
+        assert trained == 3 + 6  # the rest of two models, and the other four
+
+    def test_goes_on_with_a_pass_that_would_seem_too_long_now(self, tmp_path, undisturbed, monkeypatch):
+        self.go(tmp_path, 3, runs_per_pass=3)
+        monkeypatch.setattr(pass_size, "EPOCH_SECONDS", 1e-9)  # two at a time
+        measured, trained = self.go(tmp_path)
+        self.same(measured, undisturbed)
+        assert trained == 3 + 2 * 6  # the rest of three models, and the others by two
+
+    def test_an_interrupted_pass_of_learned_weights_goes_before_all_others(self, tmp_path):
+        learned = {"learned": BUILD("resilinet", weight=Learned(1.0))}
+        self.go(tmp_path, 3, cells=learned)
+        measured, trained = self.go(tmp_path, cells={**TWO_CELLS, **learned})
+        assert trained == 3 + 6
+        self.same(measured, measure({**TWO_CELLS, **learned}))
+
+    def test_more_runs_train_only_the_new_ones(self, tmp_path, undisturbed):
+        self.go(tmp_path, runs=2)
+        measured, _ = self.go(tmp_path, runs=3)
+        self.same(measured, undisturbed)
+        names = [np.load(path)["run"] for path in sorted((tmp_path / "runs").glob("*.npz"))]
+        assert sorted(np.concatenate(names).tolist()) == [0, 0, 1, 1, 2, 2]
+
+    def test_finished_cells_are_not_trained_again(self, tmp_path, undisturbed, monkeypatch):
+        self.go(tmp_path)
+        monkeypatch.setattr(engine, "Program", None)
+        measured, _ = self.go(tmp_path)
+        self.same(measured, undisturbed)
+        # Another sweep shares one of them, under another name.
+        measured, _ = self.go(tmp_path, cells={"shared": CELLS["dfg"]}, runs=2)
+        np.testing.assert_array_equal(measured["shared"].accuracy, undisturbed["dfg"].accuracy[:2])
+
+    def test_another_inference_of_a_finished_training_is_trained_again(self, tmp_path):
+        cells = {"select": CELLS["resilinet"], "add": BUILD("resilinet", inference_activity=1.0)}
+        self.go(tmp_path, cells={"select": cells["select"]})
+        measured, _ = self.go(tmp_path, cells=cells)
+        self.same(measured, measure(cells))

@@ -1,0 +1,47 @@
+"""A small network on a small data set, which several tests train."""
+
+import numpy as np
+
+from resilinet_jax.cells import CellBuilder, Uniform
+from resilinet_jax.datasets.splits import Dataset, split_dataset
+from resilinet_jax.engine.program import TrainingSettings
+from resilinet_jax.network.forward import Network
+from resilinet_jax.network.stages import DenseStage, dense
+from resilinet_jax.runtime.progress import Progress
+from resilinet_jax.scenarios.health import SCENARIO
+from tests.helpers.reference import CHAIN
+
+RNG = np.random.default_rng(0)
+
+
+LABELS = RNG.integers(0, 3, 400).astype(np.int32)
+
+
+BLOBS = Dataset("blobs", (RNG.normal(size=(400, 4)) + 2 * np.eye(3, 4)[LABELS]).astype(np.float32), LABELS)
+
+
+SPLITS = split_dataset(BLOBS, "random", seed=0)
+
+
+NETWORK = Network(  # Health's graph with fewer layers, which compile faster
+    CHAIN, {node: DenseStage(1, 8, 3 if node == "n4" else None) for node in CHAIN.order[1:]}, {"i->n2": dense(8)}
+)
+
+
+BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, failout_rate=0.3, learning_rate=0.01)
+
+
+SETTINGS = TrainingSettings(runs=3, epochs=6, batch_size=32, seed=1)
+
+
+CELLS = {
+    "vanilla": BUILD("vanilla"),
+    "dfg": BUILD("dfg"),
+    "resilinet": BUILD("resilinet"),
+    "drawn": BUILD("resilinet", weight=Uniform(0, 10), failout_rate=0.1),
+}
+
+
+class Silent(Progress):
+    def _show(self, text):
+        pass

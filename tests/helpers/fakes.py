@@ -1,0 +1,73 @@
+"""Results that nobody measured."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from resilinet_jax.cells import CellBuilder
+from resilinet_jax.command.settings import Settings, choose
+from resilinet_jax.failures.combinations import all_combinations
+from resilinet_jax.results.record import Record
+from resilinet_jax.results.results import Results
+from resilinet_jax.runtime.store import Measured
+from resilinet_jax.scenarios import load_scenario
+from resilinet_jax.scenarios.health import SCENARIO
+from resilinet_jax.sweeps import load_sweep
+from tests.helpers.reference import CHAIN
+
+BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, 0.05, 1e-3)
+
+
+def measured(accuracy, epochs=0, hyperconnections=7):
+    """What runs left, of which only the accuracies matter."""
+    runs = len(accuracy)
+    curves = np.full((runs, epochs), 0.25)
+    return Measured(accuracy, curves, curves, np.ones((runs, hyperconnections)))
+
+
+def fake(name, runs=3, build=BUILD):
+    """Results with accuracies that tell cells, runs and combinations apart."""
+    cells = load_sweep(name).cells(build)
+    rng = np.random.default_rng(0)
+    combinations = 2 ** len(build.graph.fallible)
+    level = {cell: rng.uniform(0.2, 0.9, combinations) for cell in cells}
+    accuracy = {cell: level[cell] + rng.normal(0, 0.005, (runs, combinations)) for cell in cells}
+    accuracy[next(iter(cells))][0] -= 0.4  # one cell has a wide deviation
+    sizes = {node: 92 + 4 * number for number, node in enumerate(build.graph.order[:-1])}
+    edges = len(build.graph.hyperconnections)
+    runs = {cell: measured(each, hyperconnections=edges) for cell, each in accuracy.items()}
+    return Results(all_combinations(build.graph), build.failure_settings, cells, runs, sizes)
+
+
+@functools.cache
+def mobilenet_builder():
+    mobilenet = load_scenario("cifar10")
+    graph = mobilenet.build_network(10, alpha=0.1, image_size=32, momentum=0.99).graph
+    return CellBuilder(graph, mobilenet.failure_settings, 0.05, 1e-3)
+
+
+def with_history(results, epochs=4):
+    rng = np.random.default_rng(1)
+
+    def add(runs):
+        shape = (len(runs.accuracy), epochs)
+        return runs._replace(loss=rng.uniform(0, 2, shape), validation_accuracy=rng.uniform(0, 1, shape))
+
+    return dataclasses.replace(results, measured={name: add(runs) for name, runs in results.measured.items()})
+
+
+def record(name, dataset="synthetic", notes=("made up, not measured",), settings=None):
+    """What would repeat a sweep of Health."""
+    choice = choose(settings or Settings("all", seed=3))
+    return Record(
+        sweep=name,
+        settings=dataclasses.asdict(choice.settings),
+        preset=dataclasses.asdict(choice.preset),
+        dataset={"name": dataset, "fingerprint": "0123abcd", "rows": 0, "classes": 12},
+        examples={},
+        failure_settings=choice.scenario.failure_settings,
+        notes=notes,
+        environment={"devices": ["cpu", "cpu"]},
+        command=choice.command_line(name, dataset),
+    )

@@ -1,0 +1,170 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resilinet_jax.errors import UserError
+from resilinet_jax.failures.combinations import failing_sets
+from resilinet_jax.network.forward import ADDED_WEIGHT, Network, Wiring
+from resilinet_jax.network.graph import build_chain
+from resilinet_jax.network.senders import has_path
+from resilinet_jax.network.stages import DenseStage, dense
+from tests.helpers.reference import CHAIN, TREE, all_masks, forward
+
+
+def network_on(graph, units=5, classes=3):
+    stages = {
+        node: DenseStage(1 + number % 2, units, classes if node == graph.cloud else None)
+        for number, node in enumerate(graph.order[1:])
+    }
+    from_source = [edge.name for edge in graph.skips if edge.source == graph.sources[0]]
+    return Network(graph, stages, {name: dense(units) for name in from_source})
+
+
+def randomised(variables, seed=0):
+    """Biases are zero at first; a test that biases don't leak needs them to be something."""
+    leaves, tree = jax.tree.flatten(variables)
+    rng = np.random.default_rng(seed)
+    return jax.tree.unflatten(tree, [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in leaves])
+
+
+def wiring_for(graph, rng, activity, absent=()):
+    edges = graph.hyperconnections
+    present = [0.0 if edge.is_skip and graph.skip_label(edge) in absent else 1.0 for edge in edges]
+    weight = rng.uniform(0.5, 1.5, len(edges))
+    drawn = {"add": np.ones(len(edges)), "select": np.zeros(len(edges)), "drawn": rng.integers(0, 2, len(edges))}
+    return Wiring(*(jnp.asarray(values, jnp.float32) for values in (present, weight, drawn[activity])))
+
+
+@pytest.mark.parametrize("activity", ["add", "select", "drawn"])
+@pytest.mark.parametrize("graph", [CHAIN, TREE], ids=["chain", "tree"])
+def test_apply_matches_a_numpy_loop_under_every_mask(graph, activity):
+    rng = np.random.default_rng(1)
+    network = network_on(graph)
+    x = rng.normal(size=(4, 7)).astype(np.float32)
+    variables = randomised(network.init(jax.random.key(0), x))
+    run = jax.jit(network.apply)
+    for absent in ((), (graph.skip_label(graph.skips[1]),)):
+        wiring = wiring_for(graph, rng, activity, absent)
+        for alive in all_masks(graph):
+            survival = jnp.array([alive[node] for node in graph.fallible], jnp.float32)
+            logits, informed, _ = run(variables, x, survival, wiring)
+            expected, arrived = forward(graph, variables.params, x, alive, *(np.asarray(part) for part in (
+                wiring.weight, wiring.present, wiring.activity)))  # fmt: skip
+            np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4, err_msg=str(alive))
+            assert bool(informed) == arrived, alive
+
+
+def test_two_node_graph_by_hand():
+    class Scale(nn.Module):
+        @nn.compact
+        def __call__(self, x, training):
+            return x * self.param("factor", nn.initializers.constant(3.0), ()) + 1.0
+
+    graph = build_chain(("i", "n", "c"))
+    network = Network(graph, {"n": Scale(), "c": Scale()}, {})
+    x = jnp.array([[2.0]])
+    variables = network.init(jax.random.key(0), x)
+    assert [edge.name for edge in graph.hyperconnections] == ["i->n", "n->c", "i->c"]
+
+    def logit(alive, activity, present=1.0):
+        wiring = Wiring(jnp.array([1, 1, present]), jnp.array([1, 0.5, 10.0]), jnp.full(3, activity))
+        output = network.apply(variables, x, jnp.array([alive]), wiring)
+        return float(output.logits[0, 0]), float(output.informed)
+
+    # n sends 3*2+1 = 7; the cloud receives 0.5*7 and, if the skip is active, 10*2.
+    assert logit(1.0, 0.0) == (3 * 3.5 + 1, 1)
+    assert logit(1.0, 1.0) == (3 * 23.5 + 1, 1)
+    assert logit(0.0, 0.0) == (3 * 20 + 1, 1)
+    assert logit(0.0, 1.0) == (3 * 20 + 1, 1)
+    assert logit(0.0, 1.0, present=0.0) == (0, 0)  # silent: not even the bias
+
+
+@pytest.mark.parametrize("graph", [CHAIN, TREE], ids=["chain", "tree"])
+@pytest.mark.parametrize("activity", ["add", "select"])
+def test_information_arrives_exactly_where_the_graph_has_a_path(graph, activity):
+    rng = np.random.default_rng(2)
+    network = network_on(graph)
+    x = jnp.ones((1, 7))
+    variables = randomised(network.init(jax.random.key(0), x))
+    run = jax.jit(network.apply)
+    for absent in ((), (graph.skip_label(graph.skips[0]),), tuple(graph.skip_label(skip) for skip in graph.skips)):
+        wiring = wiring_for(graph, rng, activity, absent)
+        present = [skip for skip in graph.skips if graph.skip_label(skip) not in absent]
+        for failing in failing_sets(graph.fallible):
+            survival = jnp.array([float(node not in failing) for node in graph.fallible])
+            logits, informed, _ = run(variables, x, survival, wiring)
+            assert bool(informed) == has_path(graph, failing, present), (absent, failing)
+            if not informed:
+                assert not np.asarray(logits).any()
+
+
+def test_a_failed_node_and_the_silent_get_no_gradient():
+    network = network_on(CHAIN)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), jnp.float32)
+    variables = randomised(network.init(jax.random.key(0), x))
+    wiring = wiring_for(CHAIN, np.random.default_rng(0), "select", absent=("n1",))
+
+    def loss(variables, survival):
+        return (network.apply(variables, x, survival, wiring).logits ** 2).sum()
+
+    def moved(survival):
+        gradient = jax.grad(loss)(variables, jnp.array(survival)).params
+        return {name for name, leaves in gradient.items() if any(leaf.any() for leaf in jax.tree.leaves(leaves))}
+
+    assert moved([1.0, 1.0, 1.0]) == {"n1", "n2", "n3", "n4"}
+    assert moved([0.0, 1.0, 1.0]) == {"i->n2", "n2", "n3", "n4"}
+    assert moved([1.0, 1.0, 0.0]) == {"n1", "n2", "n4"}
+    # With the skip from n1 absent, nothing passes n2: n3 is alive but silent, and so is the cloud.
+    assert moved([1.0, 0.0, 1.0]) == set()
+
+
+def test_learned_weights_have_the_gradient_of_weights_and_fixed_ones_none():
+    network = network_on(CHAIN)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), jnp.float32)
+    variables = randomised(network.init(jax.random.key(0), x))
+    wiring = wiring_for(CHAIN, np.random.default_rng(0), "add")
+    edges = len(CHAIN.hyperconnections)
+
+    def loss(params, weight, learned):
+        used = wiring._replace(weight=weight, learned=jnp.full(edges, learned))
+        return (network.apply(variables._replace(params=params), x, jnp.ones(3), used).logits ** 2).sum()
+
+    untouched = variables.params | {ADDED_WEIGHT: jnp.zeros(edges)}
+    of_weight = jax.grad(loss, 1)(untouched, wiring.weight, 1.0)
+    assert (np.asarray(of_weight) != 0).all()
+    np.testing.assert_array_equal(jax.grad(loss)(untouched, wiring.weight, 1.0)[ADDED_WEIGHT], of_weight)
+    assert not np.asarray(jax.grad(loss)(untouched, wiring.weight, 0.0)[ADDED_WEIGHT]).any()
+    # What was added counts, where it is learned, as if it had been in the weight from the start.
+    added = untouched | {ADDED_WEIGHT: jnp.arange(edges) / 4.0}
+    expected = loss(untouched, wiring.weight + jnp.arange(edges) / 4.0, 1.0)
+    np.testing.assert_allclose(loss(added, wiring.weight, 1.0), expected, rtol=1e-6)
+    assert loss(added, wiring.weight, 0.0) == loss(untouched, wiring.weight, 0.0)
+
+
+def test_a_failed_node_that_overflowed_sends_zero():
+    graph = build_chain(("i", "n", "c"))
+    network = Network(graph, {"n": DenseStage(1, 7), "c": DenseStage(1, 7, 3)}, {})
+    x = jnp.ones((2, 7))
+    variables = network.init(jax.random.key(0), x)
+    variables.params["n"] = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), variables.params["n"])
+    wiring = Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
+    logits = network.apply(variables, x, jnp.array([0.0]), wiring).logits
+    assert np.isfinite(logits).all()
+    assert np.asarray(logits).any()
+
+
+def test_shapes_that_cannot_be_summed_are_refused():
+    network = Network(CHAIN, {node: DenseStage(1, 5) for node in CHAIN.order[1:]}, {})
+    with pytest.raises(UserError, match=r"node 'n2' can't sum.*i->n2 \(1, 7\).*add an adapter"):
+        network.init(jax.random.key(0), jnp.ones((1, 7)))
+
+
+def test_initial_parameters_are_keras_defaults():
+    variables = network_on(CHAIN, units=200).init(jax.random.key(0), jnp.ones((1, 7)))
+    layer = variables.params["n3"]["Dense_0"]
+    limit = np.sqrt(6 / 400)
+    assert not np.asarray(layer["bias"]).any()
+    assert np.abs(layer["kernel"]).max() == pytest.approx(limit, rel=0.01)
+    assert np.asarray(layer["kernel"]).std() == pytest.approx(limit / np.sqrt(3), rel=0.02)

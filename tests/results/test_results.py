@@ -1,0 +1,122 @@
+import dataclasses
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from resilinet_jax.cells import CellBuilder
+from resilinet_jax.failures.combinations import all_combinations
+from resilinet_jax.files import write_folder
+from resilinet_jax.report.tables import Table, percent
+from resilinet_jax.results.csv_files import accuracies_frame, averages_frame
+from resilinet_jax.results.results import Results
+from tests.helpers.fakes import measured
+from tests.helpers.reference import CHAIN
+
+SETTINGS = {"no failure": {}, "normal": {"n1": 0.08, "n2": 0.04, "n3": 0.01}}
+BUILD = CellBuilder(CHAIN, SETTINGS, 0.05, 1e-3)
+RESILINET = np.array([[97.28, 92.48, 86.52, 93.38, 8.12, 91.75, 7.86, 8.11]]) / 100
+RESULTS = Results(
+    all_combinations(CHAIN),
+    SETTINGS,
+    {"resilinet": BUILD("resilinet", failout_rate={"n1": 0.1, "n2": 0.2, "n3": 0.3}), "dfg": BUILD("dfg")},
+    {"resilinet": measured(np.concatenate([RESILINET, RESILINET - 0.01])), "dfg": measured(RESILINET)},
+)
+
+
+def test_accuracies_are_one_row_per_cell_run_and_combination():
+    frame = pd.read_csv(io.StringIO(accuracies_frame(RESULTS).to_csv(index=False)), keep_default_na=False)
+    assert list(frame)[:4] == ["cell", "run", "failing", "accuracy"]
+    assert len(frame) == (2 + 1) * 8
+    row = frame[(frame.cell == "resilinet") & (frame.run == 1) & (frame.failing == "n1+n3")].iloc[0]
+    assert row.accuracy == pytest.approx(0.9075)
+    assert row.failout_rate == "n1:0.1 n2:0.2 n3:0.3"
+    assert (row.skips, row.training_activity, row.hyperconnection_weight) == ("i+n1+n2", pytest.approx(0.5), 1)
+
+
+def test_averages_are_mean_and_sample_deviation_over_the_runs():
+    frame = averages_frame(RESULTS).set_index(["cell", "failure_setting"])
+    assert list(frame) == ["runs", "mean", "std"]
+    row = frame.loc["resilinet", "normal"]
+    assert row["runs"] == 2
+    assert row["mean"] == pytest.approx(0.9617 - 0.005, abs=1e-4)
+    assert row["std"] == pytest.approx(0.01 / np.sqrt(2))
+    assert np.isnan(frame.loc["dfg", "normal"]["std"]), "one run has no deviation"
+
+
+def test_averages_count_the_runs_that_did_not_diverge():
+    accuracy = {
+        "resilinet": np.concatenate([RESILINET, RESILINET * np.nan, RESILINET - 0.02]),
+        "dfg": np.nan * RESILINET,
+    }
+    results = dataclasses.replace(RESULTS, measured={name: measured(each) for name, each in accuracy.items()})
+    frame = averages_frame(results).set_index(["cell", "failure_setting"])
+    row = frame.loc["resilinet", "normal"]
+    assert row["runs"] == 2
+    assert row["mean"] == pytest.approx(0.9617 - 0.01, abs=1e-4)
+    assert row["std"] == pytest.approx(0.02 / np.sqrt(2))
+    assert frame.loc["dfg", "normal"]["runs"] == 0
+    assert np.isnan(frame.loc["dfg", "normal"]["mean"])
+    assert results.diverged == {"resilinet": [1], "dfg": [0]}
+
+
+def test_usual_setting_is_the_first_in_which_anything_fails():
+    assert RESULTS.usual_setting == "normal"
+    odd = dataclasses.replace(
+        RESULTS, failure_settings={"calm": {"n1": 0.0}, "storm": {"n1": 0.5}, "gale": {"n1": 0.2}}
+    )
+    assert odd.usual_setting == "storm"
+    assert dataclasses.replace(RESULTS, failure_settings={"calm": {}}).usual_setting == "calm"
+
+
+def test_failout_left_on_is_averaged_over_the_product_of_both():
+    # By hand over n1 .. n3, without failures: p' is the failout rate itself.
+    keep = {"n1": 0.9, "n2": 0.8, "n3": 0.7}
+    expected = sum(
+        RESILINET[0][index] * np.prod([1 - keep[node] if node in failing else keep[node] for node in keep])
+        for index, failing in enumerate(RESULTS.failing_sets)
+    )
+    assert RESULTS.average_with_failout("resilinet", "no failure")[0] == pytest.approx(expected)
+    assert RESULTS.average_with_failout("dfg", "normal") == pytest.approx(RESULTS.average("dfg", "normal"))
+
+
+def test_accuracy_under_named_failures():
+    assert RESULTS.under("dfg", ("n1", "n3"))[0] == pytest.approx(0.9175)
+
+
+def test_percent_is_for_people():
+    assert percent(np.array([0.97, 0.98])) == "97.50 ± 0.71"
+    assert percent(np.array([0.97, 0.98]), digits=1) == "97.5 ± 0.7"
+    assert percent(np.array([0.97])) == "97.00"
+
+
+def test_percent_tells_how_many_runs_did_not_diverge():
+    assert percent(np.array([0.97, np.nan, 0.98])) == "97.50 ± 0.71 (2/3 runs)"
+    assert percent(np.array([np.nan, 0.98])) == "98.00 (1/2 runs)"
+    assert percent(np.array([np.nan, np.nan])) == "failed (0/2 runs)"
+    assert percent(np.array([])) == "n/a"
+
+
+def test_failout_left_on_is_of_no_run_where_it_was_not_evaluated():
+    few = dataclasses.replace(
+        RESULTS.combinations, survival=np.array([[1, 1, 1], [0, 0, 0]], np.float32), complete=False
+    )
+    results = dataclasses.replace(RESULTS, combinations=few, measured={"resilinet": measured(np.full((3, 2), 0.5))})
+    assert percent(results.average_with_failout("resilinet", "no failure")) == "n/a"
+
+
+def test_markdown_table():
+    text = Table("T", ["a", "b"], [["x", "1"], ["y", "2"]]).markdown()
+    assert text.splitlines()[2:] == ["| a | b |", "| --- | ---: |", "| x | 1 |", "| y | 2 |"]
+
+
+def test_folder_is_written_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "scenario" / "sweep"
+    write_folder(folder, {"a": b"1", "b": b"2"})
+    with pytest.raises(TypeError):
+        write_folder(folder, {"a": b"new", "b": "not bytes"})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"1", "b": b"2"}
+    write_folder(folder, {"c": b"3"})
+    assert [path.name for path in folder.iterdir()] == ["c"]
+    assert list(folder.parent.iterdir()) == [folder], "nothing is left beside it"

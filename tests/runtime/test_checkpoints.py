@@ -1,0 +1,140 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from resilinet_jax.errors import UserError
+from resilinet_jax.runtime.checkpoints import KEPT, Checkpoints
+
+MEMBERS = ["a run 0", "a run 1"]
+
+
+def tree(epoch):
+    rng = np.random.default_rng(epoch)
+    return {
+        "params": rng.normal(size=(2, 5000)).astype(np.float32),
+        "epoch": np.full(2, epoch, np.int32),
+        "loss": np.array([[np.nan, -0.0], [np.inf, epoch]]),
+    }
+
+
+LIKE = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree(0)) | {"loss": tree(0)["loss"]}
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def saved(tmp_path, said):
+    """After four epochs, as a command that goes on finds it."""
+    before = Checkpoints(tmp_path / "checkpoints")
+    before.open(MEMBERS)
+    for epoch in range(1, 5):
+        before.save(epoch, tree(epoch))
+    before.close()
+    after = Checkpoints(tmp_path / "checkpoints", said.append)
+    after.open(MEMBERS)
+    yield after
+    after.close()
+
+
+def damage(checkpoints, epoch, how):
+    """Of the checkpoint's largest file: the arrays."""
+    files = (checkpoints._folder / "epochs" / str(epoch)).rglob("*")
+    path = max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)
+    path.write_bytes(how(path.read_bytes()))
+
+
+def flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def test_the_last_checkpoint_comes_back_to_the_last_bit(saved, said):
+    epoch, got = saved.latest(LIKE)
+    assert epoch == 4
+    for name, expected in tree(4).items():
+        assert got[name].dtype == expected.dtype
+        assert got[name].tobytes() == expected.tobytes()
+    assert said == []
+
+
+def test_their_number_is_bounded(saved):
+    assert len(list((saved._folder / "epochs").glob("[0-9]*"))) == KEPT
+
+
+@pytest.mark.parametrize("how", [flip, lambda content: content[:-500], lambda content: b""])
+def test_of_a_damaged_one_the_one_before_is_used(saved, said, how):
+    damage(saved, 4, how)
+    epoch, got = saved.latest(LIKE)
+    assert epoch == 3
+    np.testing.assert_array_equal(got["params"], tree(3)["params"])
+    assert said == ["The checkpoint after epoch 4 is damaged and is not used."]
+    # Training the epoch again replaces it.
+    saved.save(4, tree(4))
+    saved.close()
+    saved.open(MEMBERS)
+    assert saved.latest(LIKE).epoch == 4
+
+
+def test_a_flipped_bit_that_the_format_lets_through_is_noticed(saved, said, monkeypatch):
+    restore = saved._manager.restore
+
+    def flipped(*args, **kwargs):
+        restored = restore(*args, **kwargs)
+        restored.tree["content"][17] ^= 4
+        return restored
+
+    monkeypatch.setattr(saved._manager, "restore", flipped)
+    assert saved.latest(LIKE) is None
+    assert len(said) == KEPT
+
+
+def test_where_all_are_damaged_the_pass_starts_anew(saved, said):
+    for epoch in (3, 4):
+        damage(saved, epoch, flip)
+    assert saved.latest(LIKE) is None
+    assert len(said) == 2
+
+
+def test_arrays_of_another_size_are_not_taken(saved):
+    assert saved.latest(LIKE | {"params": jax.ShapeDtypeStruct((2, 5001), np.float32)}) is None
+
+
+def test_another_pass_starts_with_none(saved):
+    assert saved.members() == MEMBERS
+    saved.open([*MEMBERS, "b run 0"])
+    assert saved.latest(LIKE) is None
+    saved.close()
+    assert not list(saved._folder.glob("epochs/[0-9]*"))
+
+
+def test_damaged_members_are_no_members(saved):
+    for content in ("", "{", json.dumps({"a": 1})):
+        (saved._folder / "members.json").write_text(content)
+        assert saved.members() == []
+
+
+def test_nothing_is_left_once_discarded(saved):
+    saved.discard()
+    assert not saved._folder.exists()
+    assert saved.members() == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"can't write checkpoints in .*the same command goes on"):
+        Checkpoints(tmp_path / "file" / "checkpoints").open(MEMBERS)
+
+
+def test_a_full_disk_is_told_in_a_line(saved, monkeypatch):
+    def full(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing\nsomething: No space left on device [os_error_code='28']")
+
+    monkeypatch.setattr(saved._manager, "save", full)
+    with pytest.raises(UserError, match=r"\(No space left on device\); make room") as error:
+        saved.save(5, tree(5))
+    assert "\n" not in str(error.value)

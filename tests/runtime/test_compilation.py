@@ -1,0 +1,192 @@
+"""Traced functions kept from one start to the next: used where nothing changed, and never where something did."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from resilinet_jax.cells import CellBuilder, Learned
+from resilinet_jax.datasets.feed import Resident
+from resilinet_jax.datasets.splits import Dataset, split_dataset
+from resilinet_jax.engine import program
+from resilinet_jax.engine.program import Program
+from resilinet_jax.engine.run_cells import TrainingSettings, assemble, plan_models, run_cells
+from resilinet_jax.failures.combinations import Combinations, all_combinations
+from resilinet_jax.network.forward import Network
+from resilinet_jax.network.graph import build_chain
+from resilinet_jax.network.stages import DenseStage
+from resilinet_jax.runtime import compilation
+from resilinet_jax.runtime.compilation import Traceable, lowered
+from resilinet_jax.runtime.progress import Progress
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 3, 200).astype(np.int32)
+BLOBS = Dataset("blobs", (RNG.normal(size=(200, 4)) + 2 * np.eye(3, 4)[LABELS]).astype(np.float32), LABELS)
+GRAPH = build_chain(("i", "n1", "n2"))  # three nodes: a source, one that may fail, the cloud
+NETWORK = Network(GRAPH, {"n1": DenseStage(1, 4), "n2": DenseStage(1, 4, 3)}, {})
+BUILD = CellBuilder(GRAPH, {"normal": {"n1": 0.1}}, failout_rate=0.3, learning_rate=0.01)
+SETTINGS = TrainingSettings(runs=2, epochs=1, batch_size=32, seed=1, rests_on="the code")
+
+
+class Silent(Progress):
+    def _show(self, text):
+        pass
+
+
+def measure(methods=("dfg", "resilinet"), examples=160, augment=None, combinations=None, weight=1.0, **changes):
+    splits = split_dataset(BLOBS, "random", 0, examples)
+    settings = dataclasses.replace(SETTINGS, **changes)
+    cells = {method: BUILD(method, weight=weight) for method in methods}
+    return run_cells(NETWORK, Resident(splits, augment), cells, settings, Silent(), combinations)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The files of traced functions."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    yield lambda: sorted(tmp_path.glob("traced-*.zip"))
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """How often training was traced so far."""
+    traces, train_chunk = [], program.train_chunk
+    monkeypatch.setattr(program, "train_chunk", lambda *args: [traces.append(1), train_chunk(*args)][1])
+    return lambda: len(traces)
+
+
+def same(one, other):
+    for name in one:
+        for a, b in zip(one[name], other[name]):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_second_start_traces_nothing_and_measures_the_same(kept, traced):
+    first = measure()
+    once = traced()
+    assert once > 0
+    (file,) = kept()
+    content = file.read_bytes()
+    second = measure()
+    assert traced() == once
+    assert kept() == [file]
+    assert file.read_bytes() == content
+    same(first, second)
+    same(first, measure(rests_on=None))  # which is traced and lowered as ever
+
+
+def test_a_kept_function_still_overwrites_its_state(kept):
+    for _ in range(2):
+        prepared = Program(NETWORK, Resident(split_dataset(BLOBS, "random", 0)), SETTINGS, 1, all_combinations(GRAPH))
+        models = assemble(plan_models({"dfg": BUILD("dfg")}, 2), 1, 1, seed=0)
+        models, mesh = prepared.place(models)
+        call = prepared.compile(mesh, models)
+        state = call["start"](models.keys)
+        after = call["finish"](state, jax.device_put(np.zeros((2, 1), np.float32), models.selection.sharding))
+        assert state.epoch.is_deleted()
+        np.testing.assert_array_equal(after.epoch, [1, 1])
+
+
+class TestFile:
+    """Of traced functions: another one for whatever changes them."""
+
+    @pytest.fixture
+    def file(self, kept, monkeypatch):
+        class Found(Exception):
+            pass
+
+        def find(traceables, mesh, rests_on):
+            raise Found(compilation._path(mesh, rests_on))
+
+        def file(**changes):
+            with monkeypatch.context() as patch:
+                patch.setattr(program, "lowered", find)
+                with pytest.raises(Found) as found:
+                    measure(**changes)
+            return found.value.args[0]
+
+        return file
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"rests_on": "other code"},
+            {"batch_size": 16},
+            {"runs": 5},
+            {"stack": 2},
+            {"devices": 1},
+            {"examples": 120},
+            {"methods": ("dfg", "resilinet", "resilinet_add")},  # more variants and selections of the same trainings
+            {"augment": lambda key, x: x + 1},
+            {"weight": Learned()},
+            {"combinations": Combinations(GRAPH, np.ones((1, 1), np.float32), complete=False)},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_follows_what_a_function_depends_on(self, file, changes):
+        assert file() == file()
+        assert file(**changes) != file()
+
+    def test_follows_jax_s_own_settings(self, file):
+        before = file()
+        with jax.default_matmul_precision("highest"):
+            assert file() != before
+
+    def test_follows_the_backend(self, file, monkeypatch):
+        before = file()
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert file(stack=1) != before
+
+    def test_does_not_follow_what_functions_are_given(self, file):
+        assert file(seed=2, epochs=2) == file()
+
+    def test_there_is_none_for_what_is_not_known(self, file):
+        assert file(rests_on=None) is None
+
+
+def add(x, y):
+    return x + y, {"product": x * y}
+
+
+class TestLowered:
+    @pytest.fixture
+    def numbers(self):
+        """What the function gives, and how often it was asked for to be traced."""
+        mesh = Mesh(np.array(jax.devices()[:1]), ("models",))
+        x = jax.device_put(np.arange(3.0, dtype=np.float32), NamedSharding(mesh, PartitionSpec()))
+        asked = []
+
+        def traceables():
+            asked.append(1)
+            return {"add": Traceable(add, (x, x))}
+
+        def numbers():
+            found = dict(lowered(traceables, mesh, "code"))
+            total, more = found["add"].compile()(x, x)
+            return total.tolist(), more["product"].tolist(), len(asked)
+
+        return numbers
+
+    @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "not functions"])
+    def test_a_damaged_file_is_written_anew(self, kept, numbers, damage):
+        assert numbers() == ([0, 2, 4], [0, 1, 4], 1)
+        (file,) = kept()
+        content = bytearray(file.read_bytes())
+        flipped = content[:400] + bytes([content[400] ^ 255]) + content[401:]
+        damaged = {"empty": b"", "cut": content[:-30], "flipped": flipped, "not functions": b"PK" + bytes(80)}[damage]
+        file.write_bytes(damaged)
+        assert numbers() == ([0, 2, 4], [0, 1, 4], 2)
+        assert numbers() == ([0, 2, 4], [0, 1, 4], 2)
+
+    def test_a_folder_that_is_gone_is_no_reason_to_fail(self, kept, tmp_path, numbers):
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "gone"))
+        assert [numbers()[-1] for _ in range(2)] == [1, 2]
+
+    def test_without_a_cache_nothing_is_kept(self, kept, numbers):
+        jax.config.update("jax_compilation_cache_dir", None)
+        assert [numbers()[-1] for _ in range(2)] == [1, 2]
+        assert not kept()

@@ -1,0 +1,142 @@
+"""Real processes on loopback: they measure what one alone measures."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from resilinet_jax.command.settings import Mode
+from resilinet_jax.errors import UserError
+from resilinet_jax.runtime import hosts
+from tests.helpers.process import ROOT
+
+STARTED = []
+
+
+def mode(address, total, number):
+    return Mode(coordinator_address=address, num_processes=total, process_id=number)
+
+
+@pytest.fixture(autouse=True)
+def _ended():
+    """Nothing that a failed test has started outlives it."""
+    yield
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()
+
+
+def start(*flags, **environment):
+    command = [sys.executable, str(ROOT / "launch.py"), *map(str, flags)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+    STARTED.append(process)
+    return process
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """Of 3 cells x 3 runs: two processes can't share them evenly."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 600)
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(600, 6)) + 2 * np.eye(3, 6)[y], y=y)
+    return [
+        "--sweep=average_accuracy", f"--dataset={tmp_path / 'mine.npz'}", "--runs=3", "--batch_size=32",
+        "--hidden_units=8",
+    ]  # fmt: skip
+
+
+def start_two(*flags):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"--coordinator_address=127.0.0.1:{free.getsockname()[1]}"
+    return [start(*flags, address, "--num_processes=2", f"--process_id={number}") for number in range(2)]
+
+
+def test_two_processes_measure_what_one_does_and_the_first_alone_writes(tmp_path, flags):
+    flags = [*flags, "--epochs=2"]
+    processes = [start(*flags, f"--results_dir={tmp_path / 'one'}")]
+    processes += start_two(*flags, f"--results_dir={tmp_path / 'two'}")
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    one, two = ((tmp_path / name / "health/average_accuracy/accuracies.csv").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert len(one.splitlines()) == 1 + 9 * 8
+    assert "of 5 runs" in said[1][1]  # of the first process' own share
+    assert "Written to" in said[1][0]
+    assert "Written to" not in said[2][0]
+    assert "epoch" not in said[2][1]
+
+
+def test_a_process_that_dies_ends_the_other_and_both_go_on_later(tmp_path, flags):
+    flags = [*flags, "--epochs=100", f"--results_dir={tmp_path / 'two'}"]
+    processes = start_two(*flags)
+    while not list((tmp_path / "two").glob("health/checkpoints/process_0/epochs/[1-9]")):
+        assert [process.poll() for process in processes] == [None, None], [p.communicate() for p in processes]
+        time.sleep(0.01)
+    processes[0].kill()
+    said = [process.communicate(timeout=120) for process in processes]
+    assert processes[1].returncode == 1
+    assert said[1][1].startswith("error: another process has ended")
+    assert said[1][1].count("\n") == 1
+    processes = start_two(*flags)
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "Going on with 5 runs after epoch" in said[0][1]
+
+
+def test_eight_devices_measure_what_one_does(tmp_path):
+    # 7 cells x 3 runs: eight devices can't share them evenly.
+    flags = ["--sweep=failout_rate", "--runs=3", "--epochs=1", "--train_examples=4000", "--learning_rate=0.01"]
+    processes = [
+        start(
+            *flags,
+            f"--results_dir={tmp_path / str(devices)}",
+            XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}",
+            NPROC="8",  # threads: XLA has as many as there are cores or devices, and sums some products by thread
+        )
+        for devices in (1, 8)
+    ]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    one, eight = ((tmp_path / name / "health/failout_rate/accuracies.csv").read_bytes() for name in ("1", "8"))
+    assert one == eight
+
+
+def test_alone_this_process_trains_everything_and_writes():
+    assert hosts.is_first()
+    assert hosts.own_share(7) == range(7)
+    here = np.array([True, False])
+    np.testing.assert_array_equal(hosts.on_any_process(here), here)
+
+
+@pytest.mark.parametrize(("processes", "total"), [(2, 9), (3, 9), (8, 21), (4, 3)])
+def test_shares_cover_every_model_once(monkeypatch, processes, total):
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: processes)
+    shares = []
+    for number in range(processes):
+        monkeypatch.setattr(hosts.jax, "process_index", lambda number=number: number)
+        shares += hosts.own_share(total)
+    assert shares == list(range(total))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((None, 2, None), "need --coordinator_address"),
+        (("here", 2, 0), "must be host:port, got 'here'"),
+        (("here:1", None, 0), "needs --num_processes and --process_id"),
+        (("here:1", 0, 0), r"--num_processes must be an integer in \[1, 65536\], got 0"),
+        (("here:1", 2, 2), r"--process_id must be in \[0, 1\], got 2"),
+    ],
+)
+def test_flags_that_cannot_work_are_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        mode(*flags).check()
+    mode(None, None, None).check()
+    mode("here:1", 2, 1).check()

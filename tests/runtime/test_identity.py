@@ -1,0 +1,80 @@
+import shutil
+
+import pytest
+
+from resilinet_jax.errors import UserError
+from resilinet_jax.runtime.identity import check_identity, code_version, write_identity
+from tests.helpers.process import ROOT
+
+IDENTITY = {"--epochs": 5, "data set": "synthetic 12", "code": "abc", "--alpha": None}
+
+
+def test_the_same_identity_is_welcome_and_so_is_a_part_of_it(tmp_path):
+    check_identity(tmp_path / "runs", IDENTITY)
+    write_identity(tmp_path / "runs", IDENTITY)
+    check_identity(tmp_path / "runs", IDENTITY)
+    check_identity(tmp_path / "runs", {"--epochs": 5})
+
+
+@pytest.mark.parametrize("change", [{"--epochs": 6}, {"data set": "mine 34"}, {"code": "abd"}, {"--alpha": 0.5}])
+def test_another_identity_is_refused_naming_difference_and_remedies(tmp_path, change):
+    write_identity(tmp_path / "runs", IDENTITY)
+    ((name, value),) = change.items()
+    with pytest.raises(UserError) as error:
+        check_identity(tmp_path / "runs", IDENTITY | change)
+    assert f"holds runs made with {name} {IDENTITY[name]}, not {value}; go back" in str(error.value)
+    assert "another --results_dir, or add --overwrite" in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_damaged_identity_is_refused(tmp_path, content):
+    (tmp_path / "identity.json").write_text(content)
+    with pytest.raises(UserError, match="is damaged; choose another --results_dir"):
+        check_identity(tmp_path, IDENTITY)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package, and its version after a change of the text of one of its files."""
+    shutil.copytree(ROOT / "resilinet_jax", tmp_path / "package")
+
+    def version_after(name, old, new):
+        path = tmp_path / "package" / name
+        text = path.read_text()
+        assert text.count(old) == 1, name
+        path.write_text(text.replace(old, new))
+        return code_version(tmp_path / "package")
+
+    assert code_version(tmp_path / "package") == code_version()
+    return version_after
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("engine/run_cells.py", "functools.partial(run_keys, seed)", "functools.partial(run_keys, seed + 1)"),
+        ("engine/training.py", "eps=1e-7", "eps=1e-8"),
+        ("network/stages.py", "MOMENTUM = 0.99", "MOMENTUM = 0.9"),
+        ("failures/model.py", "draws >= failout_rate", "draws > failout_rate"),
+        ("cells.py", '"resilinet": {"training_activity": 0.5', '"resilinet": {"training_activity": 0.8'),
+        ("datasets/synthetic.py", "SEED = 319", "SEED = 320"),
+        ("scenarios/health.py", '"n3": 3', '"n3": 4'),
+    ],
+)
+def test_what_can_change_a_number_changes_the_code_version(package, name, old, new):
+    assert package(name, old, new)["code"] != code_version()["code"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("results/csv_files.py", '"failure_setting": setting', '"setting": setting'),
+        ("report/report.py", "Diverged, so failed", "Failed"),
+        ("command/notes.py", "Data set: ", "Data: "),
+        ("runtime/progress.py", "LOG_EVERY = 10.0", "LOG_EVERY = 20.0"),
+        ("engine/training.py", "  # parameters of an array that Adam works on alone", "  # of one array"),
+        ("errors.py", "LONGEST = 300", "LONGEST = 200"),
+    ],
+)
+def test_what_surrounds_training_and_comments_leave_it_as_it_is(package, name, old, new):
+    assert package(name, old, new) == code_version()

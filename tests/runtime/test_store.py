@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from resilinet_jax.runtime.store import Measured, Store
+
+
+def measured(run):
+    rng = np.random.default_rng(run)
+    return Measured(
+        rng.uniform(size=8), rng.uniform(size=3), np.array([np.nan, 0.5, rng.uniform()]), rng.uniform(size=7)
+    )
+
+
+RUNS = {(cell, run): measured(run) for cell in ("aa", "bb") for run in (0, 3)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Of two finished passes."""
+    for cell in ("aa", "bb"):
+        Store(tmp_path / "runs").add({name: run for name, run in RUNS.items() if name[0] == cell})
+    return tmp_path / "runs"
+
+
+def test_finished_runs_come_back_to_the_last_bit(folder):
+    known = Store(folder, pytest.fail)
+    for name, expected in RUNS.items():
+        assert [leaf.tobytes() for leaf in known[name]] == [leaf.tobytes() for leaf in expected]
+    assert ("aa", 1) not in known
+    assert ("cc", 0) not in known
+
+
+@pytest.mark.parametrize("how", [lambda b: b[:-40], lambda b: b[:200] + bytes([b[200] ^ 8]) + b[201:], lambda b: b""])
+def test_a_damaged_file_counts_for_nothing_and_is_told(folder, how):
+    path = next(path for path in folder.glob("*.npz") if np.load(path)["cell"][0] == "aa")
+    path.write_bytes(how(path.read_bytes()))
+    said = []
+    known = Store(folder, said.append)
+    assert said == [f"{path} is damaged: its runs are trained again."]
+    assert [name in known for name in RUNS] == [False, False, True, True]
+
+
+def test_a_pickle_is_never_loaded(folder):
+    np.savez(folder / "evil.npz", cell=np.array([{"a": 1}], object), run=np.array([0]))
+    said = []
+    Store(folder, said.append)
+    assert len(said) == 1
+
+
+def test_without_a_folder_runs_stay_in_memory():
+    known = Store()
+    known.add(RUNS)
+    assert all(name in known for name in RUNS)
+
+
+def test_rounding_keeps_what_results_on_disk_hold():
+    (value,) = Measured(np.array([1 / 3]), *[np.zeros(1)] * 3).rounded().accuracy
+    assert value == float(f"{1 / 3:.7f}")
