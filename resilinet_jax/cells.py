@@ -28,8 +28,8 @@ class Cell(NamedTuple):
 
     Attributes:
       failout_rate: probability in a training step of each of `Graph.causes`: that a node, link or group fails.
-      weight_low, weight_high: each run draws every hyperconnection's weight uniformly between these and keeps it;
-        where they are equal, that is the weight.
+      weight_low: each run draws every hyperconnection's weight uniformly from here to `weight_high`, and keeps it.
+      weight_high: where it equals `weight_low`, that is the weight.
       weight_learned: 1 if training adjusts the weights along with the network's parameters, 0 if they stay.
       present: 1 where a hyperconnection exists, 0 where a skip has been removed.
       training_activity: probability that a skip is active in a training step although its node is alive.
@@ -53,11 +53,11 @@ class Cell(NamedTuple):
     learning_rate_decay: Float[Numbers, "*stack"]
 
     def key(self) -> str:
-        """Equal for two cells exactly if all their numbers are."""
+        """Digest of the cell: equal for two cells exactly if all their numbers are."""
         return _digest(self._asdict())
 
     def training_key(self) -> str:
-        """Equal for two cells exactly if training does the same for both (model selection aside)."""
+        """Digest of what training depends on: equal for two cells that train the same way (model selection aside)."""
         inference_only = ("inference_activity", "inference_scale")
         return _digest({name: value for name, value in self._asdict().items() if name not in inference_only})
 
@@ -71,14 +71,20 @@ def draw_weight(cell: Cell, key: Key[Array, ""]) -> Float[Array, " hyperconnecti
 def training_wiring(
     cell: Cell, weight: Float[Array, " hyperconnections"], draws: Float[Array, " hyperconnections"]
 ) -> Wiring:
-    """The wiring of one training step; `draws`, uniform in [0, 1), decide which skips are active."""
+    """The wiring of one training step: which skips are active is drawn for each step.
+
+    Args:
+      cell: the setting, not stacked.
+      weight: the run's, from `draw_weight`.
+      draws: uniform in [0, 1), new for each step; a skip is active where its draw is below `cell.training_activity`.
+    """
     active = (draws < cell.training_activity).astype(weight.dtype)
     learned = jnp.broadcast_to(jnp.asarray(cell.weight_learned), weight.shape)
     return Wiring(jnp.asarray(cell.present), weight, active, learned, cell.skip_units)
 
 
 def inference_wiring(cell: Cell, weight: Float[Array, " hyperconnections"]) -> Wiring:
-    """The wiring at inference."""
+    """The wiring at inference: the weights with any survival scaling, and the cell's activity for every skip."""
     activity = jnp.broadcast_to(jnp.asarray(cell.inference_activity), weight.shape)
     scale = jnp.asarray(cell.inference_scale)
     return Wiring(
@@ -87,14 +93,23 @@ def inference_wiring(cell: Cell, weight: Float[Array, " hyperconnections"]) -> W
 
 
 class Uniform(NamedTuple):
-    """A weight scheme in which each run draws every hyperconnection's weight uniformly and keeps it."""
+    """A weight scheme in which each run draws every hyperconnection's weight uniformly and keeps it.
+
+    Attributes:
+      low: smallest weight, from 0 on.
+      high: largest weight, at least `low` and finite.
+    """
 
     low: float
     high: float
 
 
 class Learned(NamedTuple):
-    """A weight scheme in which training adjusts every hyperconnection's weight, which starts from `initial`."""
+    """A weight scheme in which training adjusts every hyperconnection's weight.
+
+    Attributes:
+      initial: every hyperconnection's weight before training, from 0 on and finite.
+    """
 
     initial: float = 1.0
 
@@ -119,8 +134,9 @@ class CellBuilder:
     Attributes:
       graph: the scenario's graph.
       failure_settings: failure probability by node name, for each setting by name; the first has none.
-      failout_rate: where a sweep does not vary it.
-      learning_rate, learning_rate_decay: where a sweep does not vary them.
+      failout_rate: of every node, in [0, 1], where a sweep does not vary it.
+      learning_rate: Adam's step size in the first epoch, where a sweep does not vary it.
+      learning_rate_decay: factor on it after each epoch, where a sweep does not vary it.
     """
 
     graph: Graph

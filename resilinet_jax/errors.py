@@ -39,7 +39,7 @@ class CodeError(UserError):
     """
 
     def __init__(self, message: str, function: Callable):
-        """As any `UserError`, about a function."""
+        """Keeps the message to one line, and the function that it is about."""
         super().__init__(message)
         self.function = function
 

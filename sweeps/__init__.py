@@ -21,7 +21,7 @@ def sweep_names() -> list[str]:
 
 
 def load_sweep(name: str) -> "Sweep":
-    """One of `sweep_names()`."""
+    """The sweep of one of `sweep_names()`."""
     sweep: Sweep = importlib.import_module(f"{__name__}.{name}").SWEEP
     return dataclasses.replace(sweep, title=first_line(name))
 

@@ -70,24 +70,37 @@ class Expected(NamedTuple):
     half_width: float
 
     def told(self, digits: int = 0) -> str:
-        """As people read it; the interval only where there is one."""
+        """Text for people, e.g. `1,234 ± 5`; the interval only where there is one."""
         around = f" ± {self.half_width:,.{digits}f}" if self.half_width else ""
         return f"{self.middle:,.{digits}f}{around}"
 
 
 def expected(results: Results, cell: str, setting: str, worth: Float[np.ndarray, " hyperconnections"]) -> Expected:
-    """The sum over the hyperconnections of the expected messages times what one is worth there: 1, or its bytes."""
+    """Expected messages or bytes per inference, summed over the hyperconnections.
+
+    Args:
+      results: of this sweep.
+      cell: its name.
+      setting: name of the failure setting.
+      worth: of a message over each hyperconnection: 1 to count messages, its size to count bytes, 0 to leave it out.
+    """
     low, high = expected_messages(results.combinations, results.cells[cell], results.failure_probability(setting))
     return Expected(float((low + high) @ worth) / 2, float((high - low) @ worth) / 2)
 
 
 def bytes_of(results: Results, cell: str, setting: str) -> Expected:
-    """Over all hyperconnections together."""
+    """Expected bytes per inference over all hyperconnections together.
+
+    Args:
+      results: of this sweep.
+      cell: its name.
+      setting: name of the failure setting.
+    """
     return expected(results, cell, setting, hyperconnection_bytes(results.graph, results.message_bytes))
 
 
 def front(results: Results, setting: str) -> Bool[np.ndarray, " variants"]:
-    """Which of `variants` no other one beats, by mean average accuracy and expected bytes."""
+    """Whether each of `variants` is on the Pareto front of mean average accuracy and expected bytes."""
     names = [each.cell for each in variants(results.graph)]
     cost = np.array([bytes_of(results, name, setting).middle for name in names])
     return pareto_front(cost, np.array([mean(results.average(name, setting)) for name in names]))

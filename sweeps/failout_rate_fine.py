@@ -25,7 +25,7 @@ def cell_name(rate: float) -> str:
 
 
 def cells(build: CellBuilder) -> dict[str, Cell]:
-    """The same rate for every node; it shares its rates with `failout_rate`, which are not trained twice."""
+    """One cell per failout rate, equal for all nodes; those shared with `failout_rate` are not trained twice."""
     return {cell_name(rate): build("resilinet", failout_rate=rate) for rate in RATES}
 
 

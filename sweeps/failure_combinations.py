@@ -58,7 +58,7 @@ def comparisons(results: Results) -> list[Comparison]:
 
 
 def figure(results: Results) -> Figure:
-    """The same as bars."""
+    """The accuracy under each failure combination, as bars."""
     drawn, (ax,) = new_figure()
     shown = results.shown_sets(results.usual_setting)
     series = {label: [results.under(cell, failing) for failing in shown] for label, cell in METHODS.items()}

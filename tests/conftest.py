@@ -1,3 +1,7 @@
+import os
+import shutil
+import tempfile
+
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -9,15 +13,29 @@ install_import_hook("resilinet_jax", "tests.helpers.typechecking.typecheck")
 
 # Silent broadcasting between ranks is how a mask meets the wrong axis.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Programs here are tiny and many: compiling them takes longer than running them.
+# Programs here are tiny and many: compiling them takes longer than running them. Commands that tests start do the same.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 jax.config.update("jax_disable_most_optimizations", True)
 # Two devices, so that every test of the engine shards its runs.
 jax.config.update("jax_num_cpu_devices", 2)
 
+# What one test has compiled, others and the commands that they start need not compile again: in a folder of this
+# session's own, which its workers find in the environment, so that nothing comes from a session before.
+CACHE = os.environ.get("RESILINET_JAX_TEST_CACHE") or tempfile.mkdtemp(prefix="resilinet_jax.")
+os.environ.setdefault("RESILINET_JAX_TEST_CACHE", CACHE)
+jax.config.update("jax_compilation_cache_dir", os.path.join(CACHE, "resilinet_jax", "programs"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput"):  # not in a worker
+        shutil.rmtree(CACHE, ignore_errors=True)
+
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
+def own_cache():
     """Commands that the tests start keep their compiled programs out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", CACHE)
         yield

@@ -26,13 +26,13 @@ class Sweeps(Protocol):
     """The project's sweeps, which the entry point hands in."""
 
     def sweep_names(self) -> list[str]:
-        """All of them."""
+        """Names of all sweeps of the project."""
 
     def load_sweep(self, name: str) -> Sweep:
-        """One of them."""
+        """The sweep of one of `sweep_names()`."""
 
     def first_line(self, name: str) -> str:
-        """What one is about, without importing it."""
+        """What a sweep is about, in a line, without importing it."""
 
 
 def load_sweep(asked: str, project: Sweeps) -> Sweep:

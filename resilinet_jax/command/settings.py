@@ -37,12 +37,12 @@ class Range(NamedTuple):
     includes_low: bool = True
 
     def holds(self, value: object) -> bool:
-        """Whether the value is a number of this kind and within; NaN is not."""
+        """Whether a value is a number of the range's kind and within it; NaN is not."""
         kind = int if isinstance(self.low, int) else int | float
         return isinstance(value, kind) and self.low <= value <= self.high and (self.includes_low or value > self.low)
 
     def __str__(self) -> str:
-        """As messages have it, e.g. `an integer in [1, 10000]`."""
+        """The range in words, as messages have it, e.g. `an integer in [1, 10000]`."""
         kind = "an integer " if isinstance(self.low, int) else ""
         return f"{kind}in {'[' if self.includes_low else '('}{self.low:.10g}, {self.high:.10g}]"
 
@@ -186,7 +186,7 @@ class Choice:
         return self.folder / "tensorboard"
 
     def with_network(self, changes: Mapping[str, Any]) -> Choice:
-        """The same with further arguments of the scenario's `build_network`."""
+        """This choice with further or changed arguments of the scenario's `build_network`."""
         network = {**self.preset.network, **changes}
         return dataclasses.replace(self, preset=dataclasses.replace(self.preset, network=network))
 
@@ -305,7 +305,7 @@ def chosen_sweeps(asked: str, known: Collection[str]) -> dict[str, str]:
         name = pathlib.Path(asked).stem
         if not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name, re.ASCII):
             raise UserError(f"--sweep={asked}: the file's name must be letters, digits, _ - or ., got {name!r}")
-        if name in known or name.startswith(_TAKEN):
+        if name in (*known, *_TAKEN) or name.startswith(("runs_", "checkpoints_")) or name.endswith("_your_own"):
             raise UserError(f"--sweep={asked}: {name!r} names results of the project's own; give the file another name")
         return {name: asked}
     _check_known("sweep", asked, [*known, "all"], hint="--sweep=list shows them")

@@ -72,20 +72,20 @@ class Resident:
         self._placed: dict[tuple[str, Sharding], Examples] = {}
 
     def spec(self, split: str) -> Any:
-        """Of the whole split."""
+        """Shape and type of a split's only chunk, which is the whole split."""
         return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), getattr(self._splits, split))
 
     def train(self, first: int, sharding: Sharding) -> Iterator[Examples]:
-        """The whole split, again and again."""
+        """The whole training split, again and again."""
         del first
         return itertools.repeat(self._place("train", sharding))
 
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:
-        """The whole split."""
+        """The whole of a split, once, as one chunk."""
         return iter([self._place(split, sharding)])
 
     def chance(self) -> float:
-        """By the training split's class frequencies."""
+        """Expected accuracy of guessing on the test split by the training split's class frequencies."""
         return self._splits.chance
 
     def _place(self, split: str, sharding: Sharding) -> Examples:

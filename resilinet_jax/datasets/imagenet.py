@@ -104,7 +104,7 @@ class ImageNet:
         self._counts = {name: np.zeros(self.classes, np.int64) for name in ("train", "test")}
 
     def spec(self, split: str) -> Any:
-        """Of several batches, or of the whole split if that is smaller."""
+        """Shape and type of a chunk: several batches, or the whole split if that is smaller."""
         count = self._chunk_size(split)
         pixels = jax.ShapeDtypeStruct((count, self._size, self._size, 3), jnp.uint8)
         return Examples(pixels, jax.ShapeDtypeStruct((count,), jnp.int32))  # type: ignore[arg-type]
@@ -119,12 +119,12 @@ class ImageNet:
                 number += 1
 
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:
-        """In the order of the records."""
+        """Every example of a split once, in chunks, in the order of the records."""
         self._counts.pop(split, None)
         return self._read(split, sharding)
 
     def chance(self) -> float:
-        """By the class frequencies of the training images handed out so far."""
+        """Expected accuracy of guessing on the test split by the frequencies in the training images so far."""
         return chance_of_counts(self._counts["train"], self._counts["test"])
 
     def _chunk_size(self, split: str) -> int:

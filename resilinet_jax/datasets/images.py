@@ -26,7 +26,8 @@ class Images:
     Attributes:
       name: how reports call it.
       description: what it is, in a line.
-      train, test: uint8 pixels and labels; the last tenth of `train` is for validation.
+      train: uint8 pixels and labels; the last tenth is for validation.
+      test: uint8 pixels and labels.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Images:
         return digest.hexdigest()[:16]
 
     def split(self, seed: int, train_examples: int | None = None) -> Splits:
-        """The last tenth of the training images for validation, as SPEC has it for CIFAR-10.
+        """Splits off the last tenth of the training images for validation, as SPEC has it for CIFAR-10.
 
         Args:
           seed: of the choice where `train_examples` limits it.

@@ -178,9 +178,14 @@ def decode_image(encoded: bytes, what: str, least: float | None = None) -> Image
 
 
 def square(image: Image.Image, size: int, margin: float = 0.0) -> UInt8[np.ndarray, "size size 3"]:
-    """The image's central square, less a share `margin` of it in all, at `size` x `size` pixels.
+    """The central square of an image, resized to `size` x `size` pixels.
 
-    Bilinear with antialiasing; an image that has that size already is left as it is.
+    Bilinear with antialiasing; an image that has that size already, and no margin, is left as it is.
+
+    Args:
+      image: in RGB.
+      size: of the result, in pixels a side.
+      margin: share of the square's side that is cut off, half of it at each end, in [0, 1).
     """
     side = min(image.size) * (1 - margin)
     left, top = ((length - side) / 2 for length in image.size)

@@ -98,7 +98,9 @@ class Splits(NamedTuple):
     """A data set ready to train on.
 
     Attributes:
-      train, validation, test: as their names say.
+      train: examples to train on.
+      validation: examples that choose a model's best epoch.
+      test: examples that results are measured on.
       classes: number of classes.
       chance: accuracy of guessing on the test split by the training split's class frequencies.
     """
@@ -182,5 +184,5 @@ def chance_accuracy(train: Int[Array | np.ndarray, " train"], test: Int[Array | 
 
 
 def chance_of_counts(train: Int[np.ndarray, " classes"], test: Int[np.ndarray, " classes"]) -> float:
-    """The same from the number of examples per class."""
+    """Expected accuracy of guessing by the training class frequencies, from the number of examples per class."""
     return float(train / train.sum() @ (test / test.sum()))

@@ -55,7 +55,8 @@ def count_correct(
       plan: the stage applications that the failure combinations need.
       tally: of the examples before these.
       examples: a split or a part of one; labels of `PADDING` count for nothing.
-      stack: how many applications of a stage at once, or more where memory makes batches small; None for all.
+      stack: how many applications of a stage at once, or more where memory makes batches small; None for one after
+        another.
     """
     batch_size = _batch_size(network, variables, plan, examples)
     at_once = None if stack is None else max(stack, min(BATCH, examples.y.shape[0]) // batch_size)
@@ -79,8 +80,17 @@ def apply_plan(
 ) -> Sent:
     """What the cloud says in each of its applications: `Network.apply` at inference, for many masks at once.
 
+    Args:
+      network: what to evaluate.
+      variables: its own.
+      wiring: the cell's hyperconnections at inference.
+      plan: the stage applications that the failure combinations need.
+      x: a batch of inputs.
+      stack: how many applications of a stage at once, from 1 on; None for one after another.
+
     Returns:
-      Logits [answers, batch, classes], and whether anything arrived.
+      Logits [answers, batch, classes], all zero where nothing arrived; and for each answer 1 if anything arrived,
+      else 0.
     """
     graph = network.graph
     always = jnp.ones(())

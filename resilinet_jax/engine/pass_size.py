@@ -73,7 +73,7 @@ def models_per_pass(program: Program, first: Models, count: int, progress: Progr
 
 
 def fitting(cost: Cost, abreast: int, steps: int, kept: int, limit: int) -> int:
-    """As many models as fit both limits.
+    """Number of models for a pass: as many as fit both the time for an epoch and the memory.
 
     Args:
       cost: of as many as train abreast.
@@ -107,7 +107,7 @@ def memory_limit(devices: list[jax.Device]) -> int:
 
 
 def out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
-    """Whether that is what an error of a compiled function is about."""
+    """Whether an error of a compiled function says that memory did not suffice."""
     return "RESOURCE_EXHAUSTED" in str(error)
 
 

@@ -35,12 +35,12 @@ class Plan:
 
     @property
     def applications(self) -> int:
-        """Of all nodes but the sources, of which one each serves all."""
+        """Number of stage applications of all nodes but the sources; a source has one, for all combinations."""
         return sum(map(len, self.incoming.values()))
 
     @property
     def answers(self) -> int:
-        """Applications of the cloud, the last node."""
+        """Number of stage applications of the cloud, the last node."""
         return len(list(self.incoming.values())[-1])
 
 
@@ -74,5 +74,5 @@ def plan_applications(graph: Graph, survival: Float[np.ndarray, "combinations no
 
 
 def without_failures(graph: Graph) -> Plan:
-    """For the one combination in which every node lives."""
+    """Plan for the one combination in which nothing fails."""
     return plan_applications(graph, np.ones((1, len(graph.fallible))))

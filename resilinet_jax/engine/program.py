@@ -107,7 +107,15 @@ class Program:
         selections: int,
         combinations: Combinations,
     ):
-        """Prepares the functions; nothing compiles yet."""
+        """Prepares the functions; nothing compiles yet.
+
+        Args:
+          network: to train.
+          feed: of its examples.
+          settings: how to train it.
+          selections: for how many inference activities a model's best epoch is kept, from 1 on.
+          combinations: the failure combinations under which models are tested.
+        """
         self.network, self.feed, self.settings, self.selections = network, feed, settings, selections
         self.stack = settings.stack or default_stack()
         self.devices = jax.local_devices()[: settings.devices]
@@ -129,7 +137,17 @@ class Program:
     def train(
         self, state: RunState, models: Models, chunk: Examples, orders: Int[Array, "runs steps batch"]
     ) -> tuple[RunState, Float[Array, ""]]:
-        """Trains one model on a chunk; `orders` are those of all models, by `Models.order`."""
+        """Trains one model on one chunk of examples.
+
+        Args:
+          state: of the model, before the chunk.
+          models: the model alone, so without the leading axis.
+          chunk: of the training split.
+          orders: indices into the chunk's examples, for each run and each batch; the model's own are at `models.order`.
+
+        Returns:
+          The model's state after the chunk, and the mean loss over its steps.
+        """
         order = orders[models.order]
         return train_chunk(self.network, self.feed.augment, state, models.cell, models.keys, chunk, order)
 
@@ -157,7 +175,7 @@ class Program:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Of each model."""
+        """Number of training steps that each model takes in an epoch."""
         return self.examples_per_epoch // self.settings.batch_size
 
     @functools.cached_property
@@ -166,7 +184,7 @@ class Program:
         return jax.eval_shape(self._start, run_keys(0, 0))
 
     def options(self) -> dict[str, bool | str]:
-        """Of XLA, for all functions."""
+        """Options of XLA with which all functions are compiled."""
         return default_compiler_options() | dict(self.settings.compiler_options)
 
     def place(self, models: Models) -> tuple[Models, Mesh]:
@@ -240,7 +258,7 @@ class Program:
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Tracing makes millions of objects that live on; looking through them takes a sixth of its time."""
+    """Keeps the garbage collector off meanwhile: looking through all that tracing makes takes a sixth of its time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -251,9 +269,18 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def over_models(mesh: Mesh, stack: int, function: Callable, mapped: int, shared: int) -> Callable:
-    """Maps `function` over a leading axis of its first `mapped` arguments: devices side by side, stacks in turn.
+    """Maps a function of one model over the leading axis of many: on all devices side by side, on each in stacks.
 
-    The `shared` arguments after them are the same for all models.
+    Args:
+      mesh: devices along its one axis, `models`.
+      stack: how many models of a device run at once, from 1 on; the stacks of a device run one after another.
+      function: of one model, with `mapped` + `shared` positional arguments; returns a tree of arrays.
+      mapped: how many of the first arguments have a leading axis of models in every leaf.
+      shared: how many arguments come after them, which are the same for all models.
+
+    Returns:
+      The function of all models, to be compiled. The leading axis of what it takes and of what it returns must be a
+      multiple of the number of devices.
     """
 
     def on_device(*arguments: Any) -> Any:
@@ -276,10 +303,11 @@ def default_stack() -> int:
 
 
 def default_compiler_options() -> dict[str, bool | str]:
-    """Of XLA. On CPU its kernel library gets single matrix products, and no reductions; vectors are the longest.
+    """Options of XLA for the default backend; none but on CPU.
 
-    Training is faster without those: by 7 % for 32 units, by 5 % for MobileNet at alpha 0.25. Vectors of 512 bits where
-    there are any, instead of 256, add 2 % for 32 units, 6 % for MobileNet at alpha 0.25 and 5 % at 0.75.
+    There its kernel library gets single matrix products, and no reductions; vectors are the longest. Training is
+    faster without reductions in the library: by 7 % for 32 units, by 5 % for MobileNet at alpha 0.25. Vectors of 512
+    bits where there are any, instead of 256, add 2 % for 32 units, 6 % for MobileNet at alpha 0.25 and 5 % at 0.75.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -290,6 +318,6 @@ def default_compiler_options() -> dict[str, bool | str]:
 
 
 def _mesh(models: int, devices: Sequence[jax.Device]) -> Mesh:
-    """As many devices as the models keep busy evenly."""
+    """Mesh over the devices that this many models keep busy evenly."""
     per_device = -(-models // len(devices))
     return Mesh(np.array(devices[: -(-models // per_device)]), ("models",))

@@ -66,21 +66,21 @@ class Model(NamedTuple):
 
     @property
     def learns_weights(self) -> bool:
-        """Whether training adjusts its hyperconnections' weights."""
+        """Whether training adjusts the weights of this model's hyperconnections."""
         return bool(self.training.cell.weight_learned)
 
     def names(self) -> list[Name]:
-        """Of its variants in a `Store`."""
+        """Names under which a `Store` keeps the runs of this model's variants."""
         return [(cell.key(), self.run) for _, cell in self.training.variants]
 
 
 def plan_models(cells: Mapping[str, Cell], runs: int) -> list[Model]:
-    """All that has to be trained for these cells."""
+    """Every model that has to be trained for these cells: each training, each of `runs` times."""
     return [Model(training, run) for training in plan_trainings(cells) for run in range(runs)]
 
 
 def unfinished(models: Sequence[Model], store: Store) -> list[Model]:
-    """Those of which a store does not have everything, on any process."""
+    """The models of which some variant is in no process' store."""
     names = [name for model in models for name in model.names()]
     there = hosts.on_any_process(np.array([name in store for name in names], bool))
     known = {name for name, here in zip(names, there) if here}
@@ -202,7 +202,7 @@ def _shown(model: Model) -> Run:
 
 
 def _label(model: Model) -> str:
-    """Tells a model from all others, whatever is asked for beside it."""
+    """Label that tells a model from all others, whatever is asked for beside it."""
     digest = hashlib.sha256("".join(cell.key() for _, cell in model.training.variants).encode())
     return f"{digest.hexdigest()[:16]} run {model.run}"
 
@@ -237,7 +237,18 @@ def _passes(models: Sequence[Any], most: int) -> list[Sequence[Any]]:
 
 
 def assemble(chosen: Sequence[Model], selections: int, variants: int, seed: int) -> Models:
-    """Stacks models; those with fewer selections or variants than others repeat their first."""
+    """Stacks models along a leading axis, as the compiled functions take them.
+
+    Args:
+      chosen: the models, at least one.
+      selections: how many selections each gets, at least as many as any has; others repeat their first.
+      variants: how many variants each gets, at least as many as any has; others repeat their first.
+      seed: of everything random in training.
+
+    Returns:
+      `Models` with leaves [models, ...], in the order of `chosen`. Models of the same run number have the same order
+      of batches.
+    """
 
     def fill(values: list, length: int) -> list:
         return values + values[:1] * (length - len(values))

@@ -52,7 +52,8 @@ class RunState(NamedTuple):
     Attributes:
       chunks: number of chunks trained on.
       epoch: number of finished epochs.
-      variables, optimizer: current.
+      variables: current.
+      optimizer: what Adam keeps, current.
       best: for each selection, the variables of the epoch with the best validation accuracy so far.
       best_accuracy: that accuracy; -1 before the first epoch.
       best_epoch: that epoch, counted from 1; 0 if there is none.
@@ -68,7 +69,17 @@ class RunState(NamedTuple):
 
 
 def initial_state(network: Network, keys: RunKeys, x: Num[Numbers, "batch *features"], selections: int) -> RunState:
-    """A run before its first epoch; `x` only gives the shape."""
+    """State of a run before its first epoch: initial variables, Adam's zeros, no best epoch yet.
+
+    Args:
+      network: to train.
+      keys: the run's; `init` decides the variables.
+      x: an example input; only its shape matters.
+      selections: for how many inference activities the best epoch is kept, from 1 on.
+
+    Returns:
+      The state of one run. `best` holds the initial variables `selections` times until an epoch has ended.
+    """
     variables = network.init(keys.init, x)
     return RunState(
         chunks=jnp.zeros((), jnp.int32),
@@ -101,8 +112,9 @@ def _join_small(params: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]
 def batch_order(
     chunks_key: Key[Array, ""], number: Int[Numbers, ""], examples: int, batch_size: int
 ) -> Int[Array, "steps batch"]:
-    """Which examples of a chunk make up each batch: the same for all runs of a number, so that it is drawn once.
+    """Indices of the examples that make up each batch of a chunk.
 
+    They are the same for all runs of the same number, so that they are drawn once.
     The examples that do not fill the last batch are left out; the next epoch's order leaves out others.
 
     Args:
@@ -117,7 +129,7 @@ def batch_order(
 
 
 def _chunk_keys(chunks_key: Key[Array, ""], number: Int[Numbers, ""]) -> Key[Array, "5"]:
-    """For the order, failout, skip activity, augmentation and dropout in a chunk."""
+    """Keys for the order, failout, skip activity, augmentation and dropout in a chunk, in this order."""
     return jax.random.split(jax.random.fold_in(chunks_key, number), 5)
 
 

@@ -19,17 +19,17 @@ class Trial:
     """Asks a program what it costs; nothing that it computes is kept."""
 
     def __init__(self, program: Program):
-        """Of this program."""
+        """Prepares trials of a program; nothing is computed yet."""
         self.program = program
 
     @property
     def bytes_per_model(self) -> int:
-        """What a model keeps between two steps."""
+        """Bytes that a model keeps between two steps."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.program.state_shapes))
 
     @functools.cached_property
     def flops_per_step(self) -> float:
-        """Of training a model: a forward pass and a backward one of twice the size, for each example of a batch."""
+        """Operations of a model's training step: a forward pass over a batch, and twice that for the backward one."""
         network = self.program.network
         edges, nodes = len(network.graph.hyperconnections), len(network.graph.fallible)
         x = self.program.feed.spec("train").x

@@ -61,12 +61,12 @@ class Combinations:
         return total
 
     def left_out(self, failure_probability: Float[np.ndarray, " causes"]) -> float:
-        """Probability of the combinations that are not there."""
+        """Probability that a combination occurs which is not evaluated."""
         return 0.0 if self.complete else max(0.0, 1 - float(self.probabilities(failure_probability).sum()))
 
 
 def all_combinations(graph: Graph) -> Combinations:
-    """Every one, in the order of `failing_sets`."""
+    """All failure combinations of a graph, in the order of `failing_sets`."""
     return Combinations(graph, failure_combinations(graph.fallible), complete=True)
 
 

@@ -44,7 +44,8 @@ class Normalised(NamedTuple):
 
     Attributes:
       output: in [0, 6].
-      mean, variance: of the batch, per channel; no gradient flows through them.
+      mean: of the batch, per channel; no gradient flows through it.
+      variance: of the batch, per channel; no gradient flows through it.
     """
 
     output: Images
@@ -86,7 +87,16 @@ def subsample(x: Images, stride: int) -> Images:
 
 
 def affine_relu6(x: Images, scale: PerChannel, shift: PerChannel) -> Images:
-    """ReLU6 of scale * x + shift: batch normalisation at inference, folded into one factor and one summand."""
+    """ReLU6 of scale * x + shift: batch normalisation at inference, folded into one factor and one summand.
+
+    Args:
+      x: images, [channels, height, width, batch].
+      scale: factor on each channel.
+      shift: summand of each channel.
+
+    Returns:
+      Images of the same shape, in [0, 6].
+    """
     return jnp.clip(x * _per_channel(scale) + _per_channel(shift), 0, 6)
 
 

@@ -42,12 +42,18 @@ class Statistics(NamedTuple):
     values: Any  # leaves [*stack, arrivals, ...]
 
     def row(self, arrival: Int[Array, ""]) -> Any:
-        """For inference: those of an arrival, or of the most frequent one if training never showed it."""
+        """Statistics to use at inference: an arrival's, or the most frequent one's if training never showed it."""
         known = jnp.where(self.seen[arrival] > 0, arrival, self.seen.argmax())
         return jax.tree.map(lambda leaf: leaf[known], self.values)
 
     def updated(self, arrival: Int[Array, ""], values: Any, sends: Float[Array, ""]) -> Statistics:
-        """After a training step; the same if the node did not send in it."""
+        """Statistics after a training step; unchanged if the node did not send in it.
+
+        Args:
+          arrival: number of the arrival that occurred, in 0..arrivals-1, as in `seen`.
+          values: what the stage keeps after the step: a tree as `self.values`, without the axis of arrivals.
+          sends: 1 if the node sent in this step, else 0.
+        """
 
         def put(old: Array, new: Array) -> Array:
             return old.at[arrival].set(jnp.where(sends > 0, new, old[arrival]))
@@ -230,7 +236,18 @@ class Network:
         wiring: Wiring,
         training_key: Key[Array, ""] | None = None,
     ) -> tuple[dict[str, Sent], dict[str, Statistics]]:
-        """As `apply`, with what every node sends, and the statistics after it, by node."""
+        """One forward pass under a survival mask, with the output of every node.
+
+        Args:
+          variables: from `init`.
+          x: a batch of inputs.
+          survival: 1 = alive, 0 = failed, of nodes and links in the order of `graph.fallible`.
+          wiring: the cell's hyperconnections in this pass.
+          training_key: in training, of the step, for dropout; None at inference.
+
+        Returns:
+          What every node sends, by its name; and the running statistics after the pass, by node name.
+        """
         graph = self.graph
         statistics = dict(variables.statistics)
         always = jnp.ones(())
@@ -259,7 +276,17 @@ class Network:
         return {node: math.prod(each.value.shape) * each.value.dtype.itemsize for node, each in sent.items()}
 
     def adapt(self, variables: Variables, edge: Hyperconnection, value: Array, wiring: Wiring) -> Array:
-        """What a hyperconnection makes of its sender's output."""
+        """What a hyperconnection makes of its sender's output, before its weight.
+
+        Args:
+          variables: from `init`.
+          edge: the hyperconnection; one without an adapter changes nothing.
+          value: the sender's output for a batch, in the layout of its stage.
+          wiring: the cell's hyperconnections in this pass; of it, adapters use `skip_units` alone.
+
+        Returns:
+          What reaches the receiving node, of the same shape as all else that it receives.
+        """
         if edge.name not in self.adapters:
             return value
         given = {"params": variables.params[edge.name], SETTING: {SKIP_UNITS: jnp.asarray(wiring.skip_units)}}
@@ -274,7 +301,19 @@ class Network:
         alive: Float[Array, ""],
         training_key: Key[Array, ""] | None = None,
     ) -> tuple[Sent, dict[str, Statistics]]:
-        """A source's output for a batch, and its statistics after it; as `node_sends`."""
+        """What a source sends for a batch.
+
+        Args:
+          variables: from `init`.
+          source: its name.
+          x: a batch of inputs; every source gets all of it.
+          alive: 1 = alive, 0 = failed; 1 for an only source, which never fails.
+          training_key: in training, of the step, for dropout; None at inference.
+
+        Returns:
+          What it sends, exactly zero if it has failed. In training, by its name, also its running statistics after the
+          batch, if it keeps any; else an empty dict.
+        """
         value, statistics = self._compute(variables, source, jnp.asarray(x), (), alive, training_key)
         return Sent(value if source not in self.graph.fallible else _masked(alive, value), alive), statistics
 
@@ -287,10 +326,22 @@ class Network:
         wiring: Wiring,
         training_key: Key[Array, ""] | None = None,
     ) -> tuple[Sent, dict[str, Statistics]]:
-        """A node's output for what its hyperconnections bring, in the order of `Graph.incoming`, each adapted.
+        """What a node sends for a batch, given what its hyperconnections bring.
+
+        Sums what arrives: gates and weights are applied here. A node that receives nothing does not send.
+
+        Args:
+          variables: from `init`.
+          node: its name; not that of a source.
+          incoming: what each hyperconnection brings, already adapted, in the order of `Graph.incoming(node)`; its
+            `sends` is 0 where the sender does not send or the link has failed.
+          alive: 1 = alive, 0 = failed.
+          wiring: the cell's hyperconnections in this pass, over all of the graph's.
+          training_key: in training, of the step, for dropout; None at inference.
 
         Returns:
-          What it sends, and its running statistics after it, by its name, if it has any.
+          What it sends, exactly zero if it does not send. In training, by its name, also its running statistics after
+          the batch, if it keeps any; else an empty dict.
         """
         edges = list(self.graph.incoming(node))
         simple = {edge.source: k for k, (_, edge) in enumerate(edges) if not edge.is_skip}
@@ -317,7 +368,7 @@ class Network:
         sends: Float[Array, ""],
         training_key: Key[Array, ""] | None,
     ) -> tuple[Array, dict[str, Statistics]]:
-        """The stage applied; in training, the statistics that it leaves."""
+        """Output of a node's stage; in training, also the running statistics that it leaves, by node name."""
         if node not in self.stages:
             return value, {}
         stage, given = self.stages[node], {"params": variables.params[node]}
@@ -338,7 +389,7 @@ class Network:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Whatever a module raises says whose module it is."""
+    """Adds to whatever is raised meanwhile the name of the node or hyperconnection whose module runs."""
     try:
         yield
     except Exception as error:

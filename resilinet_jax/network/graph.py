@@ -36,7 +36,7 @@ class Hyperconnection:
 
     @property
     def is_skip(self) -> bool:
-        """Whether it bypasses any node."""
+        """Whether this hyperconnection bypasses any node."""
         return bool(self.bypassed)
 
 

@@ -23,9 +23,10 @@ DROPOUT_RATE = 1e-3  # before the classifier, as Keras' MobileNet has it
 
 
 def _traced_once(initializer: nn.initializers.Initializer) -> nn.initializers.Initializer:
-    """The same, remembered by shape: whenever a module is applied, Flax asks what its parameters would start from.
+    """An initializer that is traced once for each shape and type.
 
-    Traced anew each time, that is a good part of what tracing a network costs.
+    Whenever a module is applied, Flax asks what its parameters would start from. Traced anew each time, that is a good
+    part of what tracing a network costs.
     """
     return jax.jit(initializer, static_argnames=("shape", "dtype"))
 
@@ -63,7 +64,7 @@ class Channels(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch features"], training: bool) -> Float[Array, "batch channels"]:
-        """Its own channels; the same in training."""
+        """The channels that this source measures; the same in training."""
         del training
         return x[:, self.start : self.stop]
 
@@ -192,7 +193,10 @@ class PointwiseAdapter(nn.Module):
 
 
 class SeparableSkipLayer(nn.Module):
-    """As `DenseSkipLayer`, for feature maps: pointwise with ReLU6, depthwise 3x3, pointwise; strided first."""
+    """An adapter for feature maps that stands in for the nodes that a skip bypasses, as `DenseSkipLayer` does.
+
+    A pointwise convolution with ReLU6, which is strided, a depthwise 3x3 one, and another pointwise one.
+    """
 
     units: int
     filters: int

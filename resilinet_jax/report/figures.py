@@ -70,7 +70,14 @@ def new_figure(
 
 
 def grouped_bars(ax: Axes, groups: Sequence[str], series: Series, legend_columns: int = 3) -> None:
-    """Bars of mean accuracy in percent, one per series in each group, with sample deviations as error bars."""
+    """Draws bars of mean accuracy in percent, one per series in each group, with sample deviations as error bars.
+
+    Args:
+      ax: the panel to draw in.
+      groups: their names, which go below the axis; may have several lines.
+      series: by legend entry, for each group, accuracies of the runs as fractions in [0, 1]; NaN leaves a run out.
+      legend_columns: of the legend above the figure, which there is for two series or more.
+    """
     width = 0.8 / len(series)
     for s, (name, values) in enumerate(series.items()):
         height, deviation = _percent(values)
@@ -87,7 +94,7 @@ def grouped_bars(ax: Axes, groups: Sequence[str], series: Series, legend_columns
 
 
 def _name_groups(ax: Axes, groups: Sequence[str]) -> None:
-    """Names below the axis, in several lines if they have any; upright where they don't fit side by side."""
+    """Writes the groups' names below the axis, in their lines; upright and in one line where they don't fit."""
     widest = max(len(line) for group in groups for line in group.split("\n"))
     if len(groups) * (widest + 1) <= LETTERS:
         ax.set_xticks(np.arange(len(groups)), groups)
@@ -102,7 +109,14 @@ def _name_groups(ax: Axes, groups: Sequence[str]) -> None:
 
 
 def lines(ax: Axes, x: Sequence[float], series: Series, xlabel: str) -> None:
-    """Lines of mean accuracy in percent over `x`, with sample deviations as error bars."""
+    """Draws lines of mean average accuracy in percent, with sample deviations as error bars.
+
+    Args:
+      ax: the panel to draw in.
+      x: places on the x axis, the same for all lines; each gets a tick.
+      series: by legend entry, for each of `x`, accuracies of the runs as fractions in [0, 1]; NaN leaves a run out.
+      xlabel: name of the x axis.
+    """
     for s, (name, values) in enumerate(series.items()):
         height, deviation = _percent(values)
         ax.errorbar(x, height, deviation, label=name, capsize=2, linewidth=1.2, **style_of_line(s))
@@ -113,7 +127,14 @@ def lines(ax: Axes, x: Sequence[float], series: Series, xlabel: str) -> None:
 
 
 def scatter(ax: Axes, x: Mapping[str, Sequence[float]], series: Series, xlabel: str) -> None:
-    """Points of mean accuracy in percent with sample deviations as error bars; `x` by the same legend entries."""
+    """Draws points of mean average accuracy in percent, with sample deviations as error bars.
+
+    Args:
+      ax: the panel to draw in.
+      x: places on the x axis, by legend entry.
+      series: by legend entry, for each of its `x`, accuracies of the runs as fractions in [0, 1]; NaN leaves a run out.
+      xlabel: name of the x axis.
+    """
     for s, (name, values) in enumerate(series.items()):
         height, deviation = _percent(values)
         style = style_of_line(s) | {"linestyle": "none", "markeredgecolor": "black"}
@@ -123,17 +144,39 @@ def scatter(ax: Axes, x: Mapping[str, Sequence[float]], series: Series, xlabel: 
 
 
 def shared_legend(figure: Figure, ax: Axes, columns: int = 4) -> None:
-    """One legend above all panels, with the entries of `ax`."""
+    """Draws one legend above all panels of a figure.
+
+    Args:
+      figure: to draw on.
+      ax: the panel whose entries the legend has.
+      columns: of the legend.
+    """
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
 
 
 def averages(results: Results, cells: Sequence[str], setting: str) -> list[np.ndarray]:
-    """Average accuracies of these cells under one failure setting, as `Series` values."""
+    """Average accuracies of a few cells under one failure setting, as the values of a `Series`.
+
+    Args:
+      results: of a sweep.
+      cells: their names, one for each place on the x axis.
+      setting: name of the failure setting.
+
+    Returns:
+      For each cell, the average accuracy of each run as a fraction in [0, 1]; NaN where a run diverged.
+    """
     return [results.average(cell, setting) for cell in cells]
 
 
 def setting_bars(results: Results, columns: Mapping[str, Column], legend_columns: int = 3) -> Figure:
-    """Average accuracy in groups by failure setting, a bar for each column (by legend entry): Fig. 4's manner."""
+    """Average accuracy as bars in groups by failure setting, in the manner of the paper's Fig. 4.
+
+    Args:
+      results: of a sweep.
+      columns: by legend entry, the cell that a bar shows, or a cell for each failure setting; a setting without one
+        gets no bar.
+      legend_columns: of the legend above the figure, which there is for two entries or more.
+    """
     figure, (ax,) = new_figure()
     settings = list(results.failure_settings)
 

@@ -147,7 +147,7 @@ def _reach(lanes: Mapping[Hyperconnection, int]) -> dict[Hyperconnection, int]:
 
 
 def _straight(edge: Hyperconnection, row: Mapping[str, int], x: float) -> Markup:
-    """From the bottom of a box to the top of the next one."""
+    """A straight arrow from the bottom of the sender's box to the top of the receiver's."""
     return tag("path", d=f"M{x:g} {row[edge.source] + BOX / 2:g}V{row[edge.target] - BOX / 2 - 1:g}", **LINE)
 
 

@@ -142,7 +142,7 @@ def _notes(notes: Sequence[str]) -> Markup:
 
 
 def _table(table: Table, figures: Mapping[tuple[str, str], float]) -> Markup:
-    """With the paper's figures (%) below this run's, by row and column."""
+    """A table as HTML, with the paper's figures (%) beside this sweep's, by row and column."""
 
     def entry(row: str, column: str, value: str) -> Markup:
         known = figures.get((row, column))

@@ -22,7 +22,7 @@ NAME = "scaled_failures"
 
 
 def scale_factors(results: Results, setting: str) -> Float[np.ndarray, " factors"]:
-    """From 0 to where the largest failure probability reaches 1, evenly; none if nothing fails.
+    """Factors on a setting's failure probabilities, evenly from 0 to what makes the largest 1; none if nothing fails.
 
     Where not all failure combinations were evaluated, they end at 1: beyond, those left out would weigh too much.
     """

@@ -21,7 +21,7 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """As GitHub-flavoured Markdown; the first column is the rows' names."""
+        """The table as GitHub-flavoured Markdown; the first column is the rows' names."""
         lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
         return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

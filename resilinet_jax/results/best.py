@@ -45,7 +45,7 @@ class Best(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """From the least to the greatest of the possible ones."""
+        """The least and the greatest of the candidates that may be the best."""
         return min(self.possible), max(self.possible)
 
 
@@ -75,7 +75,7 @@ def best_of(accuracy: Mapping[float, Float[np.ndarray, " runs"]], left_out: floa
 def _clearly_better(
     first: Float[np.ndarray, " runs"], second: Float[np.ndarray, " runs"], confidence: float, left_out: float
 ) -> bool:
-    """Whether the first is better, by a one-sided paired t-test; False with fewer than two pairs."""
+    """Whether the first candidate is better, by a one-sided paired t-test; False with fewer than two pairs."""
     from scipy.special import stdtrit  # takes a while, which a mistake in the flags need not wait for
 
     differences = first - second

@@ -35,7 +35,7 @@ class Difference(NamedTuple):
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the confidence interval leaves out zero."""
         return abs(self.mean) > self.half_width
 
     def points(self) -> str:
@@ -46,7 +46,7 @@ class Difference(NamedTuple):
 
 
 def paired_difference(first: Float[np.ndarray, " runs"], second: Float[np.ndarray, " runs"]) -> Difference:
-    """Of two measurements of the same runs, with Student's interval; pairs with a NaN are left out."""
+    """Mean difference of two measurements of the same runs, with Student's interval; pairs with a NaN are left out."""
     differences = first - second
     pairs = int(np.isfinite(differences).sum())
     if pairs < 2:

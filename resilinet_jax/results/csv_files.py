@@ -98,10 +98,19 @@ def read_results(
     cells: Mapping[str, Cell],
     message_bytes: Mapping[str, int],
 ) -> Results:
-    """A sweep's results as they were written to its folder; what does not stand there is given, as in `Results`.
+    """Reads a sweep's results from the CSV files in its folder.
+
+    Args:
+      folder: that holds what `csv_files` wrote.
+      combinations: the failure combinations that were evaluated; accuracies come in their order.
+      failure_settings: by name, failure probability by node name.
+      cells: by name, all that the results have.
+      message_bytes: size of what a node sends for one example, by node; empty where it is not known.
 
     Raises:
-      ValueError: if they are not those of these cells and combinations.
+      OSError: if a file can't be read.
+      KeyError: if a column is missing, or the accuracy of a cell under any of the combinations.
+      ValueError: if a file is no CSV, or has two numbers for the same cell, run and column.
     """
     accuracies, curves, weights = (_read_csv(folder / f"{name}.csv") for name in ("accuracies", "history", "weights"))
     order = [combination_name(failing) for failing in combinations.failing_sets]

@@ -81,9 +81,10 @@ def hyperconnection_bytes(graph: Graph, sizes: Mapping[str, int]) -> Float[np.nd
 def pareto_front(
     cost: Float[np.ndarray, " points"], worth: Float[np.ndarray, " points"]
 ) -> Bool[np.ndarray, " points"]:
-    """Which points no other one beats, by costing at most as much and being worth at least as much, and better in one.
+    """Whether each point is on the Pareto front: no other one beats it.
 
-    Equal points are on the front together; one that is not known (NaN) is not on it, and beats none.
+    One beats another if it costs at most as much and is worth at least as much, and is better in one of the two. Equal
+    points are on the front together; one that is not known (NaN) is not on it, and beats none.
     """
     no_dearer, no_worse = cost[:, None] <= cost[None], worth[:, None] >= worth[None]
     better = (cost[:, None] < cost[None]) | (worth[:, None] > worth[None])

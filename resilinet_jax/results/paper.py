@@ -97,7 +97,13 @@ class Published(NamedTuple):
 
 
 def average(scenario: str, setting: str, method: str) -> float:
-    """Average accuracy in % that Table 2 has under a failure setting of Table 1 (`No failure`: nothing fails)."""
+    """Average accuracy in % that the paper's Table 2 gives under a failure setting of its Table 1.
+
+    Args:
+      scenario: in `TABLE_2`, so `health` or `imagenet`.
+      setting: as in `TABLE_1`, e.g. `Poor`; under any other name, as `No failure`, nothing fails.
+      method: one of `TABLE_2_METHODS`.
+    """
     failure = TABLE_1[scenario].get(setting, dict.fromkeys(TABLE_1[scenario]["Normal"], 0.0))
     total = 0.0
     for failing, row in TABLE_2[scenario].items():
@@ -109,7 +115,7 @@ def average(scenario: str, setting: str, method: str) -> float:
 
 
 def _published() -> dict[tuple[str, str], Published]:
-    """By sweep and scenario, whatever its tables and its text say."""
+    """Whatever the paper's tables and its text say, by sweep and scenario."""
     table_2 = {
         scenario: {
             (", ".join(failing) or "None", method): value

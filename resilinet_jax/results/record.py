@@ -37,7 +37,7 @@ class Record:
     command: str = ""
 
     def to_json(self) -> bytes:
-        """As text for people and programs."""
+        """The record as JSON text, for people and programs."""
         return (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode()
 
     @classmethod
@@ -51,7 +51,7 @@ class Record:
 
     @property
     def scenario(self) -> str:
-        """As given by `--scenario`."""
+        """The scenario, as given by `--scenario`."""
         return str(self.settings["scenario"])
 
     def flat(self) -> dict[str, str]:

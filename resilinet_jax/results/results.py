@@ -41,7 +41,7 @@ class Results:
 
     @property
     def graph(self) -> Graph:
-        """Of the scenario."""
+        """The scenario's graph."""
         return self.combinations.graph
 
     @functools.cached_property
@@ -50,7 +50,7 @@ class Results:
         return self.combinations.failing_sets
 
     def shown_sets(self, setting: str) -> list[tuple[str, ...]]:
-        """All of them, or the most probable ones under a failure setting where they are too many to show."""
+        """All failing sets, or the most probable ones under a failure setting where they are too many to show."""
         if len(self.failing_sets) <= SHOWN:
             return self.failing_sets
         likely = np.argsort(-self.combination_probability(setting), kind="stable")[:SHOWN]
@@ -58,7 +58,7 @@ class Results:
 
     @property
     def usual_setting(self) -> str:
-        """The user's own; else the mildest in which anything fails: the first such one, or the first of all."""
+        """The user's own failure setting; else the first in which anything fails, or the first of all."""
         return (
             YOUR_OWN
             if YOUR_OWN in self._failing_settings
@@ -67,12 +67,12 @@ class Results:
 
     @property
     def harshest_setting(self) -> str:
-        """The user's own; else the last one in which anything fails, or the first of all."""
+        """The user's own failure setting; else the last in which anything fails, or the first of all."""
         return next(iter(reversed(self._failing_settings or list(self.failure_settings)[:1])))
 
     @property
     def _failing_settings(self) -> list[str]:
-        """In which anything fails."""
+        """Names of the failure settings in which anything fails."""
         return [name for name, probability in self.failure_settings.items() if any(probability.values())]
 
     @property
@@ -88,11 +88,11 @@ class Results:
         return has_path(self.graph, failing)
 
     def failure_probability(self, setting: str) -> Float[np.ndarray, " causes"]:
-        """Of each of `Graph.causes` under a failure setting."""
+        """Failure probability of each of `Graph.causes` under a failure setting."""
         return np.array(self.graph.node_values(self.failure_settings[setting], f"failure setting {setting!r}"))
 
     def combination_probability(self, setting: str) -> Float[np.ndarray, " combinations"]:
-        """Of each failure combination under a failure setting."""
+        """Probability of each failure combination under a failure setting."""
         return self.combinations.probabilities(self.failure_probability(setting))
 
     def under(self, cell: str, failing: Sequence[str]) -> Float[np.ndarray, " runs"]:
@@ -107,7 +107,7 @@ class Results:
         return self.average_at(cell, self.failure_probability(setting))
 
     def average_with_failout(self, cell: str, setting: str) -> Float[np.ndarray, " known_runs"]:
-        """The same if the cell's failout had been left on while testing; of no run if that was not evaluated."""
+        """Average accuracy of each run with failout left on while testing; of no run if that was not evaluated."""
         failure = with_failout_at_inference(
             self.failure_probability(setting), np.asarray(self.cells[cell].failout_rate, np.float64)
         )
@@ -115,7 +115,7 @@ class Results:
         return self.average_at(cell, failure)[: None if known else 0]
 
     def average_at(self, cell: str, failure: Float[np.ndarray, " causes"]) -> Float[np.ndarray, " runs"]:
-        """The same under any failure probabilities, in the order of `Graph.causes`."""
+        """Average accuracy of each run under any failure probabilities, in the order of `Graph.causes`."""
         low, high = average_accuracy_bounds(self.measured[cell].accuracy, self.combinations, failure)
         return (low + high) / 2
 
@@ -125,12 +125,12 @@ class Results:
 
 
 def finite(values: Float[np.ndarray, " runs"]) -> Float[np.ndarray, " finite_runs"]:
-    """Those of the runs that did not diverge."""
+    """Values of the runs that did not diverge."""
     return values[np.isfinite(values)]
 
 
 def mean(values: Float[np.ndarray, " runs"]) -> float:
-    """Over the runs that did not diverge; NaN if none is left."""
+    """Mean over the runs that did not diverge; NaN if none is left."""
     kept = finite(values)
     return float(kept.mean()) if len(kept) else float("nan")
 

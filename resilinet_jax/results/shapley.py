@@ -23,7 +23,7 @@ from resilinet_jax.errors import UserError
 def shapley_values(
     worth: Mapping[frozenset[str], Float[np.ndarray, " runs"]],
 ) -> dict[str, Float[np.ndarray, " runs"]]:
-    """Of each part, exactly and run by run; together they are what all parts add to none.
+    """Shapley value of each part, exact and run by run; they sum to what all parts together add to none.
 
     Takes k * 2^(k-1) differences for k parts: what limits k is measuring 2^k subsets.
 

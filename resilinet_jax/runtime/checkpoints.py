@@ -47,7 +47,7 @@ class Checkpoints:
         self._manager: ocp.CheckpointManager | None = None
 
     def members(self) -> list[str]:
-        """Of the pass whose checkpoints are there; empty if there are none."""
+        """Labels of the models in the pass whose checkpoints are there; empty if there are none."""
         try:
             told = json.loads((self._folder / MEMBERS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -106,7 +106,7 @@ class Checkpoints:
         return None
 
     def _read(self, epoch: int, like: Any) -> Any:
-        """None if it is damaged."""
+        """Reads one checkpoint; returns None if it is damaged."""
         assert self._manager is not None
         items = ocp.args.Composite(
             tree=ocp.args.PyTreeRestore(restore_args={"content": ocp.RestoreArgs(restore_type=np.ndarray)}),
@@ -167,7 +167,7 @@ def _packed(tree: Any) -> np.ndarray:
 
 
 def _unpacked(content: np.ndarray, like: Any) -> Any:
-    """None if it does not hold these arrays."""
+    """Arrays of the shapes and types of `like` from their bytes; None if there are more bytes, or fewer."""
     leaves, structure = jax.tree.flatten(like)
     sizes = [math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves]
     if len(content) != sum(sizes):

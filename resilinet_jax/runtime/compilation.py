@@ -23,7 +23,7 @@ from resilinet_jax.files import write_file
 
 
 def default_cache_dir() -> pathlib.Path:
-    """In the user's folder for caches: $XDG_CACHE_HOME or ~/.cache."""
+    """Folder for compiled programs, within the user's folder for caches: $XDG_CACHE_HOME or ~/.cache."""
     # Not Path.expanduser, which fails for who has no home; such a folder is never made, so nothing is kept.
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "resilinet_jax/programs"
 
@@ -122,7 +122,7 @@ def _write(path: pathlib.Path, made: _Exports) -> None:
 
 
 def _read(path: pathlib.Path) -> _Exports | None:
-    """None if they were never written, or can't be read any more."""
+    """Reads exported functions, by name; returns None if they were never written, or can't be read any more."""
     found: _Exports = {}
     try:
         with zipfile.ZipFile(path) as archive:

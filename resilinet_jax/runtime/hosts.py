@@ -66,19 +66,19 @@ def is_first() -> bool:
 
 
 def number() -> int:
-    """Of this process, from 0."""
+    """Number of this process, from 0."""
     return jax.process_index()
 
 
 def own_share(total: int) -> range:
-    """Which of `total` models this process trains: contiguous, of (nearly) equal numbers."""
+    """Indices of the models that this process trains, of `total`: contiguous, about as many as every other."""
     size = -(-total // jax.process_count())
     first = min(jax.process_index() * size, total)
     return range(first, min(first + size, total))
 
 
 def on_any_process(here: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
-    """Where any process says yes."""
+    """Element by element, whether any process says yes."""
     return here if jax.process_count() == 1 else np.asarray(_gather(here).any(0))
 
 
@@ -96,7 +96,7 @@ def share(rows: Float[np.ndarray, "rows width"], here: Bool[np.ndarray, " rows"]
 
 
 def _gather(array: np.ndarray) -> np.ndarray:
-    """From all processes, along a new first axis."""
+    """Gathers an array from all processes, along a new first axis."""
     try:
         return np.asarray(multihost_utils.process_allgather(array))
     except RuntimeError as error:

@@ -36,14 +36,26 @@ class Progress:
     """
 
     def __init__(self, console: Console | None = None, quiet: bool = False, curves: LiveCurves | None = None):
-        """Prints to `console`, standard error by default; nothing if `quiet`. Tells `curves` as well."""
+        """Prepares to print; nothing is printed before `start`.
+
+        Args:
+          console: where to print; None for standard error.
+          quiet: whether nothing is printed.
+          curves: written to as well, `quiet` or not; None for no curves.
+        """
         self._curves = curves
         self._console = console or Console(stderr=True, highlight=False, markup=False)
         self._quiet = quiet
         self._status = self._console.status("") if self._console.is_terminal and not quiet else None
 
     def start(self, *, models: int, epochs: int, examples: int) -> None:
-        """Training begins: `models` of them, `epochs` each, with `examples` an epoch."""
+        """Says that training begins; the time left is reckoned from these numbers.
+
+        Args:
+          models: number of models to train, in all passes.
+          epochs: that each is trained.
+          examples: that each is trained on in an epoch.
+        """
         self._left = self._left_at_start = float(models * epochs)  # epochs to train, over all models
         self._examples, self._epochs = examples, epochs
         self._trained, self._part, self._seconds = 0.0, 0.0, 0.0
@@ -90,7 +102,14 @@ class Progress:
         self._resumed = time.perf_counter()
 
     def part(self, number: int, done: float, *, models: int, loss: Float[np.ndarray, " models"]) -> None:
-        """A share `done` of epoch `number` is trained."""
+        """Says that a part of an epoch is trained.
+
+        Args:
+          number: of the epoch, counted from 1.
+          done: share of the epoch that is trained so far, in (0, 1).
+          models: number of models in the pass.
+          loss: of each model, mean over the last chunk; not finite where it has diverged.
+        """
         self._advance(models * (done - self._part))
         self._part = done
         self._tell(f"epoch {number}/{self._epochs} of {models} runs, {done:.0%} of it", _loss(loss))
@@ -103,7 +122,14 @@ class Progress:
         loss: Float[np.ndarray, "models epochs"],
         validation_accuracy: Float[np.ndarray, "models selections"],
     ) -> None:
-        """An epoch of a pass with `models` models has ended; `loss` is that of all epochs so far."""
+        """Says that an epoch of a pass has ended.
+
+        Args:
+          number: of the epoch, counted from 1.
+          models: number of models in the pass.
+          loss: of each model in all epochs so far, mean over an epoch's steps; not finite where it has diverged.
+          validation_accuracy: of each model after this epoch, for each selection, as a fraction in [0, 1].
+        """
         self._advance(models * (1 - self._part))
         self._part = 0.0
         if self._curves:

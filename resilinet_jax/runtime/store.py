@@ -37,11 +37,11 @@ class Measured(NamedTuple):
 
     @property
     def diverged(self) -> list[int]:
-        """Which of the runs."""
+        """Numbers of the runs that diverged: those with no accuracy at all."""
         return np.flatnonzero(np.isnan(self.accuracy).all(-1)).tolist()
 
     def rounded(self) -> Measured:
-        """To the seven digits that results on disk have, so that a report from there is the same."""
+        """Rounds to the seven digits that results on disk have, so that a report from there is the same."""
         return Measured(*(np.round(leaf, 7) for leaf in self))
 
 
@@ -67,7 +67,7 @@ class Store:
                 warn(f"{path} is damaged: its runs are trained again.")
 
     def __contains__(self, name: Name) -> bool:
-        """Whether this run is finished."""
+        """Whether a run is finished, so that the store holds it."""
         return name in self._known
 
     def __getitem__(self, name: Name) -> Measured:

@@ -43,7 +43,7 @@ def restart_watched() -> None:
 
 
 def _die_with_parent() -> None:
-    """In the child: a parent that is killed takes it along (Linux)."""
+    """Has the system kill this process once its parent has died (Linux); called in the child."""
     if sys.platform == "linux":
         set_parent_death_signal: Any = ctypes.CDLL(None).prctl
         set_parent_death_signal(1, signal.SIGKILL)

@@ -47,7 +47,13 @@ class LiveCurves:
         loss: Float[np.ndarray, " models"],
         validation_accuracy: Float[np.ndarray, "models selections"],
     ) -> None:
-        """An epoch of the pass has ended."""
+        """Writes what each run of the pass reached in an epoch that has ended.
+
+        Args:
+          number: of the epoch, counted from 1.
+          loss: of each run, mean over the epoch's steps.
+          validation_accuracy: of each run after the epoch, for each selection, as a fraction in [0, 1].
+        """
         for run, writer, own_loss, accuracy in zip(self._runs, self._writers, loss, validation_accuracy, strict=True):
             values = {"loss": own_loss}
             # Behind its own a run may have copies of the first, as many as others of the pass have selections.

@@ -223,6 +223,11 @@ def _remedy(error: BaseException) -> str:
 def checked_result(function: Callable, result: Any, kind: type) -> Any:
     """What a function of a user's has returned, if it is of the kind expected.
 
+    Args:
+      function: the user's, which the message names.
+      result: what it returned.
+      kind: class that the result must be an instance of.
+
     Raises:
       CodeError: if it is not.
     """

@@ -35,7 +35,15 @@ def build_network(classes: int, hidden_units: int, skip_units: int = 0) -> Netwo
 
 
 def dense_network(layers: Mapping[str, int], hidden_units: int, classes: int, skip_units: int = 0) -> Network:
-    """A chain of nodes with so many dense layers each, from a source `i`, with a skip around every fallible node."""
+    """A chain of nodes with dense layers, from a source `i`, with a skip around every fallible node.
+
+    Args:
+      layers: number of dense layers of each node, by its name, in data-flow order; the last node is the cloud, which
+        has the softmax head besides.
+      hidden_units: of every layer.
+      classes: number of them.
+      skip_units: at most, of skip layers; 0 for plain adapters.
+    """
     from resilinet_jax.network.forward import Network
     from resilinet_jax.network.stages import DenseStage
 
@@ -48,7 +56,16 @@ def dense_network(layers: Mapping[str, int], hidden_units: int, classes: int, sk
 
 
 def skip_adapters(graph: Graph, hidden_units: int, skip_units: int) -> dict[str, nn.Module]:
-    """By skip name: what makes raw input as wide as every layer is, or a skip layer for each."""
+    """Adapters of a graph's skips: what makes raw input as wide as a layer, or a skip layer for each.
+
+    Args:
+      graph: whose skips they are.
+      hidden_units: of every layer, so what a skip has to bring.
+      skip_units: at most, of skip layers; 0 for plain adapters, which only skips from a source need.
+
+    Returns:
+      The adapters by the name of their skip.
+    """
     from resilinet_jax.network.stages import DenseSkipLayer, dense
 
     if skip_units:

@@ -42,7 +42,13 @@ LAYERS = {"chest_edge": 2, "ankle_edge": 2, "arm_edge": 2, "fog": 3, "cloud": 4}
 
 
 def build_network(classes: int, hidden_units: int, skip_units: int = 0) -> Network:
-    """Dense layers behind each site; the softmax head in the cloud. The arguments are Health's."""
+    """Dense layers behind each sensor site, with the softmax head in the cloud.
+
+    Args:
+      classes: number of them.
+      hidden_units: of every layer.
+      skip_units: at most, of skip layers; 0 for plain adapters.
+    """
     from resilinet_jax.network.forward import Network
     from resilinet_jax.network.stages import Channels, DenseStage
 

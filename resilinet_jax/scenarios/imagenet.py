@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 def build_network(classes: int, alpha: float, image_size: int, momentum: float, skip_units: int = 0) -> Network:
-    """MobileNetV1 as published; the size of the images changes nothing in it."""
+    """MobileNetV1 as published; the size of the images changes nothing in it.
+
+    Args:
+      classes: number of them.
+      alpha: factor on every number of filters, above 0.
+      image_size: ignored; here since presets pass it.
+      momentum: of batch normalisation's running statistics, in [0, 1).
+      skip_units: at most, of skip layers; 0 for plain adapters.
+    """
     del image_size
     return build_mobilenet(classes, alpha, momentum, small_images=False, skip_units=skip_units)
 

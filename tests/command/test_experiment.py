@@ -12,9 +12,11 @@ from resilinet_jax.command import experiment
 from resilinet_jax.command import reporting as finished
 from resilinet_jax.command.settings import Settings, choose
 from resilinet_jax.failures import combinations
+from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
 from resilinet_jax.runtime.store import Measured
 from resilinet_jax.sweeps import load_sweep, sweep_names
+from tests.helpers.fakes import text_in
 
 
 @pytest.fixture
@@ -31,6 +33,19 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(experiment, "run_cells", answer)
     return seen
+
+
+@pytest.fixture
+def unreported(monkeypatch):
+    """No report is made, where a test is about what was asked for alone."""
+    monkeypatch.setattr(finished, "publish_both", lambda *arguments: None)
+
+
+@pytest.fixture(autouse=True)
+def unrendered(monkeypatch):
+    """Figures are made, but no picture of them, which takes most of a report's time."""
+    for kind in ("_png", "_svg"):
+        monkeypatch.setattr(report, kind, text_in)
 
 
 @pytest.fixture
@@ -62,6 +77,7 @@ def test_every_flag_reaches_the_engine(tmp_path, npz, asked):
     assert settings["settings"]["seed"] == 4
 
 
+@pytest.mark.usefixtures("unreported")
 def test_traced_functions_are_kept_by_network_data_and_code(tmp_path, npz, asked, monkeypatch):
     def rests_on(**flags):
         run(tmp_path, npz, **flags)
@@ -80,6 +96,7 @@ def test_traced_functions_are_kept_by_network_data_and_code(tmp_path, npz, asked
     assert asked["training"].rests_on is None
 
 
+@pytest.mark.usefixtures("unreported")
 def test_presets_are_sized_as_told(tmp_path, npz, asked):
     run(tmp_path, npz, preset="paper", batch_size=32)
     assert (asked["training"].runs, asked["training"].epochs) == (10, 50)
@@ -87,6 +104,7 @@ def test_presets_are_sized_as_told(tmp_path, npz, asked):
     assert len(asked["splits"].train.y) == 480
 
 
+@pytest.mark.usefixtures("unreported")
 def test_split_and_seed_reach_the_split(tmp_path, npz, asked):
     def subjects(**flags):
         run(tmp_path, npz, batch_size=5, **flags)
@@ -98,6 +116,7 @@ def test_split_and_seed_reach_the_split(tmp_path, npz, asked):
     assert any(subjects(split="subject", seed=seed) != by_subject for seed in range(1, 5))
 
 
+@pytest.mark.usefixtures("unreported")
 def test_train_examples_are_a_limit(tmp_path, npz, asked):
     run(tmp_path, npz, batch_size=5, train_examples=100)
     assert [len(part.y) for part in asked["splits"][:3]] == [100, 12, 60]
@@ -145,6 +164,7 @@ def test_results_from_before_message_sizes_were_stored_are_reported_again(tmp_pa
     assert json.loads((folder / "settings.json").read_text())["message_bytes"] == {}
 
 
+@pytest.mark.usefixtures("unreported")
 def test_to_overwrite_removes_runs_and_the_pass_under_way(tmp_path, npz, asked):
     run(tmp_path, npz, batch_size=5)
     scenario = tmp_path / "out" / "health"

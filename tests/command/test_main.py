@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from resilinet_jax.command import main as command_line
 from resilinet_jax.command.settings import Settings
+from tests.helpers.hostile import command
 from tests.helpers.process import ROOT, launch
 
 
@@ -38,6 +40,25 @@ def test_help_names_every_flag():
         assert f"--{flag}:" in text or f"--[no]{flag}:" in text, flag
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """Runs commands in this process, which has imported JAX already: status, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
+
+    def run(*flags):
+        capsys.readouterr()
+        status, line = 0, ""
+        try:
+            command(*map(str, flags))
+        except SystemExit as stop:
+            status, line = 1, f"{stop.code}\n"
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(flags, status, said.out, said.err + line)
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -46,18 +67,18 @@ def test_help_names_every_flag():
         (["--data_dir=.", "--dataset=mhealth"], "can't download mHealth"),
     ],
 )
-def test_what_only_the_data_can_tell_is_refused_before_compiling(tmp_path, npz, flags, message):
+def test_what_only_the_data_can_tell_is_refused_before_compiling(tmp_path, npz, here, monkeypatch, flags, message):
     # An unroutable proxy stands for a missing network.
-    done = launch(
-        "--sweep=all", f"--dataset={npz}", *flags, cwd=tmp_path, https_proxy="http://127.0.0.1:9", no_proxy=""
-    )
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    done = here("--sweep=all", f"--dataset={npz}", *flags)
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz):
+def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz, here):
     flags = [
         "--sweep=failure_combinations", f"--dataset={npz}", "--split=subject", "--runs=2", "--epochs=3",
         "--batch_size=32", "--hidden_units=8", "--learning_rate=0.01", "--failout_rate=0.25", "--results_dir=[red]out",
@@ -83,7 +104,7 @@ def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz):
     assert settings["examples"] == {"train": 400, "validation": 100, "test": 100}
     # A second time there is nothing to train: it prints the same tables and leaves the same files.
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    again = launch(*flags, cwd=tmp_path)
+    again = here(*flags)
     assert again.returncode == 0
     assert "6 runs for failure_combinations, 6 of them finished already." in again.stdout
     assert "epoch" not in again.stderr
@@ -94,29 +115,29 @@ def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz):
     shutil.copytree(folder, tmp_path / "elsewhere")
     for lost in ("report.md", "figure.png", "averages.csv"):
         (tmp_path / "elsewhere" / lost).unlink()
-    reported = launch(f"--report={tmp_path / 'elsewhere'}", cwd=tmp_path)
+    reported = here(f"--report={tmp_path / 'elsewhere'}")
     assert reported.returncode == 0, reported.stderr
     assert {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()} == before
     # Other settings are refused, naming the difference.
-    other = launch(*flags, "--epochs=4", cwd=tmp_path)
+    other = here(*flags, "--epochs=4")
     assert other.returncode == 1
     assert "holds runs made with --epochs 3, not 4; go back to that, choose another --results_dir" in other.stderr
     assert other.stderr.count("\n") == 1
 
 
-SMALL = ["--sweep=average_accuracy", "--runs=1", "--batch_size=16", "--hidden_units=16", "--epochs=25"]
+SMALL = ["--sweep=average_accuracy", "--runs=1", "--batch_size=16", "--hidden_units=16", "--epochs=8"]
 
 
-def test_a_killed_command_goes_on_where_it_was(tmp_path, npz):
+def test_a_killed_command_goes_on_where_it_was(tmp_path, npz, here):
     flags = [*SMALL, f"--dataset={npz}"]
-    assert launch(*flags, f"--results_dir={tmp_path / 'undisturbed'}").returncode == 0
+    assert here(*flags, f"--results_dir={tmp_path / 'undisturbed'}").returncode == 0
     command = [sys.executable, str(ROOT / "launch.py"), *flags, f"--results_dir={tmp_path / 'killed'}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as killed:
         while not list((tmp_path / "killed").glob("health/checkpoints/*/epochs/[1-9]")):
             assert killed.poll() is None, killed.stderr.read()
             time.sleep(0.01)
         killed.kill()
-    again = launch(*flags, f"--results_dir={tmp_path / 'killed'}")
+    again = here(*flags, f"--results_dir={tmp_path / 'killed'}")
     assert again.returncode == 0, again.stderr
     assert "Going on with 3 runs after epoch" in again.stderr
     one, other = (tmp_path / name / "health/average_accuracy" for name in ("undisturbed", "killed"))
@@ -124,8 +145,8 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path, npz):
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
-def test_diverged_runs_are_told_at_the_end(tmp_path, npz):
-    done = launch(*SMALL[:-1], "--epochs=2", f"--dataset={npz}", "--learning_rate=1000", cwd=tmp_path)
+def test_diverged_runs_are_told_at_the_end(npz, here):
+    done = here(*SMALL[:-1], "--epochs=2", f"--dataset={npz}", "--learning_rate=1000")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: 3 of 3 runs diverged, in average_accuracy/")
@@ -142,11 +163,11 @@ def test_diverged_runs_are_told_at_the_end(tmp_path, npz):
         ({"settings.json": '{"settings": {"swep": 1}, "sweep": "failout_rate"}'}, "damaged or not of this version"),
     ],
 )
-def test_a_folder_without_sound_results_makes_no_report(tmp_path, files, message):
+def test_a_folder_without_sound_results_makes_no_report(tmp_path, here, files, message):
     (tmp_path / "results").mkdir()
     for name, text in files.items():
         (tmp_path / "results" / name).write_text(text)
-    done = launch(f"--report={tmp_path / 'results'}")
+    done = here(f"--report={tmp_path / 'results'}")
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

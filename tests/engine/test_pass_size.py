@@ -68,6 +68,14 @@ class TestMeasure:
 
 class TestModelsPerPass:
     @pytest.fixture(autouse=True)
+    def forgotten(self):
+        """Nothing is remembered from one test to the next."""
+        before = jax.config.jax_compilation_cache_dir
+        jax.config.update("jax_compilation_cache_dir", None)
+        yield
+        jax.config.update("jax_compilation_cache_dir", before)
+
+    @pytest.fixture(autouse=True)
     def measured(self, monkeypatch):
         self.times = 0
 

@@ -23,7 +23,8 @@ TWO_CELLS = {name: CELLS[name] for name in ("dfg", "resilinet")}
 
 
 def measure(cells, splits=SPLITS, progress=None, store=None, checkpoints=None, **changes):
-    settings = dataclasses.replace(SETTINGS, **changes)
+    # The network is always the same, so what was traced for it serves all tests.
+    settings = dataclasses.replace(SETTINGS, **{"rests_on": "blobs", **changes})
     return run_cells(
         NETWORK, Resident(splits), cells, settings, progress or Silent(), store=store, checkpoints=checkpoints
     )
@@ -125,9 +126,10 @@ def test_survival_scaling_reaches_the_evaluation_and_nothing_else():
 
 
 def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
+    monkeypatch.setattr(pass_size, "_remembered", lambda trial, measure_now: measure_now())
     monkeypatch.setattr(pass_size, "EPOCH_SECONDS", 1e-9)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        run({name: CELLS[name] for name in ("vanilla", "dfg")}, runs=2, epochs=1)
+        run({name: CELLS[name] for name in ("vanilla", "dfg")}, runs=2, epochs=1, rests_on=None)
     compiled = [record.getMessage() for record in caplog.records]
     # Beside it only the trial that told how large a pass may be.
     assert sum(message.startswith("Compiling jit(train)") for message in compiled) == 2
@@ -190,7 +192,7 @@ def test_the_training_function_compiles_once_for_all_sweeps(caplog):
     cells = all_cells()
     assert len(cells) > 40
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        accuracy = run(cells, runs=1)
+        accuracy = run(cells, runs=1, epochs=2, rests_on=None)
     compiled = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling jit(")]
     for function in ("start", "train", "validate", "finish_epoch", "test"):
         # Once more for the cell whose weights are learned.

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 
 import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.command.settings import Settings, choose
@@ -71,3 +73,10 @@ def record(name, dataset="synthetic", notes=("made up, not measured",), settings
         environment={"devices": ["cpu", "cpu"]},
         command=choice.command_line(name, dataset),
     )
+
+
+def text_in(figure):
+    """In place of a picture: all that a figure says, and where its lines run."""
+    words = [each.get_text() for each in figure.findobj(Text)]
+    lines = [each.get_xydata().tolist() for each in figure.findobj(Line2D)]
+    return repr((words, lines)).encode()

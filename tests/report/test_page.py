@@ -49,8 +49,8 @@ class Page(html.parser.HTMLParser):
 
 
 @functools.cache
-def usual_report():
-    return report(results=fake("failout_rate"))
+def usual_files():
+    return report(results=fake("failout_rate")).files()
 
 
 def report(name="failout_rate", results=None, dataset="synthetic", notes=("made up, not measured",)):
@@ -105,7 +105,7 @@ def test_a_report_made_again_is_the_same_to_the_byte():
 
 
 def test_what_was_made_up_or_shrunk_stands_above_the_numbers():
-    raw = usual_report().files()["report.html"].decode()
+    raw = usual_files()["report.html"].decode()
     assert raw.index("made up, not measured") < raw.index("<table")
 
 
@@ -113,7 +113,7 @@ def test_the_papers_figures_stand_beside_those_on_its_data_set_only():
     on_mhealth = report(dataset="mhealth").files()["report.html"].decode()
     assert on_mhealth.count("paper 88.30") == 1, "once: not beside what was measured with failout left on"
     assert "Table 3" in Page(on_mhealth.encode()).text["p"]
-    assert "paper 88.30" not in usual_report().files()["report.html"].decode()
+    assert "paper 88.30" not in usual_files()["report.html"].decode()
 
 
 def test_diverged_runs_are_counted_and_the_others_stay():
@@ -156,7 +156,7 @@ def test_single_runs_have_no_interval():
 
 
 def test_curves_are_drawn_where_there_is_a_history_and_name_their_cells():
-    bare = Page(usual_report().files()["report.html"])
+    bare = Page(usual_files()["report.html"])
     drawn = Page(report("skip_activity", with_history(fake("skip_activity"))).files()["report.html"])
     assert "Training curves" not in bare.text["h2"]
     assert "Training curves" in drawn.text["h2"]
@@ -185,7 +185,7 @@ def test_command_repeats_the_sweep_with_the_flags_that_matter():
 
 
 def test_everything_needed_to_repeat_it_is_listed():
-    text = Page(usual_report().files()["report.html"]).text
+    text = Page(usual_files()["report.html"]).text
     assert "python -m resilinet_jax --sweep=failout_rate --dataset=synthetic --seed=3" in text["pre"]
     for setting in ("settings.seed", "preset.network.hidden_units", "dataset.fingerprint", "environment.devices"):
         assert setting in text["th"]
@@ -228,13 +228,14 @@ def test_drawing_is_described_in_words():
 
 def test_answers_and_further_figures_are_told_on_the_page_and_beside_it():
     ranked = report("skip_configuration")
+    files = ranked.files()
     assert len(ranked.page.sentences) == 4
     assert all(answer.endswith(", on synthetic.") for answer in ranked.page.sentences)
-    assert all(answer in Page(ranked.files()["report.html"]).text["li"] for answer in ranked.page.sentences)
-    assert all(f"* {answer}" in ranked.files()["report.md"].decode() for answer in ranked.page.sentences)
-    scaled = report("average_accuracy")
-    page = Page(scaled.files()["report.html"])
+    assert all(answer in Page(files["report.html"]).text["li"] for answer in ranked.page.sentences)
+    assert all(f"* {answer}" in files["report.md"].decode() for answer in ranked.page.sentences)
+    files = report("average_accuracy").files()
+    page = Page(files["report.html"])
     assert len(page.all("img")) == 2
     assert "is multiplied by a factor" in page.text["figcaption"]
-    assert scaled.files()["scaled_failures.png"].startswith(b"\x89PNG")
-    assert "](scaled_failures.png)" in scaled.files()["report.md"].decode()
+    assert files["scaled_failures.png"].startswith(b"\x89PNG")
+    assert "](scaled_failures.png)" in files["report.md"].decode()

@@ -23,7 +23,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"3.0.2": "The version of TFDS' own builder whose layout this has."}
 
     def __init__(self, *, batches: Mapping[str, Batch] | None = None, **kwargs: Any):
-        """As any builder; prepares these images."""
+        """Builder that prepares `batches`, images and labels by split; other arguments go to TFDS."""
         self._batches = batches
         super().__init__(file_format="array_record", **kwargs)
 

@@ -30,7 +30,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     }
 
     def __init__(self, *, recordings: Mapping[int, Recording] | None = None, **kwargs: Any):
-        """As any builder; prepares these recordings, or those that it finds in `data_dir` or downloads."""
+        """Builder that prepares `recordings` by subject, else those that it finds in `data_dir` or downloads."""
         self._recordings = recordings
         super().__init__(file_format="array_record", **kwargs)
 
