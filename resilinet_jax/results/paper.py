@@ -101,10 +101,11 @@ def average(scenario: str, setting: str, method: str) -> float:
 
     Args:
       scenario: in `TABLE_2`, so `health` or `imagenet`.
-      setting: as in `TABLE_1`, e.g. `Poor`; under any other name, as `No failure`, nothing fails.
+      setting: as in `TABLE_1`, e.g. `Poor`; or `No failure`.
       method: one of `TABLE_2_METHODS`.
     """
-    failure = TABLE_1[scenario].get(setting, dict.fromkeys(TABLE_1[scenario]["Normal"], 0.0))
+    settings = {"No failure": dict.fromkeys(TABLE_1[scenario]["Normal"], 0.0), **TABLE_1[scenario]}
+    failure = settings[setting]
     total = 0.0
     for failing, row in TABLE_2[scenario].items():
         probability = 1.0

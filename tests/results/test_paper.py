@@ -21,6 +21,11 @@ def test_table_2_weighed_by_table_1_gives_the_papers_averages(scenario, method, 
     assert got == pytest.approx(expected, abs=0.005)
 
 
+def test_an_unknown_setting_is_no_setting_without_failures():
+    with pytest.raises(KeyError, match="poor"):
+        paper.average("health", "poor", "Vanilla")
+
+
 def test_table_1_is_what_the_scenarios_use():
     for name, settings in paper.TABLE_1.items():
         own = load_scenario(name).failure_settings
