@@ -10,9 +10,13 @@ RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (3, 6, 9, 3)).astype(np.uint8)
 
 
+# Eagerly, each of their operations would be compiled by itself.
+compiled_affine, compiled_random_affine = jax.jit(affine), jax.jit(random_affine)
+
+
 def moved(images=PIXELS, angle=0.0, down=0.0, right=0.0, flip=False):
     each = lambda value: jnp.full(len(images), value)  # noqa: E731
-    return np.asarray(affine(jnp.asarray(images), each(angle), each(down), each(right), each(flip)))
+    return np.asarray(compiled_affine(jnp.asarray(images), each(angle), each(down), each(right), each(flip)))
 
 
 def test_whole_pixels_move_as_numpy_moves_them():
@@ -46,11 +50,11 @@ def test_draws_are_the_keys_own_and_within_bounds(monkeypatch):
     asked = {}
 
     def record(images, angle, down, right, flip):
-        asked.update(angle=np.rad2deg(angle), down=down / images.shape[1], right=right / images.shape[2], flip=flip)
+        asked.update(angle=jnp.rad2deg(angle), down=down / images.shape[1], right=right / images.shape[2], flip=flip)
         return images
 
     monkeypatch.setattr("resilinet_jax.datasets.augmentation.affine", record)
-    random_affine(jax.random.key(0), jnp.zeros((4000, 10, 20, 3)))
+    asked = jax.jit(lambda key: (random_affine(key, jnp.zeros((4000, 10, 20, 3))), asked)[1])(jax.random.key(0))
     for name, bound in (("angle", ROTATION), ("down", SHIFT), ("right", SHIFT)):
         assert np.abs(asked[name]).max() == pytest.approx(bound, rel=0.01)
         assert abs(asked[name].mean()) < 0.05 * bound
@@ -60,6 +64,6 @@ def test_draws_are_the_keys_own_and_within_bounds(monkeypatch):
 
 def test_every_image_and_key_differ():
     same = jnp.asarray(np.repeat(PIXELS[:1], 4, 0))
-    first, again, other = (np.asarray(random_affine(jax.random.key(k), same)) for k in (0, 0, 1))
+    first, again, other = (np.asarray(compiled_random_affine(jax.random.key(k), same)) for k in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert len({each.tobytes() for each in (*first, *other)}) == 8

@@ -4,7 +4,7 @@ import urllib.error
 import numpy as np
 import pytest
 
-from resilinet_jax.datasets import download
+from resilinet_jax.datasets import download, mhealth
 from resilinet_jax.datasets.mhealth import recordings
 from resilinet_jax.datasets.readings import load_dataset
 from resilinet_jax.errors import UserError
@@ -14,11 +14,14 @@ from tests.helpers.mhealth import write_zip
 COUNTS = [30720, 30720, 30720, 30720, 30720, 28315, 29441, 29337, 30720, 30720, 30720, 10342]
 
 
-@pytest.fixture(scope="module")
-def logs():
-    """Ten logs in the published format, with every label's published number of rows; small figures keep it quick."""
+# A hundredth of them, which the tests expect instead: to read all would take seconds.
+FEWER = [count // 100 for count in COUNTS]
+
+
+def make_logs(counts):
+    """Ten logs in the published format, with so many rows of each label."""
     labels = {subject: [] for subject in range(1, 11)}
-    for label, count in enumerate(COUNTS, 1):
+    for label, count in enumerate(counts, 1):
         for subject, part in enumerate(np.array_split(np.arange(count), 10), 1):
             labels[subject] += [0, *[label] * len(part), 0]
     made = {}
@@ -31,12 +34,27 @@ def logs():
     return made
 
 
+@pytest.fixture
+def logs(monkeypatch):
+    for module in (mhealth, recordings):
+        monkeypatch.setattr(module, "ROWS_PER_LABEL", dict(enumerate(FEWER, 1)))
+    return make_logs(FEWER)
+
+
+def test_the_published_rows_are_expected():
+    whole = make_logs(COUNTS)
+    recordings.check_rows(whole)
+    with pytest.raises(UserError, match="10,341 rows have label 12, expected 10,342"):
+        recordings.check_rows(one_row_less(whole, 4, 12))
+    assert mhealth.ROWS_PER_LABEL is recordings.ROWS_PER_LABEL
+
+
 def test_zip_goes_through_the_builder(tmp_path, logs):
     write_zip(tmp_path / "mhealth+dataset.zip", logs)
     dataset, told = load_dataset("mhealth", tmp_path)
-    assert told == "mhealth: 343,195 rows, 23 features, 12 classes"
-    assert np.bincount(dataset.y).tolist() == COUNTS
-    assert dataset.x.shape == (343_195, 23)
+    assert told == f"mhealth: {sum(FEWER):,} rows, 23 features, 12 classes"
+    assert np.bincount(dataset.y).tolist() == FEWER
+    assert dataset.x.shape == (sum(FEWER), 23)
     # Row by row against the text: subject 3's first active row is the log's second.
     of_third = dataset.x[dataset.subject == 3]
     np.testing.assert_allclose(of_third[0], [-3.5, 1.25, *[0.5] * 20, 1])
@@ -55,7 +73,7 @@ def test_logs_are_found_wherever_they_lie(tmp_path, logs):
         (tmp_path / f"mHealth_subject{subject}.log").write_bytes(log)
     found = recordings.load_recordings(tmp_path)
     assert sorted(found) == list(range(1, 11))
-    assert sum(len(recording.label) for recording in found.values()) == 343_195
+    assert sum(len(recording.label) for recording in found.values()) == sum(FEWER)
     (tmp_path / "other").mkdir()
     write_zip(tmp_path / "other" / "319.zip", logs)
     np.testing.assert_array_equal(recordings.load_recordings(tmp_path / "other")[7].readings, found[7].readings)
@@ -63,14 +81,14 @@ def test_logs_are_found_wherever_they_lie(tmp_path, logs):
     np.testing.assert_array_equal(named[10].label, found[10].label)
 
 
-def one_row_less(logs, subject):
-    return logs | {subject: logs[subject].replace(b"\t5\n", b"\t0\n", 1)}
+def one_row_less(logs, subject, label):
+    return logs | {subject: logs[subject].replace(b"\t%d\n" % label, b"\t0\n", 1)}
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda logs: one_row_less(logs, 4), "30,719 rows have label 5, expected 30,720"),
+        (lambda logs: one_row_less(logs, 4, 5), "306 rows have label 5, expected 307"),
         (lambda logs: {s: log for s, log in logs.items() if s != 7}, "mHealth_subject7.log missing"),
         (lambda logs: logs | {2: logs[2].replace(b"0.5\t", b"", 1)}, "subject2.log: row 1 has 23 columns, expected 24"),
         (
@@ -79,7 +97,7 @@ def one_row_less(logs, subject):
         ),
         (lambda logs: logs | {9: logs[9].replace(b"0.5\t", b"what\t", 1)}, "mHealth_subject9.log: .*what"),
         (lambda logs: logs | {9: logs[9].replace(b"0.5\t", b"nan\t", 1)}, "subject9.log: row 1 holds a reading"),
-        (lambda logs: logs | {1: b""}, "rows have label 1, expected 30,720"),
+        (lambda logs: logs | {1: b""}, "rows have label 1, expected 307"),
     ],
 )
 def test_damaged_logs_are_refused(tmp_path, logs, damage, message):

@@ -9,13 +9,14 @@ import pytest
 
 from resilinet_jax.command.settings import Settings, choose
 from resilinet_jax.network.graph import build_chain, build_graph
+from resilinet_jax.report import report as pictures
 from resilinet_jax.report.graph_drawing import describe_graph, draw_graph
 from resilinet_jax.report.markup import VOID, tag
 from resilinet_jax.report.page import POLICY
 from resilinet_jax.report.report import make_report
 from resilinet_jax.scenarios.health_sensors import GRAPH as SENSORS
 from resilinet_jax.sweeps import load_sweep, sweep_names
-from tests.helpers.fakes import fake, record, with_history
+from tests.helpers.fakes import fake, record, text_in, with_history
 from tests.helpers.reference import CHAIN, TREE
 
 NASTY = '"><script>alert(1)</script>&.npz'
@@ -48,6 +49,15 @@ class Page(html.parser.HTMLParser):
         return [attributes for name, attributes in self.elements if name == element]
 
 
+@pytest.fixture(autouse=True)
+def render(monkeypatch):
+    """Figures are made, but no picture of them, which takes most of a report's time, unless a test asks for a kind."""
+    drawn = {kind: getattr(pictures, kind) for kind in ("_png", "_svg")}
+    for kind in drawn:
+        monkeypatch.setattr(pictures, kind, text_in)
+    return lambda kind: monkeypatch.setattr(pictures, kind, drawn[kind])
+
+
 @functools.cache
 def usual_files():
     return report(results=fake("failout_rate")).files()
@@ -59,7 +69,8 @@ def report(name="failout_rate", results=None, dataset="synthetic", notes=("made 
 
 
 @pytest.mark.parametrize("name", sweep_names())
-def test_every_page_is_whole_and_needs_nothing_from_elsewhere(name):
+def test_every_page_is_whole_and_needs_nothing_from_elsewhere(name, render):
+    render("_svg")
     results = with_history(fake(name))
     results.measured[list(results.cells)[-1]].accuracy[:] = np.nan
     raw = report(name, results).files()["report.html"]
@@ -99,7 +110,9 @@ def test_text_becomes_markup_only_through_tags():
     assert tag("p", "a < b", tag("b", "&"), class_='x"y') == '<p class="x&quot;y">a &lt; b<b>&amp;</b></p>'
 
 
-def test_a_report_made_again_is_the_same_to_the_byte():
+def test_a_report_made_again_is_the_same_to_the_byte(render):
+    render("_svg")
+    render("_png")
     once, again = (report("average_accuracy", with_history(fake("average_accuracy"))) for _ in range(2))
     assert once.files() == again.files()
 
@@ -226,13 +239,14 @@ def test_drawing_is_described_in_words():
     assert "poor: a 10 %, b 0 %, v 25 %, top 0 %" in told
 
 
-def test_answers_and_further_figures_are_told_on_the_page_and_beside_it():
+def test_answers_and_further_figures_are_told_on_the_page_and_beside_it(render):
     ranked = report("skip_configuration")
     files = ranked.files()
     assert len(ranked.page.sentences) == 4
     assert all(answer.endswith(", on synthetic.") for answer in ranked.page.sentences)
     assert all(answer in Page(files["report.html"]).text["li"] for answer in ranked.page.sentences)
     assert all(f"* {answer}" in files["report.md"].decode() for answer in ranked.page.sentences)
+    render("_png")
     files = report("average_accuracy").files()
     page = Page(files["report.html"])
     assert len(page.all("img")) == 2

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 
 from resilinet_jax.results import paper
@@ -41,11 +43,15 @@ def test_figures_are_shown_for_the_papers_data_sets_only():
         assert paper.published("failout_rate", scenario, dataset) == ("", {}, "")
 
 
+@functools.cache
+def first_table(name, images):
+    return load_sweep(name).tables(fake(name, build=mobilenet_builder()) if images else fake(name))[0]
+
+
 @pytest.mark.parametrize("name", sweep_names())
 @pytest.mark.parametrize("scenario", ["health", "cifar10", "imagenet"])
 def test_every_figure_of_the_paper_has_a_place_in_the_first_table(name, scenario):
-    results = fake(name) if scenario == "health" else fake(name, build=mobilenet_builder())
-    table = load_sweep(name).tables(results)[0]
+    table = first_table(name, images=scenario != "health")
     places = {(row[0], column) for row in table.rows for column in table.columns[1:]}
     figures = paper.published(name, scenario, paper.DATASETS[scenario]).figures
     assert set(figures) <= places

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import itertools
 import re
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from resilinet_jax.cells import CellBuilder, describe
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.failures.user_failures import YOUR_OWN
+from resilinet_jax.report import report as pictures
 from resilinet_jax.report.report import make_report, print_tables
 from resilinet_jax.report.tables import percent
 from resilinet_jax.results.comparisons import paired_difference
@@ -25,7 +27,7 @@ from resilinet_jax.sweeps import (
     skip_configuration,
     sweep_names,
 )
-from tests.helpers.fakes import BUILD, fake, measured, mobilenet_builder, record
+from tests.helpers.fakes import BUILD, fake, measured, mobilenet_builder, record, text_in
 from tests.helpers.reference import CHAIN, TREE
 
 # Table 2, Health: no cell stands for anything else, so that mixing up two shows.
@@ -34,6 +36,30 @@ TABLE_2 = {
     "dfg": [97.90, 64.42, 22.49, 92.48, 8.20, 60.13, 7.98, 7.89],
     "vanilla": [97.85, 7.95, 7.99, 8.10, 7.93, 7.98, 7.97, 7.91],
 }
+
+
+@pytest.fixture(autouse=True)
+def unrendered(monkeypatch):
+    """Figures are made, but no picture of them, which takes most of a report's time."""
+    for kind in ("_png", "_svg"):
+        monkeypatch.setattr(pictures, kind, text_in)
+
+
+@functools.cache
+def shared(name, scenario="health"):
+    """Made-up results that several tests take, so none may change them."""
+    graph = CHAIN if scenario == "health" else SENSORS
+    return fake(name, build=CellBuilder(graph, load_scenario(scenario).failure_settings, 0.05, 1e-3))
+
+
+@functools.cache
+def tables_of(name, scenario="health"):
+    return load_sweep(name).tables(shared(name, scenario))
+
+
+@functools.cache
+def figure_of(name, scenario):
+    return load_sweep(name).figure(shared(name, scenario))
 
 
 def as_in_table_2(name, assign):
@@ -64,8 +90,7 @@ def test_all_sweeps_are_there():
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_table_fits_80_columns(name, capsys):
-    console = Console(width=80, highlight=False)
-    print_tables(console, load_sweep(name).tables(fake(name)))
+    print_tables(Console(width=80, highlight=False), tables_of(name))
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 80
@@ -74,7 +99,7 @@ def test_every_table_fits_80_columns(name, capsys):
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_takes_a_users_own_failures_without_cells_for_them(name, capsys):
-    results = fake(name)
+    results = shared(name)
     own = dataclasses.replace(results, failure_settings={**results.failure_settings, YOUR_OWN: {"n3": 0.3, "n1": 0.1}})
     sweep = load_sweep(name)
     print_tables(Console(width=80, highlight=False), sweep.tables(own))
@@ -89,9 +114,9 @@ def test_every_sweep_takes_a_users_own_failures_without_cells_for_them(name, cap
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_report_is_complete(name):
-    results = fake(name)
-    tables = load_sweep(name).tables(results)
-    files = make_report(load_sweep(name), results, record(name)).files()
+    results = shared(name)
+    made = make_report(load_sweep(name), results, record(name))
+    files = made.files()
     beside = {f"{each.name}.png" for each in load_sweep(name).more_figures(results)}
     assert sorted(set(files) - beside) == [
         "accuracies.csv",
@@ -103,10 +128,10 @@ def test_every_report_is_complete(name):
         "settings.json",
         "weights.csv",
     ]
-    assert files["figure.png"].startswith(b"\x89PNG")
+    assert files["figure.png"] == text_in(made.figures[0].figure)
     report = files["report.md"].decode()
     assert "synthetic" in report
-    assert all(table.title in report for table in tables)
+    assert all(table.title in report for table in tables_of(name))
     assert len(files["accuracies.csv"].splitlines()) == 1 + len(results.cells) * 3 * 8
 
 
@@ -125,7 +150,7 @@ def test_tables_with_diverged_runs_fit_80_columns(name, capsys):
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_names_comparisons_of_its_cells(name):
-    results = fake(name)
+    results = shared(name)
     comparisons = load_sweep(name).comparisons(results)
     assert comparisons
     means = [results.average(cell, setting) for cell in results.cells for setting in results.failure_settings]
@@ -147,19 +172,16 @@ def test_every_sweep_takes_a_tree(name):
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_takes_several_sources_and_groups(name, capsys):
-    sensors = load_scenario("health_sensors")
-    results = fake(name, runs=2, build=CellBuilder(SENSORS, sensors.failure_settings, 0.05, 1e-3))
-    print_tables(Console(width=80, highlight=False), load_sweep(name).tables(results))
+    print_tables(Console(width=80, highlight=False), tables_of(name, "health_sensors"))
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 80
-    load_sweep(name).figure(results)
-    load_sweep(name).comparisons(results)
+    figure_of(name, "health_sensors")
+    load_sweep(name).comparisons(shared(name, "health_sensors"))
 
 
 def test_many_skips_share_a_column():
-    build = CellBuilder(SENSORS, load_scenario("health_sensors").failure_settings, 0.05, 1e-3)
-    table, *_ = load_sweep("skip_configuration").tables(fake("skip_configuration", build=build))
+    table, *_ = tables_of("skip_configuration", "health_sensors")
     assert table.title.endswith("skips ankle, arm, chest, ankle_edge, arm_edge")
     assert [row[1] for row in table.rows[:2]] == ["○○○○○", "○○○○●"]
     assert table.rows[-1][1] == "●●●●●"
@@ -168,9 +190,7 @@ def test_many_skips_share_a_column():
 @pytest.mark.parametrize("scenario", ["health", "health_sensors"])
 @pytest.mark.parametrize("name", sweep_names())
 def test_no_words_of_a_figure_lie_on_each_other(name, scenario):
-    graph = CHAIN if scenario == "health" else SENSORS
-    results = fake(name, build=CellBuilder(graph, load_scenario(scenario).failure_settings, 0.05, 1e-3))
-    figure = load_sweep(name).figure(results)
+    figure = figure_of(name, scenario)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     for ax in figure.axes:
@@ -227,7 +247,7 @@ def test_weight_heuristics_know_their_failure_setting():
 
 
 def test_weight_deviation_is_among_the_four_schemes_of_fig_5():
-    results = fake("hyperconnection_weight")
+    results = shared("hyperconnection_weight")
     names = ["weight_one", "weight_reliability_poor", "weight_relative_poor", "weight_uniform_0_1"]
     expected = np.std([results.average(name, "poor").mean() for name in names], ddof=1)
     assert hyperconnection_weight.deviation_among(results, "poor") == pytest.approx(expected)
@@ -237,7 +257,7 @@ def test_skip_configurations_come_in_the_order_of_fig_6():
     assert skip_configuration.configurations(CHAIN) == [
         (), ("n2",), ("n1",), ("i",), ("n2", "n1"), ("n2", "i"), ("n1", "i"), ("n2", "n1", "i"),
     ]  # fmt: skip
-    table = load_sweep("skip_configuration").tables(fake("skip_configuration"))[0]
+    table = tables_of("skip_configuration")[0]
     assert list(table.columns)[:4] == ["Config", "i", "n1", "n2"]
     assert ["".join(row[1:4]) for row in table.rows] == ["○○○", "○○●", "○●○", "●○○", "○●●", "●○●", "●●○", "●●●"]
 
@@ -255,7 +275,7 @@ def test_skip_activity_crosses_training_with_inference():
     pairs = {(round(float(cell.training_activity), 1), float(cell.inference_activity)) for cell in cells.values()}
     assert pairs == {(training, inference) for training in (0, 0.2, 0.5, 0.8, 1) for inference in (0, 1)}
     assert len({cell.training_key() for cell in cells.values()}) == 5
-    table = load_sweep("skip_activity").tables(fake("skip_activity"))[1]
+    table = tables_of("skip_activity")[1]
     assert list(table.columns) == ["Activity", "none", "n1", "n2", "n3", "n1+n3"]
 
 
@@ -432,11 +452,13 @@ def test_answers_are_sentences_whatever_diverged(name):
 def test_every_sweep_serves_the_networks_for_images(name):
     results = fake(name, build=mobilenet_builder())
     sweep = load_sweep(name)
-    files = make_report(sweep, results, record(name)).files()
-    assert files["figure.png"].startswith(b"\x89PNG")
+    made = make_report(sweep, results, record(name))
+    made.files()
+    for each in made.figures:
+        each.figure.draw_without_rendering()
     if name == "skip_configuration":  # Fig. 6b: none; m1; i; all
         assert list(results.cells) == ["skips_none", "skips_m1", "skips_i", "skips_m1+i"]
     if name == "failure_combinations":  # 0.96 * 0.98, 0.04 * 0.98, 0.96 * 0.02, 0.04 * 0.02
-        assert [row[:2] for row in sweep.tables(results)[0].rows] == [
+        assert [row[:2] for row in made.page.tables[0].rows] == [
             ["None", "94.08"], ["m1", "3.92"], ["m2", "1.92"], ["m1, m2", "0.08"],
         ]  # fmt: skip
