@@ -1,5 +1,6 @@
 """Failing links and correlated failures, against enumeration in NumPy loops; several sources."""
 
+import functools
 import itertools
 
 import jax
@@ -15,6 +16,7 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.failures.averages import average_accuracy_bounds
 from resilinet_jax.failures.combinations import (
     all_combinations,
+    failing_sets,
     failure_combinations,
     information_probability,
 )
@@ -44,6 +46,27 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 5)).astype(np.float32)
 PROBABILITY = {"a": 0.1, "b": 0.2, "i->a": 0.05, "i->b": 0.3, "b->cloud": 0.15, "pair": 0.25}
 CHANCE = 1 / 3
+NETWORKS = {"links": NETWORK, "sources": build_network(3, hidden_units=6)}
+INPUTS = {"links": X, "sources": RNG.normal(size=(60, 23)).astype(np.float32)}
+
+
+@functools.cache
+def compiled(name):
+    """Of a network: variables; outputs under each failure combination, a pass for each; and accuracies by the plan."""
+    network, x = NETWORKS[name], INPUTS[name]
+    masks = failure_combinations(network.graph.fallible)
+    plan = plan_applications(network.graph, masks)
+    passes = jax.jit(jax.vmap(network.apply, in_axes=(None, None, 0, None)))
+    count = jax.jit(functools.partial(count_correct, network, plan=plan, tally=empty_tally(plan.answers)))
+
+    def outputs(variables, wiring, x=x):
+        return jax.device_get(passes(variables, x, masks, wiring))
+
+    def accuracy(variables, wiring, y):
+        tally = count(variables, wiring, examples=Examples(x, y))
+        return accuracy_of(tally, plan, len(y), CHANCE)
+
+    return jax.device_get(jax.jit(network.init)(jax.random.key(1), x[:1])), outputs, accuracy
 
 
 def layers(params, x, last=False):
@@ -79,18 +102,15 @@ def accuracy_by_hand(params, dead, activity, y):
 
 @pytest.mark.parametrize("activity", [0, 1])
 def test_average_accuracy_equals_brute_force(activity):
-    variables = NETWORK.init(jax.random.key(1), X[:1])
+    variables, outputs, accuracy = compiled("links")
     params = jax.tree.map(lambda leaf: leaf + RNG.normal(size=leaf.shape).astype(np.float32), variables.params)
     variables = variables._replace(params=params)
     cell = make_cell(FOUR, inference_activity=activity)
-    combinations = all_combinations(FOUR)
-    plan = plan_applications(FOUR, combinations.survival)
     wiring = inference_wiring(cell, jnp.asarray(cell.weight_low))
     # Labels that the network itself gives while nothing fails, so that failures cost something.
-    y = np.asarray(NETWORK.apply(variables, X, jnp.ones(len(FOUR.fallible)), wiring).logits).argmax(1)
-    tally = count_correct(NETWORK, variables, wiring, plan, empty_tally(plan.answers), Examples(X, y))
-    accuracy = accuracy_of(tally, plan, len(y), CHANCE)
-    low, high = average_accuracy_bounds(accuracy, combinations, np.array(FOUR.node_values(PROBABILITY)))
+    y = outputs(variables, wiring).logits[0].argmax(1)
+    got = accuracy(variables, wiring, y)
+    low, high = average_accuracy_bounds(got, all_combinations(FOUR), np.array(FOUR.node_values(PROBABILITY)))
 
     expected = 0.0
     causes = list(PROBABILITY)
@@ -103,31 +123,25 @@ def test_average_accuracy_equals_brute_force(activity):
         expected += probability * accuracy_by_hand(params, dead, activity, y)
     assert low == high
     assert low == pytest.approx(expected, abs=1e-6)
-    assert accuracy.max() == 1
-    assert len(set(np.round(accuracy, 6))) >= 4  # the combinations do differ
-
-
-SENSORS = build_network(3, hidden_units=6)
+    assert got.max() == 1
+    assert len(set(np.round(got, 6))) >= 4  # the combinations do differ
 
 
 @pytest.mark.parametrize("activity", [0, 1])
-@pytest.mark.parametrize(("network", "features"), [(NETWORK, 5), (SENSORS, 23)], ids=["links", "sources"])
-def test_plan_equals_one_pass_per_combination(network, features, activity):
-    graph, x = network.graph, RNG.normal(size=(60, features)).astype(np.float32)
-    variables = network.init(jax.random.key(1), x[:1])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_plan_equals_one_pass_per_combination(name, activity):
+    graph, (variables, outputs, accuracy) = NETWORKS[name].graph, compiled(name)
     cell = make_cell(graph, inference_activity=activity)
     wiring = inference_wiring(cell, jnp.asarray(cell.weight_low))
-    masks = failure_combinations(graph.fallible)
-    outputs = jax.vmap(lambda mask: network.apply(variables, x, mask, wiring))(jnp.asarray(masks))
-    said = np.asarray(outputs.logits).argmax(-1)
+    logits, informed, _ = outputs(variables, wiring)
+    said = logits.argmax(-1)
     y = said[0]  # labels that it gives itself while nothing fails
-    expected = np.where(outputs.informed > 0, (said == y).mean(-1), CHANCE)
+    expected = np.where(informed > 0, (said == y).mean(-1), CHANCE)
     assert len(set(expected.round(6))) >= 4  # the combinations do differ
 
-    plan = plan_applications(graph, masks)
-    tally = count_correct(network, variables, wiring, plan, empty_tally(plan.answers), Examples(x, y))
-    np.testing.assert_allclose(accuracy_of(tally, plan, len(y), CHANCE), expected, atol=1e-6)
-    np.testing.assert_array_equal(senders(graph, masks).sends[graph.cloud], np.asarray(outputs.informed) > 0)
+    np.testing.assert_allclose(accuracy(variables, wiring, y), expected, atol=1e-6)
+    masks = failure_combinations(graph.fallible)
+    np.testing.assert_array_equal(senders(graph, masks).sends[graph.cloud], informed > 0)
 
 
 @pytest.mark.parametrize("graph", [FOUR, GRAPH], ids=["links", "sources"])
@@ -210,23 +224,20 @@ def test_a_chain_is_as_it_was():
 
 class TestHealthSensors:
     def test_a_failed_site_takes_its_channels_with_it(self):
-        network = build_network(4, hidden_units=6)
-        x = RNG.normal(size=(8, 23)).astype(np.float32)
-        variables = network.init(jax.random.key(0), x)
+        variables, outputs, _ = compiled("sources")
+        x, failing = INPUTS["sources"], failing_sets(GRAPH.fallible)
         cell = make_cell(GRAPH)
         wiring = inference_wiring(cell, jnp.asarray(cell.weight_low))
-
-        def logits(x, *dead):
-            survival = jnp.array([float(name not in dead) for name in GRAPH.fallible])
-            return np.asarray(network.apply(variables, x, survival, wiring).logits)
+        before = outputs(variables, wiring).logits
 
         for site, (start, stop) in SITES.items():
             other = x.copy()
             other[:, start:stop] += 1
-            assert np.abs(logits(other) - logits(x)).max() > 1e-3
-            np.testing.assert_array_equal(logits(other, site), logits(x, site))
+            difference = np.abs(outputs(variables, wiring, other).logits - before).max((1, 2))
+            assert difference[failing.index(())] > 1e-3
+            assert difference[failing.index((site,))] == 0
             # Its edge node alone is bypassed.
-            assert np.abs(logits(other, f"{site}_edge") - logits(x, f"{site}_edge")).max() > 1e-3
+            assert difference[failing.index((f"{site}_edge",))] > 1e-3
 
     def test_everything_but_the_cloud_may_fail_and_one_site_is_enough(self):
         assert GRAPH.fallible == GRAPH.order[:-1]

@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,11 +24,19 @@ def network_on(graph, units=5, classes=3):
     return Network(graph, stages, {name: dense(units) for name in from_source})
 
 
-def randomised(variables, seed=0):
-    """Biases are zero at first; a test that biases don't leak needs them to be something."""
-    leaves, tree = jax.tree.flatten(variables)
-    rng = np.random.default_rng(seed)
-    return jax.tree.unflatten(tree, [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in leaves])
+X = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
+
+
+@functools.cache
+def randomised(graph):
+    """A network on a graph, variables for it, and its compiled `apply`.
+
+    Biases are zero at first; a test that biases don't leak needs them to be something.
+    """
+    network, rng = network_on(graph), np.random.default_rng(0)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), X)
+    variables = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    return network, variables, jax.jit(network.apply)
 
 
 def wiring_for(graph, rng, activity, absent=()):
@@ -41,16 +51,13 @@ def wiring_for(graph, rng, activity, absent=()):
 @pytest.mark.parametrize("graph", [CHAIN, TREE], ids=["chain", "tree"])
 def test_apply_matches_a_numpy_loop_under_every_mask(graph, activity):
     rng = np.random.default_rng(1)
-    network = network_on(graph)
-    x = rng.normal(size=(4, 7)).astype(np.float32)
-    variables = randomised(network.init(jax.random.key(0), x))
-    run = jax.jit(network.apply)
+    _, variables, apply = randomised(graph)
     for absent in ((), (graph.skip_label(graph.skips[1]),)):
         wiring = wiring_for(graph, rng, activity, absent)
         for alive in all_masks(graph):
             survival = jnp.array([alive[node] for node in graph.fallible], jnp.float32)
-            logits, informed, _ = run(variables, x, survival, wiring)
-            expected, arrived = forward(graph, variables.params, x, alive, *(np.asarray(part) for part in (
+            logits, informed, _ = apply(variables, X, survival, wiring)
+            expected, arrived = forward(graph, variables.params, X, alive, *(np.asarray(part) for part in (
                 wiring.weight, wiring.present, wiring.activity)))  # fmt: skip
             np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4, err_msg=str(alive))
             assert bool(informed) == arrived, alive
@@ -65,12 +72,12 @@ def test_two_node_graph_by_hand():
     graph = build_chain(("i", "n", "c"))
     network = Network(graph, {"n": Scale(), "c": Scale()}, {})
     x = jnp.array([[2.0]])
-    variables = network.init(jax.random.key(0), x)
+    variables, apply = jax.jit(network.init)(jax.random.key(0), x), jax.jit(network.apply)
     assert [edge.name for edge in graph.hyperconnections] == ["i->n", "n->c", "i->c"]
 
     def logit(alive, activity, present=1.0):
         wiring = Wiring(jnp.array([1, 1, present]), jnp.array([1, 0.5, 10.0]), jnp.full(3, activity))
-        output = network.apply(variables, x, jnp.array([alive]), wiring)
+        output = apply(variables, x, jnp.array([alive]), wiring)
         return float(output.logits[0, 0]), float(output.informed)
 
     # n sends 3*2+1 = 7; the cloud receives 0.5*7 and, if the skip is active, 10*2.
@@ -85,32 +92,29 @@ def test_two_node_graph_by_hand():
 @pytest.mark.parametrize("activity", ["add", "select"])
 def test_information_arrives_exactly_where_the_graph_has_a_path(graph, activity):
     rng = np.random.default_rng(2)
-    network = network_on(graph)
-    x = jnp.ones((1, 7))
-    variables = randomised(network.init(jax.random.key(0), x))
-    run = jax.jit(network.apply)
+    _, variables, apply = randomised(graph)
     for absent in ((), (graph.skip_label(graph.skips[0]),), tuple(graph.skip_label(skip) for skip in graph.skips)):
         wiring = wiring_for(graph, rng, activity, absent)
         present = [skip for skip in graph.skips if graph.skip_label(skip) not in absent]
         for failing in failing_sets(graph.fallible):
             survival = jnp.array([float(node not in failing) for node in graph.fallible])
-            logits, informed, _ = run(variables, x, survival, wiring)
+            logits, informed, _ = apply(variables, X, survival, wiring)
             assert bool(informed) == has_path(graph, failing, present), (absent, failing)
             if not informed:
                 assert not np.asarray(logits).any()
 
 
 def test_a_failed_node_and_the_silent_get_no_gradient():
-    network = network_on(CHAIN)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), jnp.float32)
-    variables = randomised(network.init(jax.random.key(0), x))
+    network, variables, _ = randomised(CHAIN)
     wiring = wiring_for(CHAIN, np.random.default_rng(0), "select", absent=("n1",))
 
-    def loss(variables, survival):
-        return (network.apply(variables, x, survival, wiring).logits ** 2).sum()
+    @jax.jit
+    @jax.grad
+    def loss_gradient(variables, survival):
+        return (network.apply(variables, X, survival, wiring).logits ** 2).sum()
 
     def moved(survival):
-        gradient = jax.grad(loss)(variables, jnp.array(survival)).params
+        gradient = jax.device_get(loss_gradient(variables, jnp.array(survival)).params)
         return {name for name, leaves in gradient.items() if any(leaf.any() for leaf in jax.tree.leaves(leaves))}
 
     assert moved([1.0, 1.0, 1.0]) == {"n1", "n2", "n3", "n4"}
@@ -121,21 +125,24 @@ def test_a_failed_node_and_the_silent_get_no_gradient():
 
 
 def test_learned_weights_have_the_gradient_of_weights_and_fixed_ones_none():
-    network = network_on(CHAIN)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), jnp.float32)
-    variables = randomised(network.init(jax.random.key(0), x))
+    network, variables, _ = randomised(CHAIN)
     wiring = wiring_for(CHAIN, np.random.default_rng(0), "add")
     edges = len(CHAIN.hyperconnections)
 
-    def loss(params, weight, learned):
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def evaluate(params, weight, learned):
         used = wiring._replace(weight=weight, learned=jnp.full(edges, learned))
-        return (network.apply(variables._replace(params=params), x, jnp.ones(3), used).logits ** 2).sum()
+        return (network.apply(variables._replace(params=params), X, jnp.ones(3), used).logits ** 2).sum()
+
+    def loss(*inputs):
+        return evaluate(*inputs)[0]
 
     untouched = variables.params | {ADDED_WEIGHT: jnp.zeros(edges)}
-    of_weight = jax.grad(loss, 1)(untouched, wiring.weight, 1.0)
+    of_params, of_weight = evaluate(untouched, wiring.weight, 1.0)[1]
     assert (np.asarray(of_weight) != 0).all()
-    np.testing.assert_array_equal(jax.grad(loss)(untouched, wiring.weight, 1.0)[ADDED_WEIGHT], of_weight)
-    assert not np.asarray(jax.grad(loss)(untouched, wiring.weight, 0.0)[ADDED_WEIGHT]).any()
+    np.testing.assert_array_equal(of_params[ADDED_WEIGHT], of_weight)
+    assert not np.asarray(evaluate(untouched, wiring.weight, 0.0)[1][0][ADDED_WEIGHT]).any()
     # What was added counts, where it is learned, as if it had been in the weight from the start.
     added = untouched | {ADDED_WEIGHT: jnp.arange(edges) / 4.0}
     expected = loss(untouched, wiring.weight + jnp.arange(edges) / 4.0, 1.0)
@@ -147,10 +154,10 @@ def test_a_failed_node_that_overflowed_sends_zero():
     graph = build_chain(("i", "n", "c"))
     network = Network(graph, {"n": DenseStage(1, 7), "c": DenseStage(1, 7, 3)}, {})
     x = jnp.ones((2, 7))
-    variables = network.init(jax.random.key(0), x)
-    variables.params["n"] = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), variables.params["n"])
+    variables = jax.jit(network.init)(jax.random.key(0), x)
+    variables.params["n"] = jax.tree.map(lambda leaf: np.full_like(leaf, np.inf), variables.params["n"])
     wiring = Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
-    logits = network.apply(variables, x, jnp.array([0.0]), wiring).logits
+    logits = jax.jit(network.apply)(variables, x, jnp.array([0.0]), wiring).logits
     assert np.isfinite(logits).all()
     assert np.asarray(logits).any()
 
@@ -158,11 +165,11 @@ def test_a_failed_node_that_overflowed_sends_zero():
 def test_shapes_that_cannot_be_summed_are_refused():
     network = Network(CHAIN, {node: DenseStage(1, 5) for node in CHAIN.order[1:]}, {})
     with pytest.raises(UserError, match=r"node 'n2' can't sum.*i->n2 \(1, 7\).*add an adapter"):
-        network.init(jax.random.key(0), jnp.ones((1, 7)))
+        jax.eval_shape(network.init, jax.random.key(0), X[:1])
 
 
 def test_initial_parameters_are_keras_defaults():
-    variables = network_on(CHAIN, units=200).init(jax.random.key(0), jnp.ones((1, 7)))
+    variables = jax.jit(network_on(CHAIN, units=200).init)(jax.random.key(0), X)
     layer = variables.params["n3"]["Dense_0"]
     limit = np.sqrt(6 / 400)
     assert not np.asarray(layer["bias"]).any()

@@ -1,5 +1,7 @@
 """The distributed MobileNetV1: its shapes, and what a failed node leaves untouched."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +11,15 @@ from resilinet_jax.cells import make_cell
 from resilinet_jax.datasets.splits import Examples
 from resilinet_jax.engine.training import initial_state, run_keys, train_chunk
 from resilinet_jax.network import stages
-from resilinet_jax.network.convolutions import PLAIN
-from resilinet_jax.network.forward import ADDED_WEIGHT, Statistics, Wiring
+from resilinet_jax.network.convolutions import FAST, PLAIN
+from resilinet_jax.network.forward import ADDED_WEIGHT, Network, Statistics, Wiring
+from resilinet_jax.network.graph import build_chain
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios._mobilenet import build_mobilenet
 from tests.helpers.mobilenet import GRAPH, NETWORK
 
 RNG = np.random.default_rng(0)
-IMAGES = RNG.integers(0, 256, (8, 6, 6, 3)).astype(np.uint8)
+IMAGES = RNG.integers(0, 256, (8, 6, 6, 1)).astype(np.uint8)  # grey, for a smaller stem
 LABELS = RNG.integers(0, 3, 8).astype(np.int32)
 ADD = Wiring(*(jnp.ones(len(GRAPH.hyperconnections)) for _ in Wiring._fields))
 
@@ -27,21 +30,38 @@ STEP = jax.jit(
         NETWORK, None, state, cell, keys, Examples(IMAGES, LABELS), jnp.arange(8)[None]
     )[0]
 )
-LOSS = jax.jit(
-    jax.grad(lambda v, survival: (NETWORK.apply(v, IMAGES, survival, ADD, jax.random.key(1)).logits ** 2).sum())
-)
+LOGITS = jax.jit(lambda variables, survival, wiring: NETWORK.apply(variables, IMAGES, survival, wiring).logits)
 
 
-def trained(rates, seed=0, start=START, step=STEP, **settings):
+@functools.partial(jax.jit, static_argnums=3)
+def compute_gradient(variables, survival, wiring, form):
+    def loss(variables):
+        output = NETWORK.apply(variables, IMAGES, survival, wiring, jax.random.key(1))
+        return (output.logits**2).sum(), output
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "operations", lambda: form)
+        return jax.grad(loss, has_aux=True)(variables)
+
+
+def gradient(variables, survival, wiring=ADD, form=FAST):
+    """Of the squared logits in training, and the output; in float64."""
+    with jax.enable_x64(True):
+        inputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (variables, survival, wiring))
+        return jax.device_get(compute_gradient(*inputs, form))
+
+
+def trained(rates, seed=0, **settings):
     """A run before and after one step in which nodes fail with certainty or not at all."""
     cell = jax.tree.map(jnp.asarray, make_cell(GRAPH, failout_rate=rates, **settings))
     keys = run_keys(0, seed)
-    before = start(keys)
-    return before.variables, step(before, cell, keys).variables
+    before = START(keys)
+    return before.variables, STEP(before, cell, keys).variables
 
 
 def moved(before, after):
     """Names whose leaves all differ; a name is missing if none does."""
+    before, after = jax.device_get((before, after))
     changed = {
         name: [bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (before[name], after[name])))]
         for name in before
@@ -99,39 +119,38 @@ class TestAFailedNode:
 
     def test_gets_zero_gradients(self):
         variables = START(run_keys(0, 0)).variables
-        gradient = LOSS(variables, jnp.array([0.0, 1.0])).params
-        assert not any(leaf.any() for leaf in jax.tree.leaves(gradient["m1"]))
-        assert any(leaf.any() for leaf in jax.tree.leaves(gradient["i->m2"]))
-        alive = LOSS(variables, jnp.ones(2)).params
+        failed = gradient(variables, jnp.array([0.0, 1.0]))[0].params
+        assert not any(leaf.any() for leaf in jax.tree.leaves(failed["m1"]))
+        assert any(leaf.any() for leaf in jax.tree.leaves(failed["i->m2"]))
+        alive = gradient(variables, jnp.ones(2))[0].params
         assert all(leaf.any() for leaf in jax.tree.leaves(alive["m1"]))
 
-    @pytest.mark.parametrize("training_key", [None, jax.random.key(1)], ids=["inference", "training"])
-    def test_sends_exact_zeros(self, training_key):
+    @pytest.mark.parametrize(
+        "logits", [LOGITS, lambda *inputs: gradient(*inputs)[1].logits], ids=["inference", "training"]
+    )
+    def test_sends_exact_zeros(self, logits):
         # m2 and the cloud must see just what they would see if m1 and its hyperconnections did not exist.
         variables = START(run_keys(0, 0)).variables
         # Biases of normalisation are what leaks; give them a value.
-        shifted = jax.tree.map(lambda leaf: leaf + 0.5, variables.params)
+        shifted = jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.5), variables.params)
         variables = variables._replace(params=shifted)
         lone = dict(zip(("m1->m2", "m1->m3"), (0.0, 0.0)))
         absent = ADD._replace(
             present=jnp.array([lone.get(edge.name, 1.0) for edge in GRAPH.hyperconnections], jnp.float32)
         )
-        failed = NETWORK.apply(variables, IMAGES, jnp.array([0.0, 1.0]), ADD, training_key)
-        missing = NETWORK.apply(variables, IMAGES, jnp.array([1.0, 1.0]), absent, training_key)
-        np.testing.assert_array_equal(failed.logits, missing.logits)
-        assert failed.logits.any()
+        failed = logits(variables, jnp.array([0.0, 1.0]), ADD)
+        np.testing.assert_array_equal(failed, logits(variables, jnp.array([1.0, 1.0]), absent))
+        assert failed.any()
 
     def test_leaves_stacked_runs_in_which_it_lives_alone(self):
         rates = [{"m1": 1.0}, {"m2": 1.0}, {}]
-        cells = [
-            jax.tree.map(jnp.asarray, make_cell(GRAPH, failout_rate=rate, training_activity=1.0)) for rate in rates
-        ]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cells)
+        cells = [make_cell(GRAPH, failout_rate=rate, training_activity=1.0) for rate in rates]
+        before = [jax.device_get(START(run_keys(0, run))) for run in range(3)]
+        stacked = (jax.tree.map(lambda *leaves: np.stack(leaves), *each) for each in (before, cells))
         keys = jax.vmap(lambda run: run_keys(0, run))(jnp.arange(3))
-        before = jax.vmap(START)(keys)
-        after = jax.jit(jax.vmap(STEP))(before, stacked, keys)
+        after = jax.device_get(jax.jit(jax.vmap(STEP))(*stacked, keys))
         for run, failed in enumerate(({"m1"}, {"m2"}, set())):
-            first, last = (jax.tree.map(lambda leaf, r=run: leaf[r], s.variables) for s in (before, after))
+            first, last = before[run].variables, jax.tree.map(lambda leaf, r=run: leaf[r], after.variables)
             assert moved(first.statistics, last.statistics) == {"i", "m1", "m2", "m3"} - failed
             assert {"m1", "m2"} - moved(first.params, last.params) == failed
             # Each run of the stack equals the run alone, but for rounding, which Adam's first step may blow up.
@@ -160,32 +179,33 @@ class TestRunningStatisticsByArrival:
         value = jnp.arange(4.0)
         m2 = Statistics(jnp.array([0.0, 5.0, 0.0, 7.0]), {"mean": value})
         expected = {self.SIMPLE: self.SIMPLE, self.SKIP: self.BOTH, self.BOTH: self.BOTH}
-        assert m2.row(jnp.array(arrived))["mean"] == expected[arrived]
+        assert jax.jit(Statistics.row)(m2, jnp.array(arrived))["mean"] == expected[arrived]
 
     def test_serve_an_arrival_as_they_serve_the_stage_alone(self):
         variables = trained({"m1": 1.0})[1]
 
-        def alone(node, arrival, received):
-            statistics = jax.tree.map(lambda leaf: leaf[arrival], variables.statistics[node].values)
-            given = {"params": variables.params[node], "batch_stats": statistics}
-            return NETWORK.stages[node].apply(given, received, False)
+        @jax.jit
+        def expected(variables):
+            def alone(node, arrival, received):
+                statistics = jax.tree.map(lambda leaf: leaf[arrival], variables.statistics[node].values)
+                given = {"params": variables.params[node], "batch_stats": statistics}
+                return NETWORK.stages[node].apply(given, received, False)
 
-        source = alone("i", 0, jnp.asarray(IMAGES))
-        skipped = NETWORK.adapters["i->m2"].apply({"params": variables.params["i->m2"]}, source)
-        expected = alone("m3", self.SIMPLE, alone("m2", self.SKIP, skipped))
+            source = alone("i", 0, jnp.asarray(IMAGES))
+            skipped = NETWORK.adapters["i->m2"].apply({"params": variables.params["i->m2"]}, source)
+            return alone("m3", self.SIMPLE, alone("m2", self.SKIP, skipped))
+
         select = ADD._replace(activity=jnp.zeros_like(ADD.activity))
-        got = NETWORK.apply(variables, IMAGES, jnp.array([0.0, 1.0]), select)
-        np.testing.assert_allclose(got.logits, expected, atol=1e-5)
+        got = LOGITS(variables, jnp.array([0.0, 1.0]), select)
+        np.testing.assert_allclose(got, expected(variables), atol=1e-5)
 
 
 def test_running_statistics_are_averages_that_fade_and_serve_at_inference():
-    module, batches = (
-        stages.NormaliseRelu6(),
-        [jnp.asarray(RNG.normal(k, k, (2, 3, 4, 5)), jnp.float32) for k in (1, 2, 3)],
-    )
-    variables = module.init(jax.random.key(0), batches[0], False)
+    module, batches = stages.NormaliseRelu6(), np.float32([RNG.normal(k, k, (2, 3, 4, 5)) for k in (1, 2, 3)])
+    apply = jax.jit(functools.partial(module.apply, mutable=["batch_stats"]), static_argnums=2)
+    variables = jax.jit(module.init, static_argnums=2)(jax.random.key(0), batches[0], False)
     for x in batches:
-        output, updated = module.apply(variables, x, True, mutable=["batch_stats"])
+        output, updated = apply(variables, x, True)
         variables = variables | updated
         mean, variance = (value[:, None, None, None] for value in (x.mean((1, 2, 3)), x.var((1, 2, 3))))
         np.testing.assert_allclose(output, np.clip((x - mean) / np.sqrt(variance + 1e-3), 0, 6), atol=1e-5)
@@ -196,23 +216,23 @@ def test_running_statistics_are_averages_that_fade_and_serve_at_inference():
         np.testing.assert_allclose(variables["batch_stats"][name], expected, rtol=1e-4)
     mean, variance = (np.asarray(variables["batch_stats"][name])[:, None, None, None] for name in ("mean", "variance"))
     served = np.clip((x - mean) / np.sqrt(variance + 1e-3), 0, 6)
-    np.testing.assert_allclose(module.apply(variables, x, False), served, atol=1e-5)
+    np.testing.assert_allclose(apply(variables, x, False)[0], served, atol=1e-5)
 
 
-def test_fast_operations_train_as_plain_ones_do(monkeypatch):
-    with jax.enable_x64(True):
-        settings = {"training_activity": 1.0, "learning_rate": 1e-3, "start": jax.jit(START.__wrapped__)}
-        _, fast = trained({"m1": 1.0}, **settings, step=jax.jit(STEP.__wrapped__))
-        monkeypatch.setattr(stages, "operations", lambda: PLAIN)
-        _, plain = trained({"m1": 1.0}, **settings, step=jax.jit(lambda *run: STEP.__wrapped__(*run)))
+def test_fast_operations_train_as_plain_ones_do():
+    variables = START(run_keys(0, 0)).variables
+    fast, plain = (gradient(variables, jnp.array([0.0, 1.0]), form=form) for form in (FAST, PLAIN))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), fast, plain)
 
 
 def test_dropout_is_for_training_only_and_changes_with_the_step(monkeypatch):
     monkeypatch.setattr(stages, "DROPOUT_RATE", 0.5)
-    variables = START(run_keys(0, 0)).variables
-    alive = jnp.ones(2)
-    twice = [NETWORK.apply(variables, IMAGES, alive, ADD).logits for _ in range(2)]
-    np.testing.assert_array_equal(*twice)
-    steps = [NETWORK.apply(variables, IMAGES, alive, ADD, jax.random.key(k)).logits for k in (1, 2)]
+    # A classifier alone, behind nodes that pass on what they receive.
+    network = Network(build_chain(("i", "n", "cloud")), {"cloud": stages.MobileNetStage((), 3)}, {})
+    x, wiring = np.ones((6, 1, 1, 8), np.float32), Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
+    variables = jax.device_get(jax.jit(network.init)(jax.random.key(0), x))
+    logits = jax.jit(lambda key: network.apply(variables, x, jnp.ones(1), wiring, key).logits)
+    everything = x[:, 0, 0].T @ variables.params["cloud"]["Dense_0"]["kernel"]
+    np.testing.assert_allclose(logits(None), everything, rtol=1e-5)
+    steps = [logits(jax.random.key(k)) for k in (1, 2)]
     assert (steps[0] != steps[1]).any()
