@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import uuid
@@ -23,8 +24,10 @@ def typed_path(path: str, what: str) -> pathlib.Path:
       what: the flag or variable that it is from.
 
     Raises:
-      UserError: if there is no such home.
+      UserError: if there is no such home, or it is no path of this machine.
     """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise UserError(f"{what}={path}: expected a path on this machine, got an address; copy or mount it")
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError:

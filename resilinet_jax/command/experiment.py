@@ -37,7 +37,7 @@ from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.identity import check_identity, code_version, environment, write_identity
 from resilinet_jax.runtime.progress import Progress
 from resilinet_jax.runtime.store import Store
-from resilinet_jax.runtime.user_code import checked_result, errors_in
+from resilinet_jax.runtime.user_code import errors_in
 from resilinet_jax.scenarios._base import Data
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ class _Work(NamedTuple):
     console: Console
 
 
-def run_experiment(choice: Choice, sweeps: Mapping[str, Sweep], console: Console) -> str | None:
+def run_experiment(
+    choice: Choice, sweeps: Mapping[str, Sweep], console: Console, data: Data | None = None
+) -> str | None:
     """Runs sweeps (settings already checked), prints their tables and writes their folders.
 
     What an interrupted command finished is not trained again, nor what another sweep trained on the same settings.
@@ -64,6 +66,7 @@ def run_experiment(choice: Choice, sweeps: Mapping[str, Sweep], console: Console
       choice: what the user asked for.
       sweeps: the chosen ones by name.
       console: where tables and notes go.
+      data: from `choice.load_data`, if they are loaded already.
 
     Returns:
       One line naming the runs that diverged, or None.
@@ -71,16 +74,12 @@ def run_experiment(choice: Choice, sweeps: Mapping[str, Sweep], console: Console
     Raises:
       UserError: for what only the data can tell, before anything compiles.
     """
-    settings, scenario, preset = choice.settings, choice.scenario, choice.preset
+    settings, scenario = choice.settings, choice.scenario
     sweeps = _possible(choice, sweeps, console)
     if not settings.overwrite:
         for changes in _by_network(sweeps):
             check_identity(_apart(choice.runs_folder, changes), _identity(choice.with_network(dict(changes))))
-    with errors_in(scenario.file, scenario.load):
-        data = checked_result(scenario.load, scenario.load(settings, preset), Data)
-    examples = data.feed.sizes["train"]
-    if preset.batch_size > examples:
-        raise UserError(f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}")
+    data = data or choice.load_data()
     network = build_network(choice, data.classes)
     with errors_in(scenario.file, scenario.build_network):
         rehearse(network, data.feed.spec("train").x, data.classes)

@@ -42,11 +42,11 @@ def define_flags() -> flags.FlagValues:
             text = field.metadata["help"]
             if kind in _EXPECTED:
                 parser, written = _Number(field.name, kind), flags.ArgumentSerializer[Any]()
-                flags.DEFINE(parser, field.name, default, text, values, written)
+                flags.DEFINE(parser, field.name, default, text, values, written, allow_overwrite=False)
             elif kind is bool:
-                flags.DEFINE_bool(field.name, default, text, values)
+                flags.DEFINE_bool(field.name, default, text, values, allow_overwrite=False)
             else:
-                flags.DEFINE_string(field.name, default, text, values)
+                flags.DEFINE_string(field.name, default, text, values, allow_overwrite=False)
     flags.DEFINE_bool("help", False, "Shows this.", values)
     return values
 
@@ -78,6 +78,9 @@ def _parsed(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     try:
         return values(argv)
     except flags.UnrecognizedFlagError as error:
+        name, *value = error.flagname.split(maxsplit=1)
+        if value:  # in a file of flags a line is one argument
+            raise UserError(f"--{error.flagname}: write --{name}={value[0]}, with = instead of the blank") from None
         close = difflib.get_close_matches(error.flagname, values, n=1)
         hint = f"; did you mean --{close[0]}?" if close else ""
         raise UserError(f"unknown flag --{error.flagname}{hint} (--help shows all)") from None
@@ -87,6 +90,8 @@ def _parsed(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
             raise cause from None
         if isinstance(cause, OSError):
             raise UserError(f"--flagfile can't be read: {error_line(cause)}") from None
+        if "already defined" in str(error):
+            raise UserError(f"--{str(error).split('=')[0].removeprefix('flag --')} is given twice; keep one") from None
         if "Non-boolean" in str(error):
             raise UserError(f"{str(error).split(': ')[0].removeprefix('flag ')} must be true or false") from None
         raise UserError(str(error)) from None

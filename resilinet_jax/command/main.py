@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import signal
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resilinet_jax.command.flags import parse_flags
+from resilinet_jax.command.process import check_output, find_devices, import_jax, own_environment, own_streams
 from resilinet_jax.command.settings import Choice, Mode, Settings, check_flag, choose, chosen_sweeps
 from resilinet_jax.errors import UserError, error_line
 from resilinet_jax.failures.user_failures import parse_failure_probability
@@ -28,12 +28,14 @@ def main(argv: Sequence[str], sweeps: Sweeps) -> None:
       argv: the command line, the program's name first.
       sweeps: the project's.
     """
+    if "jax" not in sys.modules:  # a process of its own, not a notebook's
+        own_streams()
+        own_environment()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends first, like Ctrl-C
     try:
         _launch(argv, sweeps)
-        sys.stdout.flush()
+        check_output()
     except (UserError, OSError) as error:  # no right to read or write, a full disk: the user's to mend as well
-        _forget_output()
         sys.exit(f"error: {error_line(error)}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from here")
@@ -48,6 +50,7 @@ def _launch(argv: Sequence[str], sweeps: Sweeps) -> None:
         if values["sweep"] is not None:
             raise UserError("--draw trains nothing; leave --sweep out")
         choice = choose(Settings(**values | {"sweep": "all"}))
+        import_jax()
         from resilinet_jax.command.experiment import draw
 
         print(f"Drawn to {draw(choice)}")
@@ -68,27 +71,26 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
     if mode.huge_pages and choice.scenario.huge_pages:
         restart_with_huge_pages()
         notes.append(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).")
-    if mode.coordinator_address or mode.distributed:
+    several = mode.coordinator_address is not None or mode.distributed
+    if several:
         restart_watched()
-    # After the checks: a mistake should cost no more than a blink.
+    # A mistake should cost no more than what it takes to find it: JAX alone takes longer to import than data to load.
+    data = None if several or choice.rests_on_more_than_data else choice.load_data()
+    import_jax()
     from rich.console import Console
 
     from resilinet_jax.command.experiment import run_experiment
     from resilinet_jax.command.ingredients import load_sweep
     from resilinet_jax.runtime import hosts
 
-    try:
-        _set_up_jax(mode)
-    except RuntimeError:
-        if choice.scenario.file is None:
-            raise
-        raise UserError(f"{choice.settings.scenario}: makes JAX arrays on import; make them in functions") from None
+    _set_up_jax(mode)
     loaded = {name: load_sweep(asked, sweeps) for name, asked in chosen.items()}
     with hosts.joined(mode.coordinator_address, mode.num_processes, mode.process_id, detect=mode.distributed):
+        find_devices()
         console = Console(highlight=False, markup=False, emoji=False, quiet=not hosts.is_first())
         for note in notes:
             console.print(note, soft_wrap=True)
-        diverged = run_experiment(choice, loaded, console)
+        diverged = run_experiment(choice, loaded, console, data)
     if diverged:
         raise UserError(diverged)
 
@@ -101,6 +103,7 @@ def _report(typed: str, failure_probability: str | None, asked: str | None, swee
         parse_failure_probability(failure_probability)
     if not folder.is_dir():
         raise UserError(f"--report={folder}: no such folder; give a sweep's results, as results/health/failout_rate")
+    import_jax()
     from rich.console import Console
 
     from resilinet_jax.command.reporting import report_again
@@ -110,23 +113,14 @@ def _report(typed: str, failure_probability: str | None, asked: str | None, swee
 
 
 def _set_up_jax(mode: Mode) -> None:
-    """What must be set before the first array: a CPU device for each core, and where compiled programs are kept."""
+    """What must be in place before the first array: where compiled programs are kept."""
     import jax
     from absl import logging
 
     from resilinet_jax.runtime.compilation import default_cache_dir, keep_compiled_programs
 
     logging.set_verbosity(logging.FATAL)  # what libraries log, with tracebacks, is also raised
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        jax.config.update("jax_num_cpu_devices", cores)
     if mode.compilation_cache:
         keep_compiled_programs(default_cache_dir())
-
-
-def _forget_output() -> None:
-    """What could not be written must not be tried again when Python ends, which would say so a second time."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        jax.config.update("jax_compilation_cache_dir", None)  # whatever JAX_COMPILATION_CACHE_DIR says

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.failures.user_failures import parse_failure_probability, user_report_folder
 from resilinet_jax.files import check_folder, check_writable, typed_path
-from resilinet_jax.runtime.user_code import is_user_file
+from resilinet_jax.runtime.user_code import checked_result, errors_in, is_user_file
 from resilinet_jax.scenarios import load_scenario, scenario_names
-from resilinet_jax.scenarios._base import Preset, Scenario
+from resilinet_jax.scenarios._base import Data, Preset, Scenario
 
 SPLITS = ("random", "subject")
 PRESETS = ("quick", "paper")
@@ -189,6 +189,28 @@ class Choice:
         """This choice with further or changed arguments of the scenario's `build_network`."""
         network = {**self.preset.network, **changes}
         return dataclasses.replace(self, preset=dataclasses.replace(self.preset, network=network))
+
+    @property
+    def rests_on_more_than_data(self) -> bool:
+        """Whether something else may be refused as well before data are loaded: code of a user's, or finished runs."""
+        own = self.scenario.file is not None or is_user_file(self.settings.sweep)
+        return own or any(self.folder.glob(f"{self.runs_folder.name}*"))
+
+    def load_data(self) -> Data:
+        """The scenario's data.
+
+        Raises:
+          UserError: for what only the data can tell, or for a mistake in a user's own scenario.
+        """
+        scenario, preset = self.scenario, self.preset
+        with errors_in(scenario.file, scenario.load):
+            data: Data = checked_result(scenario.load, scenario.load(self.settings, preset), Data)
+        examples = data.feed.sizes["train"]
+        if preset.batch_size > examples:
+            raise UserError(
+                f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}"
+            )
+        return data
 
     def check_training(self, sweeps: Collection[str]) -> None:
         """Refuses data and folders with which these sweeps can't be trained.

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-import jax
 import numpy as np
-from jax.sharding import Sharding
-from jaxtyping import Array, Key, Num
 
 from resilinet_jax.datasets.splits import SPLITS, Examples, Splits, check_examples
 
-Augment = Callable[[Key[Array, ""], Num[Array, "batch *features"]], Num[Array, "batch *features"]]
+if TYPE_CHECKING:
+    from jax.sharding import Sharding
+    from jaxtyping import Array, Key, Num
 
+    Augment = Callable[[Key[Array, ""], Num[Array, "batch *features"]], Num[Array, "batch *features"]]
+else:  # JAX takes longer to import than data to load, and is not needed to refuse them
+    Sharding, Augment = Any, Callable[..., Any]
 
 HeldOut = Literal["validation", "test"]
 
@@ -73,6 +75,8 @@ class Resident:
 
     def spec(self, split: str) -> Any:
         """Shape and type of a split's only chunk, which is the whole split."""
+        import jax
+
         return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), getattr(self._splits, split))
 
     def train(self, first: int, sharding: Sharding) -> Iterator[Examples]:
@@ -89,6 +93,8 @@ class Resident:
         return self._splits.chance
 
     def _place(self, split: str, sharding: Sharding) -> Examples:
+        import jax
+
         key = (split, sharding)
         if key not in self._placed:
             self._placed[key] = jax.device_put(jax.tree.map(np.asarray, getattr(self._splits, split)), sharding)

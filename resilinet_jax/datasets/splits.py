@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Float, Int, Num
 
 from resilinet_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Array  # which imports JAX: data are checked before
 
 PADDING = -1  # a label that no prediction equals
 
@@ -177,7 +180,7 @@ def _subject_parts(dataset: Dataset, rng: np.random.Generator) -> tuple[np.ndarr
     return tuple(rng.permutation(np.flatnonzero(np.isin(dataset.subject, group))) for group in groups)
 
 
-def chance_accuracy(train: Int[Array | np.ndarray, " train"], test: Int[Array | np.ndarray, " test"]) -> float:
+def chance_accuracy(train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> float:
     """Expected accuracy of guessing by the training class frequencies: sum_c p_train(c) p_test(c)."""
     classes = int(max(train.max(), test.max())) + 1
     return chance_of_counts(*(np.bincount(np.asarray(labels), minlength=classes) for labels in (train, test)))

@@ -40,7 +40,14 @@ def joined(
         yield
         return
     try:
-        jax.distributed.initialize(coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=PATIENCE)
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            # Else what variables say of a cluster is none of its business.
+            cluster_detection_method=None if detect else "deactivate",
+            heartbeat_timeout_seconds=PATIENCE,
+        )
     except (RuntimeError, ValueError) as error:
         if detect:
             raise UserError(

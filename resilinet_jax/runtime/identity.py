@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -73,7 +74,7 @@ def code_version(root: pathlib.Path | None = None) -> dict[str, str]:
         relative = path.relative_to(root)
         if relative.parts[0] in COMPUTING:
             digest.update(f"{relative.as_posix()}\n{_without_comments(path.read_bytes())}\n".encode())
-    libraries = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")}
+    libraries = {name: _version(name) for name in ("jax", "jaxlib", "flax", "optax")}
     return {"code": digest.hexdigest()[:12], **libraries}
 
 
@@ -81,11 +82,20 @@ def environment() -> dict[str, Any]:
     """Versions and devices, as far as they can change a number."""
     return {
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in _PACKAGES},
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.local_devices()],
     }
 
 
+def _version(package: str) -> str | None:
+    """Version of an installed package; None of one that is there without having been installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache  # a command asks for it again and again
 def _without_comments(source: bytes) -> str:
     return ast.dump(ast.parse(source))

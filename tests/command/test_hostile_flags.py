@@ -30,6 +30,7 @@ from tests.helpers.hostile import (
     check_line,
     check_process,
     command,
+    completed,
     contents,
     nothing,
     nothing_changes,
@@ -48,7 +49,8 @@ INTEGERS = {
 REALS = {
     "learning_rate": "[1e-30, 1000]", "failout_rate": "[0, 1]", "learning_rate_decay": "(0, 1]", "tolerance": "(0, 1]",
 }  # fmt: skip
-CIFAR10, OTHERS = "--scenario=cifar10", ("--coordinator_address=here:9876", "--num_processes=2")
+CIFAR10, ADDRESS = "--scenario=cifar10", "--coordinator_address=here:9876"
+OTHERS = (ADDRESS, "--num_processes=2")
 
 
 def numbers():
@@ -87,6 +89,17 @@ CASES = (
     Case("an unknown flag", ("--swep=x",), "unknown flag --swep; did you mean --sweep?"),
     Case("an unknown flag like none", ("--x\n=1",), r"unknown flag --x\\n \(--help shows all\)"),
     Case("a switch that is neither", ("--overwrite=maybe",), "--overwrite=maybe must be true or false"),
+    Case("a flag twice", ("--runs=1", "--runs=2"), "--runs is given twice; keep one$"),
+    Case("a switch and its opposite", ("--overwrite", "--nooverwrite"), "--overwrite is given twice; keep one$"),
+    Case("a text twice", ("--failure_probability=n1:0.1", "--failure_probability=n2:0"), "_probability is given twice"),
+    Case(
+        "a flag in a file, and beside it", ("--flagfile={here}/f", "--runs=2"), "--runs is given twice; keep one$",
+        lambda here: (here / "f").write_text("--runs=1\n"),
+    ),
+    Case(
+        "a blank in a flag file", ("--flagfile={here}/f",), "--runs 2: write --runs=2, with = instead of the blank$",
+        lambda here: (here / "f").write_text("# mine\n--runs 2\n"),
+    ),
     Case("a missing flag file", ("--flagfile={here}/none",), "--flagfile can't be read: No such file or directory"),
     Case("a folder as flag file", ("--flagfile={here}",), "--flagfile can't be read: Is a directory"),
     Case(
@@ -115,6 +128,9 @@ CASES = (
     Case("an empty data_dir", ("--data_dir=",), "--data_dir is empty"),
     Case("data_dir below a file", ("--data_dir=/dev/null/x",), "no such folder"),
     Case("an overlong data_dir", ("--data_dir=" + "x" * 5000,), "File name too long: x.*; choose a shorter path"),
+    Case("results in a bucket", ("--results_dir=gs://b/x",), "--results_dir=gs://b/x: expected a path on this machine"),
+    Case("data in a bucket", ("--data_dir=s3://b/x",), "--data_dir=s3://b/x: .* got an address; copy or mount it$"),
+    Case("a data set's address", ("--dataset=https://x.org/y.npz",), "--dataset=https://x.org/y.npz: expected a path"),
     Case("results in a device", ("--results_dir=/dev/null",), r"can't write in /dev/null \(Not a directory\)"),
     Case(
         "results in a file", ("--results_dir={here}/f",), r"can't write in ./f \(Not a directory\); choose another",
@@ -159,8 +175,8 @@ CASES = (
     Case("no port", ("--coordinator_address=here", *OTHERS[1:]), "must be host:port, got 'here'"),
     Case("a port too high", ("--coordinator_address=here:65536", *OTHERS[1:]), "must be host:port, got 'here:65536'"),
     Case("no coordinator's name", ("--coordinator_address=:1", *OTHERS[1:]), "must be host:port, got ':1'"),
-    Case("no processes", (*OTHERS, "--num_processes=0", "--process_id=0"), r"an integer in \[1, 65536\], got 0"),
-    Case("too many processes", (*OTHERS, f"--num_processes={10**30}", "--process_id=0"), "an integer in .* got 1000"),
+    Case("no processes", (ADDRESS, "--num_processes=0", "--process_id=0"), r"an integer in \[1, 65536\], got 0"),
+    Case("too many processes", (ADDRESS, f"--num_processes={10**30}", "--process_id=0"), "an integer in .* got 1000"),
     Case("a process too many", (*OTHERS, "--process_id=2"), r"--process_id must be in \[0, 1\], got 2"),
     Case("a negative process", (*OTHERS, "--process_id=-1"), r"--process_id must be in \[0, 1\], got -1"),
     Case("a process by name", (*OTHERS, "--process_id=first"), "--process_id must be an integer, got 'first'"),
@@ -238,7 +254,7 @@ json.dump([said, sorted(heavy)], sys.stdout)
 
 
 def test_no_wrong_flag_costs_more_than_a_blink(tmp_path):
-    asked = [[*FULL, *case.flags] for case in CASES if case.make is nothing]
+    asked = [completed(case.flags, FULL) for case in CASES if case.make is nothing]
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", ALL_IN_ONE], input=json.dumps(asked), capture_output=True, text=True, check=True,
@@ -250,6 +266,25 @@ def test_no_wrong_flag_costs_more_than_a_blink(tmp_path):
     assert all(line.startswith("error: ") for line in said)
     assert heavy == [], "nothing heavy is imported before the flags are checked"
     assert time.monotonic() - start < len(asked) / 5
+
+
+def test_data_are_refused_before_jax_is_imported(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.zeros((9, 2)), y=np.arange(9) / 2)
+    refused = {
+        "--dataset=synthetic": "--batch_size must be at most the 10 training examples, got 64",
+        "--dataset=mine.npz": "mine.npz: y must hold integers 0..C-1",
+        "--dataset=../mine.npz": "--dataset=../mine.npz: no such file",
+    }
+    more = ["--train_examples=10", "--batch_size=64"]
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_IN_ONE], input=json.dumps([[*FULL, *more, flag] for flag in refused]),
+        capture_output=True, text=True, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    said, heavy = json.loads(done.stdout)
+    assert [line.removeprefix("error: ")[: len(start)] for line, start in zip(said, refused.values())] == [
+        *refused.values()
+    ]
+    assert heavy == ["numpy"]
 
 
 @table(

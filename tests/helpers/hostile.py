@@ -62,6 +62,12 @@ def command(*flags):
     command_line.main(["launch.py", *flags], sweeps)
 
 
+def completed(flags, sweep):
+    """Flags, and those of a sweep that they don't give themselves."""
+    given = {flag.split("=")[0] for flag in flags}
+    return [*(flag for flag in sweep if flag.split("=")[0] not in given), *flags]
+
+
 def run(*flags):
     """What the command line says before it ends, and its status; it has to end."""
     with pytest.raises(SystemExit) as stop:
@@ -135,7 +141,7 @@ class Refusals:
         with nothing_changes(self.here, self.cwd):
             start = time.monotonic()
             with self.user():
-                status, line = run(*sweep, *flags)
+                status, line = run(*completed(flags, sweep))
             seconds = time.monotonic() - start
         assert status == 1
         assert self.capfd.readouterr() == ("", "")
@@ -148,7 +154,7 @@ def check_process(folder, case):
     case.make(folder)
     before = contents(folder)
     flags = [flag.replace("{here}", str(folder)) for flag in case.flags]
-    done = start("--sweep=all", *flags, cwd=folder)
+    done = start(*completed(flags, ["--sweep=all"]), cwd=folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     check_line(done.stderr, case.message, done.seconds, f"{case.name} (process)", folder)

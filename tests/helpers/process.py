@@ -9,12 +9,13 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def launch(*flags, cwd=None, **environment):
+def launch(*flags, cwd=None, stdout=subprocess.PIPE, **environment):
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, str(ROOT / "launch.py"), *map(str, flags)],
         cwd=cwd,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
         timeout=300,
