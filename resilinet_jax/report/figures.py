@@ -236,7 +236,27 @@ def _curves(results: Results, cells: Sequence[str]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         ax.set_xlim(0.5, results.measured[cells[0]].loss.shape[1] + 0.5)
     shared_legend(figure, loss, columns=2)
+    draw_dollars(figure)
     return figure
+
+
+def draw_dollars(figure: Figure, mathematics: bool = False) -> None:
+    """Has text with `$` drawn as it is written: in a name it is no mathematics, and may be none that could be drawn.
+
+    Args:
+      figure: whose text it is.
+      mathematics: whether text that can be drawn as mathematics is, as it may be meant in a user's own figure.
+    """
+    from matplotlib.mathtext import MathTextParser
+    from matplotlib.text import Text
+
+    parser = MathTextParser("path")
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        try:
+            text.set_parse_math(mathematics and parser.parse(text.get_text()) is not None)
+        except ValueError:
+            text.set_parse_math(False)
 
 
 def style_of_line(index: int) -> dict[str, Any]:

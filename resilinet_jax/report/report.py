@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from resilinet_jax.failures.user_failures import YOUR_OWN
-from resilinet_jax.report.figures import Drawn, training_curves
+from resilinet_jax.report.figures import Drawn, draw_dollars, training_curves
 from resilinet_jax.report.page import Page, Picture, html_page
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import Table, comparison_table, interval_table
@@ -105,7 +105,10 @@ def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
     if not results.combinations.complete:
         tables.append(interval_table(results))
     for each in figures:
-        each.figure.supxlabel(f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small")
+        draw_dollars(each.figure, mathematics=sweep.file is not None)
+        each.figure.supxlabel(
+            f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small", parse_math=False
+        )
     notes = [*record.notes, *user_note(results), *diverged_note(results)]
     return Report(Page(title, notes, results, record, tables, sentences, comparisons), figures)
 
