@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Collection, Sequence
@@ -54,11 +55,18 @@ class Combinations:
         Args:
           failure_probability: of each of `Graph.causes`, which are independent.
         """
-        total = FailureModel(self.graph).probabilities(self.survival, failure_probability)
-        if not self.complete:
-            alone = np.asarray(failure_probability, np.float64)[: len(self.graph.fallible)]
-            total[-1] = 1 - information_probability(self.graph, alone)
-        return total
+        asked = np.asarray(failure_probability, np.float64)
+        if asked.tobytes() not in self._probabilities:
+            total = FailureModel(self.graph).probabilities(self.survival, asked)
+            if not self.complete:
+                total[-1] = 1 - information_probability(self.graph, asked[: len(self.graph.fallible)])
+            self._probabilities[asked.tobytes()] = total
+        return self._probabilities[asked.tobytes()]
+
+    @functools.cached_property
+    def _probabilities(self) -> dict[bytes, np.ndarray]:
+        """Those that were asked for: a report asks for the same ones hundreds of times."""
+        return {}
 
     def left_out(self, failure_probability: Float[np.ndarray, " causes"]) -> float:
         """Probability that a combination occurs which is not evaluated."""
