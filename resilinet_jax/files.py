@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
+import io
+import json
 import os
 import pathlib
 import re
 import shutil
 import tempfile
 import uuid
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import filelock
 
 from resilinet_jax.errors import UserError
+
+CHECKSUM = "sha256"  # the field of a JSON file that tells the checksum of all others
+_PART = ".*.????????.part"  # what is left of files whose writing was killed
 
 
 def typed_path(path: str, what: str) -> pathlib.Path:
@@ -49,10 +59,59 @@ def write_file(path: pathlib.Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:  # a failed write does not know its file
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Has the system keep the names in a folder, where it can: some file systems refuse."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def digest(content: bytes) -> str:
+    """What tells files apart, and a file from the same one damaged."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def checked_json(values: Mapping[str, Any]) -> bytes:
+    """JSON text, for people and programs, with a checksum that `read_json` checks."""
+    plain = json.loads(json.dumps(values))  # as it would be read back
+    return (json.dumps(plain | {CHECKSUM: _checksum(plain)}, indent=2) + "\n").encode()
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads what `checked_json` made, without its checksum.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      OSError: if it can't be read.
+      ValueError: if it is damaged, or something else.
+    """
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or values.pop(CHECKSUM, None) != _checksum(values):
+        raise ValueError("its checksum is wrong")
+    return values
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    return digest(json.dumps(values, sort_keys=True).encode())
+
+
+def zip_bytes(entries: Mapping[str, bytes]) -> bytes:
+    """A zip file of these entries, which carries a checksum of each; the same bytes whenever it is made."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, entry in entries.items():
+            archive.writestr(zipfile.ZipInfo(name), entry)  # without today's date, which zip can't tell before 1980
+    return content.getvalue()
 
 
 @contextlib.contextmanager
@@ -60,17 +119,27 @@ def only_command_in(folder: pathlib.Path) -> Iterator[None]:
     """Keeps other commands out of a results folder meanwhile; the lock of a process that died does not count.
 
     Raises:
-      UserError: if another command is at work there.
+      UserError: if another command is at work there, or the file system knows no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with warnings.catch_warnings(action="ignore"):  # where flock is unknown, filelock says that it has another way
+            lock.acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(
             f"another command is at work in {folder}; wait until it ends, or choose another --results_dir"
         ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+        raise UserError(
+            f"{folder}: its file system keeps no locks, as some network ones don't; choose a --results_dir on a local "
+            "disk, and copy the results afterwards"
+        ) from None
     try:
+        for left in folder.rglob(_PART):
+            left.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
@@ -85,27 +154,27 @@ def discard(folder: pathlib.Path) -> None:
             shutil.rmtree(gone)
 
 
-def write_folder(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
-    """Writes files into a folder, which appears whole or not at all, in place of one that was there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*"):  # by a command that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    fresh = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        fresh.chmod(0o755)  # mkdtemp keeps others out
-        for name, content in files.items():
-            (fresh / name).write_bytes(content)
-        if folder.exists():
-            old = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            folder.replace(old)
-            fresh.replace(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.replace(folder)
-    except OSError as error:  # a failed write does not know its file
-        raise OSError(error.errno, error.strerror, str(folder)) from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+def write_folder(folder: pathlib.Path, files: Mapping[str, bytes], before: Mapping[str, str]) -> None:
+    """Writes files into a folder one after another, and touches nothing else in it.
+
+    Args:
+      folder: made where it is missing.
+      files: content by name; one that is the same already stays. The last one is the last to appear.
+      before: digests, by name, of what was written here earlier; it goes where it is neither wanted nor changed since.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        if _content(folder / name) != content:
+            write_file(folder / name, content)
+    for name in before.keys() - files.keys():
+        path = folder / pathlib.PurePath(name).name
+        left = _content(path)
+        if left is not None and digest(left) == before[name]:
+            path.unlink()
+
+
+def _content(path: pathlib.Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() and not path.is_symlink() else None
 
 
 def check_folder(folder: pathlib.Path) -> None:

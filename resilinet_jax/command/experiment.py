@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import inspect
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -25,16 +24,24 @@ from resilinet_jax.engine.program import TrainingSettings
 from resilinet_jax.engine.run_cells import plan_models, run_cells, unfinished
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations
-from resilinet_jax.files import discard, only_command_in, write_file
+from resilinet_jax.files import digest, discard, only_command_in, write_file
 from resilinet_jax.network.rehearsal import rehearse
 from resilinet_jax.report.graph_drawing import draw_graph
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.results.messages import message_bytes
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
-from resilinet_jax.runtime import hosts
+from resilinet_jax.runtime import hosts, interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
-from resilinet_jax.runtime.identity import check_identity, code_version, environment, write_identity
+from resilinet_jax.runtime.identity import (
+    check_identity,
+    code_version,
+    environment,
+    machine,
+    numbers_rest_on,
+    stamp,
+    write_identity,
+)
 from resilinet_jax.runtime.progress import Progress
 from resilinet_jax.runtime.store import Store
 from resilinet_jax.runtime.user_code import errors_in
@@ -78,8 +85,11 @@ def run_experiment(
     sweeps = _possible(choice, sweeps, console)
     if not settings.overwrite:
         for changes in _by_network(sweeps):
-            check_identity(_apart(choice.runs_folder, changes), _identity(choice.with_network(dict(changes))))
+            check_identity(
+                _apart(choice.runs_folder, changes, overwriting=False), _identity(choice.with_network(dict(changes)))
+            )
     data = data or choice.load_data()
+    interruption.check()
     network = build_network(choice, data.classes)
     with errors_in(scenario.file, scenario.build_network):
         rehearse(network, data.feed.spec("train").x, data.classes)
@@ -90,7 +100,7 @@ def run_experiment(
     with only_command_in(choice.folder) if hosts.is_first() else contextlib.nullcontext():
         for note in work.notes:
             console.print(note, soft_wrap=True)
-        if settings.overwrite and hosts.is_first():
+        if settings.overwrite and hosts.is_first() and not any(choice.folder.glob("*_overwriting")):
             discard(choice.tensorboard_folder)
         groups = _by_network(sweeps)
         diverged = [_run_on_network(work, changes, sharing) for changes, sharing in groups.items()]
@@ -142,9 +152,9 @@ def _by_network(sweeps: Mapping[str, Sweep]) -> dict[Changes, dict[str, Sweep]]:
     return groups
 
 
-def _apart(folder: pathlib.Path, changes: Changes) -> pathlib.Path:
-    """Runs of another network are kept in a folder of their own."""
-    return folder.with_name("_".join([folder.name, *(name for name, _ in changes)]))
+def _apart(folder: pathlib.Path, changes: Changes, overwriting: bool) -> pathlib.Path:
+    """Runs of another network are kept in a folder of their own, and so are those that will replace others."""
+    return folder.with_name("_".join([folder.name, *(name for name, _ in changes), *["overwriting"] * overwriting]))
 
 
 def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) -> str | None:
@@ -158,13 +168,21 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     by_sweep = {name: build_cells(network.graph, failure_settings, preset, sweep) for name, sweep in sweeps.items()}
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
     progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(choice))
-    runs, under_way = (_apart(folder, changes) for folder in (choice.runs_folder, choice.checkpoints_folder))
-    if settings.overwrite and hosts.is_first():
-        discard(runs)
-        discard(under_way)
+    # What is overwritten stays until all that takes its place is there.
+    kept, anew = (_apart(choice.runs_folder, changes, overwriting) for overwriting in (False, True))
+    runs = anew if settings.overwrite else kept
+    identity = _identity_with_data(choice, data, combinations)
+    if hosts.is_first():
+        if settings.overwrite:
+            _keep_only(runs, identity)
+        elif anew.exists() and not kept.exists():  # a command that overwrote was stopped just now
+            anew.replace(kept)
     hosts.wait_for_all()
-    store = _open_store(runs, choice, data, combinations, progress)
-    checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note)
+    check_identity(runs, identity)
+    write_identity(runs, identity)
+    store = Store(runs, progress.note, stamp(identity), machine())
+    under_way = _apart(choice.checkpoints_folder, changes, settings.overwrite)
+    checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note, stamp(identity))
     wanted = plan_models(cells, preset.runs)
     finished = len(wanted) - len(unfinished(wanted, store))
     already = f", {finished} of them finished already" if finished else ""
@@ -179,13 +197,23 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
         rests_on=_program_identity(choice, data),
     )
     measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints)
+    with contextlib.suppress(OSError):  # the last process to end finds it empty
+        under_way.rmdir()
+    if len(store.machines) > 1:
+        apart = f"Measured on {' and on '.join(store.machines)}: single accuracies may differ between them."
+        work = work._replace(notes=[*work.notes, apart])
+        work.console.print(apart, soft_wrap=True)
     if hosts.is_first():
         sizes = message_bytes(network, data.feed.spec("train").x)
         for name, sweep in sweeps.items():
             runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
             results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes)
             record = _record(work, choice, name, sweep, sizes)
-            publish_both(sweep, choice.folder / name, results, record, choice, work.failures, work.console)
+            publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
+        if settings.overwrite:
+            discard(_apart(choice.checkpoints_folder, changes, overwriting=False))
+            discard(kept)
+            anew.replace(kept)
     return notes.diverged_line(cells, measured, len(wanted))
 
 
@@ -197,18 +225,21 @@ def _live_curves(choice: Choice) -> LiveCurves | None:
     return LiveCurves(choice.tensorboard_folder)
 
 
-def _open_store(
-    folder: pathlib.Path, choice: Choice, data: Data, combinations: Combinations, progress: Progress
-) -> Store:
-    """The finished runs in a folder, if they rest on the same as those to come."""
-    identity = {
+def _identity_with_data(choice: Choice, data: Data, combinations: Combinations) -> dict[str, Any]:
+    return {
         **_identity(choice),
+        **numbers_rest_on(),
         "data set": f"{data.name} {data.fingerprint[:12]}",
-        "failure combinations": hashlib.sha256(combinations.survival.tobytes()).hexdigest()[:12],
+        "failure combinations": digest(combinations.survival.tobytes())[:12],
     }
-    check_identity(folder, identity)
-    write_identity(folder, identity)
-    return Store(folder, progress.note)
+
+
+def _keep_only(runs: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Removes runs that rest on anything else, as a command that was stopped while it overwrote left them."""
+    try:
+        check_identity(runs, identity)
+    except UserError:
+        discard(runs)
 
 
 def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping[str, int]) -> Record:
@@ -218,7 +249,7 @@ def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping
     return Record(
         sweep=name,
         command=choice.command_line(asked, data.name),
-        settings=dataclasses.asdict(choice.settings),
+        settings=dataclasses.asdict(choice.settings_for(data.name)),
         preset=dataclasses.asdict(choice.preset),
         dataset={"name": data.name, "fingerprint": data.fingerprint, "rows": data.rows, "classes": data.classes},
         examples=dict(data.feed.sizes),
@@ -226,6 +257,7 @@ def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping
         notes=work.notes,
         environment=environment() | choice.scenario.version | sweep_version(sweep),
         message_bytes=sizes,
+        graph=dataclasses.asdict(work.combinations.graph),
     )
 
 

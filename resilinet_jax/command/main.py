@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from resilinet_jax.command.settings import Choice, Mode, Settings, check_flag, c
 from resilinet_jax.errors import UserError, error_line
 from resilinet_jax.failures.user_failures import parse_failure_probability
 from resilinet_jax.files import typed_path
+from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.memory import VARIABLE, restart_with_huge_pages
 from resilinet_jax.runtime.supervision import restart_watched
 
@@ -31,9 +31,9 @@ def main(argv: Sequence[str], sweeps: Sweeps) -> None:
     if "jax" not in sys.modules:  # a process of its own, not a notebook's
         own_streams()
         own_environment()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends first, like Ctrl-C
     try:
-        _launch(argv, sweeps)
+        with interruption.signals_heeded():
+            _launch(argv, sweeps)
         check_output()
     except (UserError, OSError) as error:  # no right to read or write, a full disk: the user's to mend as well
         sys.exit(f"error: {error_line(error)}")
@@ -83,7 +83,8 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
     from resilinet_jax.command.ingredients import load_sweep
     from resilinet_jax.runtime import hosts
 
-    _set_up_jax(mode)
+    notes += filter(None, [_set_up_jax(mode)])
+    interruption.check()
     loaded = {name: load_sweep(asked, sweeps) for name, asked in chosen.items()}
     with hosts.joined(mode.coordinator_address, mode.num_processes, mode.process_id, detect=mode.distributed):
         find_devices()
@@ -112,8 +113,8 @@ def _report(typed: str, failure_probability: str | None, asked: str | None, swee
     report_again(folder, sweeps, console, failure_probability, asked)
 
 
-def _set_up_jax(mode: Mode) -> None:
-    """What must be in place before the first array: where compiled programs are kept."""
+def _set_up_jax(mode: Mode) -> str | None:
+    """What must be in place before the first array: where programs are kept; returns why they are not, if they aren't."""
     import jax
     from absl import logging
 
@@ -121,6 +122,6 @@ def _set_up_jax(mode: Mode) -> None:
 
     logging.set_verbosity(logging.FATAL)  # what libraries log, with tracebacks, is also raised
     if mode.compilation_cache:
-        keep_compiled_programs(default_cache_dir())
-    else:
-        jax.config.update("jax_compilation_cache_dir", None)  # whatever JAX_COMPILATION_CACHE_DIR says
+        return keep_compiled_programs(default_cache_dir())
+    jax.config.update("jax_compilation_cache_dir", None)  # whatever JAX_COMPILATION_CACHE_DIR says
+    return None

@@ -106,6 +106,7 @@ def own_environment() -> None:
         os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
     os.environ.update(_OWNED)
     warnings.simplefilter("ignore")
+    logging.root.setLevel(logging.CRITICAL)
     logging.lastResort = None
 
 

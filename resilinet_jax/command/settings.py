@@ -105,6 +105,16 @@ class Settings:
         """Where `--data_dir` points."""
         return None if self.data_dir is None else typed_path(self.data_dir, "--data_dir")
 
+    def command_line(self, sweep: str) -> str:
+        """The command with these settings, for what `--sweep` takes; its flags are those that differ from defaults."""
+        given = dataclasses.asdict(self) | {"sweep": sweep}
+        flags = [
+            _typed(field.name, given[field.name])
+            for field in dataclasses.fields(self)
+            if field.name not in _NO_MATTER and given[field.name] not in (None, field.default)
+        ]
+        return f"{PROGRAM} {shlex.join(flags)}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
@@ -258,15 +268,12 @@ class Choice:
           sweep: as `--sweep` takes it.
           dataset: as reports call the data set that `--dataset=auto` has found.
         """
-        given = dataclasses.asdict(self.settings) | {"sweep": sweep}
-        if given["dataset"] == "auto" and dataset in self.scenario.datasets:
-            given["dataset"] = dataset
-        flags = [
-            _typed(field.name, given[field.name])
-            for field in dataclasses.fields(Settings)
-            if field.name not in _NO_MATTER and given[field.name] not in (None, field.default)
-        ]
-        return f"{PROGRAM} {shlex.join(flags)}"
+        return self.settings_for(dataset).command_line(sweep)
+
+    def settings_for(self, dataset: str) -> Settings:
+        """The settings with the name of the data set that `--dataset=auto` has found, as reports call it."""
+        found = self.settings.dataset == "auto" and dataset in self.scenario.datasets
+        return dataclasses.replace(self.settings, dataset=dataset) if found else self.settings
 
 
 def choose(settings: Settings) -> Choice:

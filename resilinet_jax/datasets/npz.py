@@ -9,7 +9,7 @@ import numpy as np
 
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import DataError, UserError, first_line
-from resilinet_jax.runtime.memory import physical_memory
+from resilinet_jax.runtime.memory import memory_left
 
 ARRAYS = ("x", "y", "subject")
 
@@ -44,7 +44,7 @@ def _read_arrays(name: str, file: BinaryIO) -> tuple[dict[str, np.ndarray], str]
     try:
         with zipfile.ZipFile(file) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
-        unpacked, memory = sum(sizes.get(f"{array}.npy", 0) for array in ARRAYS), physical_memory()
+        unpacked, memory = sum(sizes.get(f"{array}.npy", 0) for array in ARRAYS), memory_left()
         if memory is not None and unpacked > memory:
             raise DataError(f"{name}: unpacks to {unpacked:,} bytes, but memory has {memory:,}; bring less data")
         file.seek(0)

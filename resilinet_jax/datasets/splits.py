@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Num, Shaped
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from jaxtyping import Array  # which imports JAX: data are checked before
@@ -41,7 +41,8 @@ def check_examples(what: str, examples: Examples, classes: int | None = None, pa
         raise UserError(f"{what} has no examples; give it some")
     if y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise UserError(
-            f"{what}'s y must be integers of shape ({len(x)},), one for each of x, got {y.dtype} of shape {y.shape}"
+            f"{what}'s y must be integers of shape ({len(x)},), one for each of x, got {y.dtype} of shape {y.shape}; "
+            "number the classes with numpy.unique(numpy.ravel(y), return_inverse=True)[1]"
         )
     outside = np.flatnonzero((y < (PADDING if padded else 0)) | (y >= (np.inf if classes is None else classes)))
     if len(outside):
@@ -58,27 +59,34 @@ def check_examples(what: str, examples: Examples, classes: int | None = None, pa
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A whole data set in memory, as read.
+    """A whole data set in memory, as read; lists, data frames and tensors become arrays.
 
     Attributes:
       name: how reports call it, e.g. `synthetic`.
       x: the features.
       y: labels 0..C-1.
-      subject: who was recorded, if known.
+      subject: who was recorded, by number or name, if known.
     """
 
     name: str
     x: Float[np.ndarray, "examples *features"]
     y: Int[np.ndarray, " examples"]
-    subject: Int[np.ndarray, " examples"] | None = None
+    subject: Shaped[np.ndarray, " examples"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what can't be trained on.
+        """Makes arrays of what it was given, and refuses what can't be trained on.
 
         Raises:
-          UserError: as `check_examples`.
+          UserError: as `check_examples`, and for what no array can be made of.
         """
+        for field in ("x", "y", "subject"):
+            if getattr(self, field) is not None or field != "subject":
+                object.__setattr__(self, field, _as_array(f"{self.name}'s {field}", getattr(self, field)))
         check_examples(self.name, Examples(self.x, self.y))
+        if self.subject is not None and self.subject.shape != self.y.shape:
+            raise UserError(
+                f"{self.name}'s subject must be of shape {self.y.shape}, one for each of x, got {self.subject.shape}"
+            )
 
     @property
     def classes(self) -> int:
@@ -92,6 +100,16 @@ class Dataset:
             if array is not None:
                 digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
+
+
+def _as_array(what: str, values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except Exception as error:  # whatever a list of unequal lengths or a tensor of another device has to say
+        raise UserError(f"{what} is no array, got {type(values).__name__} ({first_line(error)}); make it one") from None
+    if not array.ndim:
+        raise UserError(f"{what} must be an array, got {type(values).__name__}; give one row for each example")
+    return array.astype(str) if array.dtype == object and what.endswith("subject") else array
 
 
 SPLITS = ("train", "validation", "test")
@@ -154,7 +172,8 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
                 f"{dataset.name}: feature {feature} varies by {deviation[feature]:.0e} in training and by more than "
                 "10^38 times as much elsewhere; drop it, or scale it"
             )
-    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance_accuracy(train.y, test.y))
+    chance = chance_accuracy(np.asarray(train.y), np.asarray(test.y))
+    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance)
 
 
 def _cuts(total: int) -> tuple[int, int]:

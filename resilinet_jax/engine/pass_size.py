@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import pathlib
@@ -21,13 +20,15 @@ import jax
 
 from resilinet_jax.engine.program import Models, Program
 from resilinet_jax.engine.trial import Trial
-from resilinet_jax.files import write_file
-from resilinet_jax.runtime.memory import physical_memory
+from resilinet_jax.files import checked_json, read_json, write_file
+from resilinet_jax.runtime.memory import memory_left
 from resilinet_jax.runtime.progress import Progress
 
 EPOCH_SECONDS = 180.0  # of a pass, between two signs of life and two checkpoints
 SURE_FLOPS = 2.5e10  # per second, of any machine: what ends in time at this rate needs no measurement
 CPU_BYTES = 4 * 2**30  # that a pass may take where nothing but other programs limits it
+DEVICE_COPIES = 2  # of what a model keeps between steps: XLA may copy it once
+CPU_COPIES = 6  # there checkpoints share the memory: two are on their way to the disk at times, each of them twice
 TRIAL_FLOPS = 4e9  # of one call that is timed: enough for a clock, little for a person
 
 
@@ -53,12 +54,12 @@ def models_per_pass(program: Program, first: Models, count: int, progress: Progr
       progress: told about the measurement.
 
     Returns:
-      At least as many as train abreast, which keeps every device busy, unless memory does not hold even those.
+      As many as train abreast if not more, which keeps every device busy, unless memory does not hold even those.
     """
     abreast = program.abreast
     trial = Trial(program)
     flops = trial.flops_per_step * program.steps_per_epoch
-    kept = 2 * trial.bytes_per_model  # XLA may copy once what a model keeps between steps
+    kept = (CPU_COPIES if jax.default_backend() == "cpu" else DEVICE_COPIES) * trial.bytes_per_model
     limit = memory_limit(program.devices)
     if count <= abreast or (count * flops <= SURE_FLOPS * EPOCH_SECONDS and count * kept <= limit / 2):
         return max(count, abreast)
@@ -84,7 +85,7 @@ def fitting(cost: Cost, abreast: int, steps: int, kept: int, limit: int) -> int:
     """
     in_time = abreast * int(EPOCH_SECONDS / (cost.step_seconds * steps))
     in_memory = (limit - cost.working_bytes) // kept
-    return max(abreast, min(in_time, in_memory))
+    return max(1, min(max(abreast, in_time), in_memory))
 
 
 def measure(trial: Trial, models: Models) -> Cost:
@@ -103,7 +104,8 @@ def memory_limit(devices: list[jax.Device]) -> int:
     told = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
     if all(told):
         return int(0.8 * sum(filter(None, told)))
-    return min(CPU_BYTES, (physical_memory() or 2 * CPU_BYTES) // 2)
+    left = memory_left()
+    return CPU_BYTES if left is None else min(CPU_BYTES, left // 2)
 
 
 def out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
@@ -120,13 +122,13 @@ def _remembered(trial: Trial, measure_now: Callable[[], Cost]) -> Cost:
     name = hashlib.sha256(repr((machine, trial.kind())).encode()).hexdigest()[:32]
     path = pathlib.Path(folder) / f"trial-{name}.json"
     try:
-        told = json.loads(path.read_text())
+        told = read_json(path)
         cost = Cost(float(told["step_seconds"]), int(told["working_bytes"]))
-        if math.isfinite(cost.step_seconds) and cost.step_seconds > 0:
+        if told["name"] == name and math.isfinite(cost.step_seconds) and cost.step_seconds > 0:
             return cost
     except (OSError, ValueError, TypeError, KeyError):
         pass  # never measured, or damaged
     cost = measure_now()
     with contextlib.suppress(OSError):  # a cache is no reason to fail
-        write_file(path, json.dumps(cost._asdict()).encode())
+        write_file(path, checked_json(cost._asdict() | {"name": name}))
     return cost

@@ -16,6 +16,7 @@ from resilinet_jax.engine.plan import without_failures
 from resilinet_jax.engine.program import Models, Program
 from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import ADDED_WEIGHT
+from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.progress import Progress
 from resilinet_jax.runtime.store import Measured
@@ -58,6 +59,7 @@ def run_pass(program: Program, models: Models, progress: Progress, checkpoints: 
             number_of_chunk += 1
             of_chunk = np.asarray(of_chunk)[:count]  # waits: at most one chunk is under way
             losses += of_chunk / program.feed.chunks
+            interruption.check()
             if done < program.feed.chunks:
                 progress.part(epoch + 1, done / program.feed.chunks, models=count, loss=of_chunk)
         accuracy = _validation_accuracy(program, call["validate"], state, models, split, whole)
@@ -65,7 +67,8 @@ def run_pass(program: Program, models: Models, progress: Progress, checkpoints: 
         curves.loss[:, epoch], curves.validation_accuracy[:, :, epoch] = losses, accuracy[:count]
         progress.epoch(epoch + 1, models=count, loss=curves.loss[:, : epoch + 1], validation_accuracy=accuracy[:count])
         if checkpoints is not None:
-            checkpoints.save(epoch + 1, (jax.tree.map(lambda leaf: leaf[:count], state), curves))
+            checkpoints.save(epoch + 1, (state, curves), count)
+        interruption.check()
     with progress.phase(f"evaluating {count} runs under every failure combination"):
         accuracy = _test_accuracy(program, call["test"], state, models, split, whole)[:count]
     return _measured(accuracy, state, models, curves)

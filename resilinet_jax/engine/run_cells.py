@@ -21,7 +21,7 @@ from resilinet_jax.engine.training import run_keys
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations, all_combinations
 from resilinet_jax.network.forward import Network
-from resilinet_jax.runtime import hosts
+from resilinet_jax.runtime import hosts, interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.progress import Progress, Run
 from resilinet_jax.runtime.store import Measured, Name, Store
@@ -154,8 +154,12 @@ def _train(
             first = assemble(same[: program.abreast], selections, variants, settings.seed)
             most[learns] = settings.runs_per_pass or models_per_pass(program, first, len(same), progress)
         interrupted, others = _interrupted(models, checkpoints)
+        fits = checkpoints.most if checkpoints is not None else None
+        if checkpoints is not None and checkpoints.killed:
+            progress.killed(checkpoints.killed)
+        most = {learns: min(limit, fits or limit) for learns, limit in most.items()}
         # The interrupted pass stays whole, however long its runs seem to take now, or its checkpoints would be lost.
-        waiting = collections.deque(_passes(interrupted, settings.runs_per_pass or len(interrupted)))
+        waiting = collections.deque(_passes(interrupted, settings.runs_per_pass or fits or len(interrupted)))
         for learns in programs:
             waiting.extend(_passes([model for model in others if model.learns_weights == learns], most[learns]))
         while waiting:
@@ -181,9 +185,12 @@ def _train(
                     for v, name in enumerate(model.names())
                 }
             )
+            interruption.check()
         if checkpoints is not None:
             checkpoints.discard()
     finally:
+        if checkpoints is not None:
+            checkpoints.close()
         progress.finish()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.network.graph import Graph, Hyperconnection
-from resilinet_jax.network.stages import SETTING, SKIP_UNITS
+from resilinet_jax.network.stages import SETTING, SKIP_UNITS, as_module
 
 Numbers = Array | np.ndarray
 
@@ -119,38 +120,38 @@ class Network:
 
     Attributes:
       graph: how data flows.
-      stages: by node name; called with what the node receives (a source: the input, of which it may take its own
-        part) and whether this is training. A node without one passes on what it receives.
-      adapters: by hyperconnection name; called with what the source sends. A hyperconnection without one carries
-        it as it is.
+      stages: by node name, Flax modules or functions; called with what the node receives (a source: the input, of
+        which it may take its own part) and, if they take it, whether this is training. A node without one passes on
+        what it receives.
+      adapters: by hyperconnection name, Flax modules or functions; called with what the source sends. A
+        hyperconnection without one carries it as it is.
       learns_weights: whether training adjusts the hyperconnections' weights, of the cells that ask for it.
     """
 
     graph: Graph
-    stages: Mapping[str, nn.Module]
-    adapters: Mapping[str, nn.Module]
+    stages: Mapping[str, Any]
+    adapters: Mapping[str, Any]
     learns_weights: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses a stage or an adapter for what is not in the graph.
+        """Makes modules of functions, and of modules that are not called with (x, training) themselves.
 
         Raises:
-          UserError: naming it.
+          UserError: naming a stage or an adapter that is neither, or that is for what is not in the graph.
         """
+        if ADDED_WEIGHT in self.graph.order:
+            raise UserError(f"node {ADDED_WEIGHT!r} has the name of what training adds to weights; choose another")
         edges = [edge.name for edge in self.graph.hyperconnections]
         for kind, modules, place, known in (
             ("stage", self.stages, "node", self.graph.order),
             ("adapter", self.adapters, "hyperconnection", edges),
         ):
+            made = {}
             for name, module in modules.items():
                 if name not in known:
                     raise UserError(f"{kind} for an unknown {place} {name!r}{suggest(str(name), known)}")
-                if not isinstance(module, nn.Module):
-                    got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
-                    raise UserError(
-                        f"the {kind} of {place} {name!r} must be a Flax module (flax.linen), got {got}; "
-                        "make one, as in nn.Dense(8)"
-                    )
+                made[name] = as_module(f"the {kind} of {place} {name!r}", module, told=kind == "stage")
+            object.__setattr__(self, f"{kind}s", made)
 
     def init(self, key: Key[Array, ""], x: Num[Numbers, "batch *features"]) -> Variables:
         """Initial variables by node and hyperconnection name.
@@ -173,10 +174,14 @@ class Network:
                 value, made = module.init_with_output(own, *inputs)
             # An adapter also works on what a node would not take in, so its statistics would be of nothing.
             allowed = {"params", STATISTICS if name in self.stages else SETTING}
-            if set(made) - allowed:
+            if set(made) - allowed and (kept := _needed(module, made, set(made) - allowed, inputs)):
                 raise UserError(
-                    f"the module of {name!r} keeps {', '.join(sorted(set(made) - allowed))}; only "
-                    f"{'params and ' + STATISTICS if name in self.stages else 'params'} can be kept here"
+                    f"the module of {name!r} keeps {', '.join(kept)}; only "
+                    + (
+                        f"params and {STATISTICS} can be kept here: keep it in {STATISTICS}"
+                        if name in self.stages
+                        else "params can be kept here: keep the rest in a node's stage"
+                    )
                 )
             variables.params[name] = made.get("params", {})  # pooling, for one, has none
             if STATISTICS in made:
@@ -383,8 +388,22 @@ class Network:
             given[STATISTICS] = jax.tree.map(lambda leaf: leaf[arrival], known.values)
         key = jax.random.fold_in(training_key, self.graph.order.index(node))
         with _named(node):
-            result, after = stage.apply(given, value, True, rngs={"dropout": key}, mutable=[STATISTICS])
+            # Flax draws from "params" what has no key of its own.
+            keys = {"dropout": key, "params": jax.random.fold_in(key, 1)}
+            result, after = stage.apply(given, value, True, rngs=keys, mutable=[STATISTICS])
         return result, {} if known is None else {node: known.updated(arrival, after[STATISTICS], sends)}
+
+
+def _needed(module: nn.Module, made: Mapping[str, Any], extra: Collection[str], inputs: Sequence[Any]) -> list[str]:
+    """The collections that a module reads again; what it sows is for others to look at, and is not kept."""
+    needed = []
+    for collection in sorted(extra):
+        without = {name: values for name, values in made.items() if name != collection}
+        try:
+            jax.eval_shape(lambda values: module.apply(values, *inputs), without)
+        except flax.errors.FlaxError:
+            needed.append(collection)
+    return needed
 
 
 @contextlib.contextmanager

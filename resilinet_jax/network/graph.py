@@ -11,6 +11,7 @@ import dataclasses
 import graphlib
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from resilinet_jax.errors import UserError, suggest
 
@@ -125,6 +126,22 @@ class Graph:
                 raise UserError(f"{what} of {name!r} must be in [0, 1], got {value!r}")
         return tuple(float(values.get(name, 0.0)) for name in causes)
 
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Graph:
+        """The graph of which `dataclasses.asdict` made these data, checked anew; lists may stand for tuples.
+
+        Raises:
+          UserError, KeyError, TypeError: for what no graph made.
+        """
+        edges = [
+            Hyperconnection(edge["source"], edge["target"], tuple(edge["bypassed"]))
+            for edge in data["hyperconnections"]
+        ]
+        simple = [(edge.source, edge.target) for edge in edges if not edge.is_skip]
+        skips = [edge for edge in edges if edge.is_skip]
+        sources, links, groups = len(data["sources"]), data["links"], dict(data["groups"])
+        return build_graph(data["order"], simple, skips, sources=sources, links=links, groups=groups)
+
 
 def build_graph(
     nodes: Sequence[str],
@@ -195,6 +212,8 @@ def _check_nodes(nodes: Sequence[str], sources: int) -> None:
     for node in nodes:
         if not isinstance(node, str) or not node or "+" in node or "->" in node:
             raise UserError(f"a node's name must be text without + and ->, which join names, got {node!r}")
+        if node == "none":
+            raise UserError("a node can't be called 'none', which means that no node fails; choose another name")
         if nodes.count(node) > 1:
             raise UserError(f"node {node!r} is given twice; node names must be unique")
 

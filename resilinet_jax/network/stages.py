@@ -8,7 +8,10 @@ The convolutional ones pass feature maps on as [channels, height, width, batch],
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Num
 
+from resilinet_jax.errors import UserError
 from resilinet_jax.network.convolutions import EPSILON, Images, affine_relu6, operations, subsample
 
 MOMENTUM = 0.99  # of the running statistics: what a step's weight is multiplied by with each later one; Keras' default
@@ -211,3 +215,87 @@ class SeparableSkipLayer(nn.Module):
         hidden = jnp.clip(hidden, 0, 6) * counts[:, None, None, None]
         hidden = operations().depthwise(hidden, self.param("depthwise", _glorot, (3, 3, self.units, 1)), 1)
         return jnp.where(size > 0, PointwiseAdapter(self.filters, 1)(hidden), plain)
+
+
+def as_module(what: str, given: Any, told: bool) -> nn.Module:
+    """A user's stage or adapter as a Flax module that is called with (x, training), or an adapter with x alone.
+
+    Args:
+      what: it is, for the message.
+      given: a module or a function.
+      told: whether it is a stage, which is told whether this is training.
+
+    Raises:
+      UserError: if it is neither a module nor a function.
+    """
+    if isinstance(given, nn.Module):
+        return given if not told or _takes_training(given) else Called(given)
+    if isinstance(given, functools.partial) or inspect.isroutine(inspect.unwrap(given)):
+        return Called(given)
+    kind = given if isinstance(given, type) else type(given)
+    got = f"the class {kind.__name__}" if kind is given else kind.__name__
+    remedy = "make one, as in nn.Dense(8)"
+    if any(base.__module__.startswith("flax.nnx") for base in kind.__mro__):
+        remedy = f"make one with flax.nnx.bridge.to_linen({kind.__name__}, ...)"
+    raise UserError(f"{what} must be a Flax module (flax.linen) or a function, got {got}; {remedy}")
+
+
+class Called(nn.Module):
+    """A stage or an adapter of a user's that is no module, or that is not called with (x, training).
+
+    Attributes:
+      wrapped: a function, which may make Flax modules, or a module.
+    """
+
+    wrapped: Any
+
+    @nn.compact
+    def __call__(self, x: Array, training: bool | None = None) -> Array:
+        """What it makes of a value.
+
+        Args:
+          x: what it receives.
+          training: whether this is training; None of an adapter, which is not told.
+        """
+        return self.wrapped(x) if training is None else _call(self.wrapped, x, training)
+
+
+_TRAINING = ("training", "train", "is_training")
+_INFERENCE = ("deterministic", "use_running_average")  # Flax's own names for the opposite
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _call(layer: Callable[..., Any], x: Any, training: bool) -> Any:
+    """Calls a layer with x and, in the way that its parameters ask for, with whether this is training."""
+    if isinstance(layer, nn.Sequential) and not isinstance(x, tuple | dict):
+        return functools.reduce(lambda value, each: _call(each, value, training), layer.layers, x)
+    asked = _training_parameter(layer)
+    if asked is None:
+        return layer(x)
+    given = training if asked.name not in _INFERENCE else not training
+    return layer(x, given) if asked.kind in _BY_PLACE else layer(x, **{asked.name: given})
+
+
+def _training_parameter(layer: Callable[..., Any]) -> inspect.Parameter | None:
+    """The parameter of a layer that says whether this is training; None if there is none, or it has its value."""
+    try:
+        parameters = list(inspect.signature(layer).parameters.values())[1:]
+    except (TypeError, ValueError):  # it has no signature, as some of NumPy's functions, or no __call__
+        return None
+    for parameter in parameters:
+        if parameter.name in (*_TRAINING, *_INFERENCE):
+            fixed = parameter.default is None and getattr(layer, parameter.name, None) is not None
+            return None if fixed else parameter
+    unnamed = [each for each in parameters[:1] if each.default is each.empty or isinstance(each.default, bool)]
+    return next((each for each in unnamed if each.kind is not each.VAR_KEYWORD), None)
+
+
+def _takes_training(stage: nn.Module) -> bool:
+    """Whether a stage is called with (x, training), or can't be called at all."""
+    if isinstance(stage, nn.Sequential):
+        return False
+    if not callable(stage):
+        return True
+    asked = _training_parameter(stage)
+    second = list(inspect.signature(stage).parameters.values())[1:2]
+    return asked in second and asked.name not in _INFERENCE and asked.kind is not asked.KEYWORD_ONLY

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from resilinet_jax.failures.user_failures import YOUR_OWN
+from resilinet_jax.files import digest
 from resilinet_jax.report.figures import Drawn, draw_dollars, training_curves
 from resilinet_jax.report.page import Page, Picture, html_page
 from resilinet_jax.report.sweep import Sweep
@@ -58,13 +59,14 @@ class Report:
             Picture(_svg(curve), f"Mean over the runs (line) and their range (band) by epoch. {which}")
             for which, curve in training_curves(self.page.results)
         ]
-        return {
+        files = {
             **csv_files(self.page.results),
-            RECORD: self.page.record.to_json(),
             "report.md": self._markdown().encode(),
             "report.html": html_page(self.page, pictures, curves),
             **{f"{each.name}.png": _png(each.figure) for each in self.figures},
         }
+        digests = {name: digest(content) for name, content in files.items()}
+        return {**files, RECORD: dataclasses.replace(self.page.record, files=digests).to_json()}
 
     def _markdown(self) -> str:
         page = self.page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 from collections.abc import Mapping
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from resilinet_jax.cells import Cell, describe
 from resilinet_jax.failures.combinations import Combinations, combination_name
+from resilinet_jax.files import digest
 from resilinet_jax.results.results import Results, finite, mean, sample_deviation
 from resilinet_jax.runtime.store import Measured
 
@@ -85,10 +87,13 @@ def history_frame(results: Results) -> pd.DataFrame:
     )
 
 
-def _read_csv(path: pathlib.Path) -> pd.DataFrame:
+def _read_csv(path: pathlib.Path, expected: str | None) -> pd.DataFrame:
+    content = path.read_bytes()
+    if expected not in (None, digest(content)):
+        raise ValueError(f"{path.name} is not what the sweep wrote")
     # Only numbers may be missing: a cell may be called `none`.
     numbers = ("accuracy", "loss", "validation_accuracy", "weight")
-    return pd.read_csv(path, keep_default_na=False, na_values={column: [""] for column in numbers})
+    return pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values={column: [""] for column in numbers})
 
 
 def read_results(
@@ -97,6 +102,7 @@ def read_results(
     failure_settings: Mapping[str, Mapping[str, float]],
     cells: Mapping[str, Cell],
     message_bytes: Mapping[str, int],
+    digests: Mapping[str, str],
 ) -> Results:
     """Reads a sweep's results from the CSV files in its folder.
 
@@ -106,13 +112,17 @@ def read_results(
       failure_settings: by name, failure probability by node name.
       cells: by name, all that the results have.
       message_bytes: size of what a node sends for one example, by node; empty where it is not known.
+      digests: of the files, by name; a file without one is not checked.
 
     Raises:
       OSError: if a file can't be read.
       KeyError: if a column is missing, or the accuracy of a cell under any of the combinations.
-      ValueError: if a file is no CSV, or has two numbers for the same cell, run and column.
+      ValueError: if a file is no CSV, or not the one that was written, or has two numbers for the same cell, run and
+        column.
     """
-    accuracies, curves, weights = (_read_csv(folder / f"{name}.csv") for name in ("accuracies", "history", "weights"))
+    accuracies, curves, weights = (
+        _read_csv(folder / name, digests.get(name)) for name in ("accuracies.csv", "history.csv", "weights.csv")
+    )
     order = [combination_name(failing) for failing in combinations.failing_sets]
     edges = [edge.name for edge in combinations.graph.hyperconnections]
     measured = {}

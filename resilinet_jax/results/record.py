@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from resilinet_jax.files import CHECKSUM, checked_json, read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Record:
       environment: versions and devices; the version of a user's own code.
       message_bytes: size of what a node sends for one example, by node.
       command: that trains the same cells on the same data.
+      files: digest of everything else that was written beside the record, by name.
+      graph: the scenario's, as `Graph.from_data` takes it: a report runs no code of the scenario's.
     """
 
     sweep: str
@@ -33,21 +38,26 @@ class Record:
     failure_settings: Mapping[str, Mapping[str, float]]
     notes: Sequence[str]
     environment: Mapping[str, Any]
-    message_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # these two are not in older files
+    message_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # from here on not in older files
     command: str = ""
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    graph: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """The record as JSON text, for people and programs."""
-        return (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode()
+        """The record as JSON text, for people and programs, with a checksum."""
+        return checked_json(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Record:
-        """Reads what `to_json` wrote.
+    def read(cls, path: pathlib.Path) -> Record:
+        """Reads what `to_json` made.
 
         Raises:
-          ValueError, TypeError: if it is something else.
+          OSError: if it can't be read.
+          ValueError, TypeError: if it is damaged or something else.
         """
-        return cls(**json.loads(text))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        older = not {CHECKSUM, "files"} & set(values)  # written before there were checksums
+        return cls(**(values if older else read_json(path)))
 
     @property
     def scenario(self) -> str:
@@ -55,8 +65,9 @@ class Record:
         return str(self.settings["scenario"])
 
     def flat(self) -> dict[str, str]:
-        """Everything but the notes as text, by its path: `preset.network.hidden_units`."""
-        return _flat({name: value for name, value in dataclasses.asdict(self).items() if name != "notes"})
+        """Everything but notes, digests and graph as text, by its path: `preset.network.hidden_units`."""
+        told = dataclasses.asdict(self)
+        return _flat({name: value for name, value in told.items() if name not in ("notes", "files", "graph")})
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, str]:

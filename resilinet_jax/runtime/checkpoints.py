@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
 import shutil
@@ -15,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from resilinet_jax.errors import UserError, first_line
-from resilinet_jax.files import write_file
+from resilinet_jax.files import checked_json, digest, read_json, write_file
 
 MEMBERS = "members.json"
 KEPT = 2  # of a pass: the last one, and the one before in case that is damaged
@@ -36,23 +35,41 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The checkpoints of one pass at a time, in a folder of this process' own."""
 
-    def __init__(self, folder: pathlib.Path, warn: Callable[[str], None] = print):
-        """Nothing is read or written yet.
+    def __init__(self, folder: pathlib.Path, warn: Callable[[str], None] = print, stamp: str = ""):
+        """Nothing is written yet.
 
         Args:
           folder: for nothing else.
           warn: told of every damaged checkpoint, in a line.
+          stamp: of what the runs rest on; checkpoints of any other are as good as none.
         """
-        self._folder, self._warn = folder, warn
+        self._folder, self._warn, self._stamp = folder, warn, stamp
         self._manager: ocp.CheckpointManager | None = None
+        told = self._told()
+        # An epoch that was finished did fit memory.
+        died = told.get("trying") and not any(self._folder.glob("epochs/[0-9]*"))
+        self.killed = len(self.members()) if died else 0
+        self.most: int | None = min(filter(None, [told.get("most"), -(-self.killed // 2)]), default=None)
+
+    killed: int
+    """How many models the last pass had, if it died before its first epoch ended: memory may not hold as many."""
+    most: int | None
+    """How many models a pass may have by what died before; None where nothing did."""
 
     def members(self) -> list[str]:
         """Labels of the models in the pass whose checkpoints are there; empty if there are none."""
+        return self._told().get("members", [])
+
+    def _told(self) -> dict[str, Any]:
         try:
-            told = json.loads((self._folder / MEMBERS).read_text(encoding="utf-8"))
+            told = read_json(self._folder / MEMBERS)
         except (OSError, ValueError):
-            return []
-        return told if isinstance(told, list) else []
+            return {}
+        return told if told["stamp"] == self._stamp else {}
+
+    def _tell(self, members: Sequence[str], trying: bool) -> None:
+        told = {"members": members, "stamp": self._stamp, "most": self.most, "trying": trying}
+        write_file(self._folder / MEMBERS, checked_json(told))
 
     def open(self, members: Sequence[str]) -> None:
         """Turns to the pass of these members; checkpoints of any other are removed.
@@ -65,7 +82,8 @@ class Checkpoints:
             if self.members() != list(members):
                 self.discard()
                 self._folder.mkdir(parents=True)
-                write_file(self._folder / MEMBERS, json.dumps(members).encode())
+            self._tell(members, trying=True)
+            self._belongs_to = digest("\n".join([self._stamp, *members]).encode())
             self._manager = self._make(self._folder / "epochs")
         except OSError as error:
             raise _cannot_write(self._folder, error) from None
@@ -114,34 +132,42 @@ class Checkpoints:
         )
         try:
             restored = self._manager.restore(epoch, args=items)
-            content, told = restored.tree["content"], restored.checksum["crc32"]
+            content, told = restored.tree["content"], restored.checksum
         except Exception:  # what a damaged file makes a library raise can't be foretold
             return None
-        # Storage formats do not notice every flipped bit.
-        return _unpacked(content, like) if zlib.crc32(content.data) == told else None
+        return _unpacked(content, like) if told == self._checks(content) else None
 
-    def save(self, epoch: int, tree: Any) -> None:
+    def _checks(self, content: np.ndarray) -> dict[str, Any]:
+        """What a checkpoint tells of itself: storage formats do not notice every flipped bit, nor a moved folder."""
+        return {"crc32": zlib.crc32(content.data), "belongs_to": self._belongs_to}
+
+    def save(self, epoch: int, tree: Any, count: int) -> None:
         """Writes a checkpoint in the background, once the one before it is written.
+
+        Args:
+          epoch: after which it is.
+          tree: of arrays with a leading axis of models.
+          count: how many models there are; what pads the axis beyond them is left out.
 
         Raises:
           UserError: if that one or this one can't be written.
         """
         assert self._manager is not None
-        content = _packed(tree)
         try:
             self._manager.wait_until_finished()
+            content = _packed(tree, count)
             self._manager.save(
                 epoch,
                 args=ocp.args.Composite(
                     tree=ocp.args.PyTreeSave({"content": content}),
-                    checksum=ocp.args.JsonSave({"crc32": zlib.crc32(content.data)}),
+                    checksum=ocp.args.JsonSave(self._checks(content)),
                 ),
             )
         except (OSError, ValueError) as error:
             raise _cannot_write(self._folder, error) from None
 
     def close(self) -> None:
-        """Waits until all is written.
+        """Waits until all is written; what ends here was not killed.
 
         Raises:
           UserError: if the last one can't be written.
@@ -151,6 +177,7 @@ class Checkpoints:
             return
         try:
             manager.close()
+            self._tell(self.members(), trying=False)
         except (OSError, ValueError) as error:
             raise _cannot_write(self._folder, error) from None
 
@@ -161,9 +188,18 @@ class Checkpoints:
             shutil.rmtree(self._folder)
 
 
-def _packed(tree: Any) -> np.ndarray:
-    """A copy of all arrays' bytes: training goes on in the very same buffers."""
-    return np.concatenate([np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in jax.tree.leaves(tree)])
+def _packed(tree: Any, count: int) -> np.ndarray:
+    """A copy of the first `count` rows of all arrays as bytes: training goes on in the very same buffers."""
+    parts = [part for leaf in jax.tree.leaves(tree) for part in _rows(leaf, count)]
+    return np.concatenate([np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in parts])
+
+
+def _rows(leaf: Any, count: int) -> list[np.ndarray]:
+    """Rows of an array, device by device: a whole copy of them would stay in memory as long as the array."""
+    if not isinstance(leaf, jax.Array):
+        return [leaf[:count]]
+    shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return [np.asarray(shard.data)[: max(0, count - (shard.index[0].start or 0))] for shard in shards]
 
 
 def _unpacked(content: np.ndarray, like: Any) -> Any:

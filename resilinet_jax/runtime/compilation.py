@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import pathlib
 import zipfile
@@ -19,30 +18,47 @@ import jax
 from jax import export
 from jax.sharding import Mesh
 
-from resilinet_jax.files import write_file
+from resilinet_jax.files import write_file, zip_bytes
+
+MOST_BYTES = 2 * 2**30  # that the folder has when a command starts
 
 
 def default_cache_dir() -> pathlib.Path:
-    """Folder for compiled programs, within the user's folder for caches: $XDG_CACHE_HOME or ~/.cache."""
-    # Not Path.expanduser, which fails for who has no home; such a folder is never made, so nothing is kept.
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "resilinet_jax/programs"
+    """Folder for compiled programs: $JAX_COMPILATION_CACHE_DIR, or one in $XDG_CACHE_HOME or ~/.cache."""
+    asked = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    # Not Path.expanduser, which fails for who has no home.
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return pathlib.Path(asked or os.path.join(caches, "resilinet_jax/programs"))
 
 
-def keep_compiled_programs(folder: pathlib.Path) -> None:
+def keep_compiled_programs(folder: pathlib.Path) -> str | None:
     """Lets JAX write compiled programs to `folder` and read them there; before the first array is made.
 
-    Where the folder can't be written to, nothing is kept: a cache is no reason to fail.
+    Where the folder can't be written to, nothing is kept: a cache is no reason to fail. Nor in one where another user
+    could put a program of theirs, which this one would run.
+
+    Returns:
+      Why a folder that is there is not used, in a line; None if it is.
     """
+    jax.config.update("jax_compilation_cache_dir", None)
+    if not folder.is_absolute():  # without a home
+        return None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        told = folder.stat()
     except OSError:
-        return
+        return None
     if not os.access(folder, os.W_OK):
-        return
+        return None
+    if hasattr(os, "geteuid") and (told.st_uid != os.geteuid() or told.st_mode & 0o022):
+        return f"Compiled programs are not kept: others can write in {folder}; run chmod go-w on it, if it is yours."
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    if str(folder) != os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # which holds other programs' files as well
+        _remove_oldest(folder)
     # JAX leaves out what compiled in less than a second; a sweep has several such programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return None
 
 
 class Traceable(NamedTuple):
@@ -88,6 +104,7 @@ def lowered(
     _write(path, made)
 
 
+OWN_NAME = "name"  # the entry of a file that tells its own name, which says what it was traced from
 _Exports = dict[str, tuple[export.Exported, tuple[int, ...]]]
 
 
@@ -113,12 +130,20 @@ def _path(mesh: Mesh, rests_on: object) -> pathlib.Path | None:
 
 
 def _write(path: pathlib.Path, made: _Exports) -> None:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name, (exported, donated) in made.items():
-            archive.writestr(".".join([name, *map(str, donated)]), exported.serialize())
+    entries = {".".join([name, *map(str, donated)]): bytes(each.serialize()) for name, (each, donated) in made.items()}
     with contextlib.suppress(OSError):  # a cache is no reason to fail
-        write_file(path, content.getvalue())
+        write_file(path, zip_bytes({OWN_NAME: path.name.encode(), **entries}))
+
+
+def _remove_oldest(folder: pathlib.Path) -> None:
+    """Keeps what is kept within its bound. JAX can do so as well, but not in a folder that it began without."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # another command may do the same just now
+        files = [(entry.stat(), entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+        total = 0
+        for told, path in sorted(files, key=lambda each: -each[0].st_mtime):
+            total += told.st_size
+            if total > MOST_BYTES:
+                os.unlink(path)
 
 
 def _read(path: pathlib.Path) -> _Exports | None:
@@ -126,7 +151,9 @@ def _read(path: pathlib.Path) -> _Exports | None:
     found: _Exports = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for each in archive.namelist():
+            if archive.read(OWN_NAME) != path.name.encode():
+                return None
+            for each in archive.namelist()[1:]:
                 name, *donated = each.split(".")
                 found[name] = export.deserialize(bytearray(archive.read(each))), tuple(map(int, donated))
     except Exception:  # whatever is wrong with the file, the functions can be traced anew

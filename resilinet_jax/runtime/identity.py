@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 from collections.abc import Mapping
@@ -15,11 +16,15 @@ from typing import Any
 import jax
 
 from resilinet_jax.errors import UserError
-from resilinet_jax.files import write_file
+from resilinet_jax.files import checked_json, digest, read_json, write_file
 
 IDENTITY = "identity.json"
 # What can change a number; all else surrounds it.
 COMPUTING = ("cells.py", "datasets", "engine", "failures", "network", "scenarios")
+# JAX's settings that a user may have chosen, and that change numbers; the program sets others like them itself.
+_SETTINGS = ("jax_default_prng_impl", "jax_default_matmul_precision")
+_HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump")
+_REMEDIES = "choose another --results_dir, or add --overwrite to train anew"
 _PACKAGES = ("resilinet_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
@@ -35,13 +40,11 @@ def check_identity(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
     """
     path = folder / IDENTITY
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
     except FileNotFoundError:
-        return
+        return  # each file of runs tells what it belongs to
     except (OSError, ValueError):
-        known = None
-    if not isinstance(known, dict):
-        raise UserError(f"{path} is damaged; choose another --results_dir, or add --overwrite to train anew")
+        raise UserError(f"{path} is damaged; {_REMEDIES}") from None
     wanted = json.loads(json.dumps(identity))  # as it would be read back
     differences = [
         f"{name} {known.get(name)!s}, not {value!s}" for name, value in wanted.items() if known.get(name) != value
@@ -49,8 +52,7 @@ def check_identity(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
-            f"{folder.parent} holds runs made with {', '.join(differences[:3])}{more}; "
-            "go back to that, choose another --results_dir, or add --overwrite to train anew"
+            f"{folder.parent} holds runs made with {', '.join(differences[:3])}{more}; go back to that, {_REMEDIES}"
         )
 
 
@@ -59,7 +61,28 @@ def write_identity(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
     if (folder / IDENTITY).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / IDENTITY, (json.dumps(identity, indent=2) + "\n").encode())
+    write_file(folder / IDENTITY, checked_json(identity))
+
+
+def stamp(identity: Mapping[str, Any]) -> str:
+    """What every file of runs and checkpoints carries, so that none is taken for one of another identity."""
+    return digest(json.dumps(identity, sort_keys=True).encode())
+
+
+def numbers_rest_on() -> dict[str, str]:
+    """What a user set for JAX, and the back end: the same seed gives other numbers under another setting."""
+    settings = {name: str(jax.config.values[name]) for name in _SETTINGS}
+    flags = " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_HARMLESS_FLAGS))
+    return {**settings, "XLA_FLAGS": flags, "back end": jax.default_backend()}
+
+
+def machine() -> str:
+    """The kind of device that runs are measured on, and how many threads share the sums of a CPU."""
+    kind = jax.local_devices()[0].device_kind
+    if jax.default_backend() != "cpu":
+        return kind
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{kind} with {os.environ.get('NPROC', cores)} threads"
 
 
 def code_version(root: pathlib.Path | None = None) -> dict[str, str]:

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
+from resilinet_jax.runtime import interruption
+
 if TYPE_CHECKING:
     from resilinet_jax.runtime.tensorboard import LiveCurves
 
@@ -94,9 +96,17 @@ class Progress:
         self._left, self._part = self._left_at_start, 0.0
         self.note(f"Memory does not hold {models} runs at once; going on with half as many.")
 
+    def killed(self, models: int) -> None:
+        """A pass of so many models died without a word, as the system ends a process that takes too much memory."""
+        self.note(
+            f"The last try, of {models} runs at once, was killed in its first epoch. If memory ran out: going on with "
+            "half as many; if one is too many, take a smaller network or --batch_size."
+        )
+
     @contextlib.contextmanager
     def phase(self, what: str) -> Iterator[None]:
         """Says what goes on meanwhile, e.g. `compiling`; for what is not an epoch."""
+        interruption.check()
         self._show(f"{what} ...")
         yield
         self._resumed = time.perf_counter()

@@ -6,18 +6,17 @@ settings, data and code; anything else is refused, because such runs must not me
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from resilinet_jax.files import write_file
+from resilinet_jax.errors import UserError
+from resilinet_jax.files import digest, write_file, zip_bytes
 
 
 class Measured(NamedTuple):
@@ -51,20 +50,45 @@ Name = tuple[str, int]  # of a run: its cell's key, and its number
 class Store:
     """The finished runs of a folder."""
 
-    def __init__(self, folder: pathlib.Path | None = None, warn: Callable[[str], None] = print):
+    def __init__(
+        self,
+        folder: pathlib.Path | None = None,
+        warn: Callable[[str], None] = print,
+        stamp: str = "",
+        machine: str = "",
+    ):
         """Reads what is there; a damaged file counts for nothing.
 
         Args:
           folder: made when the first runs are added; None to keep them in memory alone.
           warn: told of every damaged file, in a line.
+          stamp: of what all runs here rest on.
+          machine: that measures the runs to come.
+
+        Raises:
+          UserError: if a file tells another stamp.
         """
-        self._folder = folder
+        self._folder, self._stamp, self._machine = folder, stamp, machine
         self._known: dict[Name, Measured] = {}
+        self._machines: set[str] = set()
         for path in sorted(folder.glob("*.npz")) if folder else []:
             try:
-                self._known |= _read(path)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+                told, measured_on, runs = _read(path)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 warn(f"{path} is damaged: its runs are trained again.")
+                continue
+            if told != stamp:
+                raise UserError(
+                    f"{path} holds runs of other settings, data or code; remove it, choose another --results_dir, or "
+                    "add --overwrite to train anew"
+                )
+            self._known |= runs
+            self._machines.add(measured_on)
+
+    @property
+    def machines(self) -> list[str]:
+        """Those that measured the runs; single accuracies may differ between them."""
+        return sorted(self._machines)
 
     def __contains__(self, name: Name) -> bool:
         """Whether a run is finished, so that the store holds it."""
@@ -77,23 +101,30 @@ class Store:
     def add(self, runs: Mapping[Name, Measured], on_disk: bool = True) -> None:
         """Keeps finished runs, all of them or, if this is interrupted, none."""
         self._known |= runs
+        self._machines |= {self._machine} if runs else set()
         if self._folder is None or not runs or not on_disk:
             return
         keys, numbers = zip(*runs)
-        arrays: dict[str, Any] = {
-            field: np.stack([getattr(each, field) for each in runs.values()]) for field in Measured._fields
-        }
-        buffer = io.BytesIO()
-        np.savez(buffer, cell=np.array(keys), run=np.array(numbers), **arrays)
-        content = buffer.getvalue()
+        arrays = {field: np.stack([getattr(each, field) for each in runs.values()]) for field in Measured._fields}
+        arrays |= {"cell": np.array(keys), "run": np.array(numbers)}
+        arrays |= {"stamp": np.array(self._stamp), "machine": np.array(self._machine)}
+        content = zip_bytes({f"{name}.npy": _npy(array) for name, array in arrays.items()})
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_file(self._folder / f"{hashlib.sha256(content).hexdigest()[:16]}.npz", content)
+        write_file(self._folder / f"{digest(content)[:16]}.npz", content)
 
 
-def _read(path: pathlib.Path) -> dict[Name, Measured]:
-    with np.load(
-        io.BytesIO(path.read_bytes()), allow_pickle=False
-    ) as file:  # zip files carry a checksum of every array
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _read(path: pathlib.Path) -> tuple[str, str, dict[Name, Measured]]:
+    content = path.read_bytes()
+    if digest(content)[:16] != path.stem:
+        raise ValueError("its name is not that of its content")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
         columns = [file[field] for field in Measured._fields]
         names = zip(file["cell"].tolist(), file["run"].tolist(), strict=True)
-        return {name: Measured(*row) for name, *row in zip(names, *columns, strict=True)}
+        runs = {name: Measured(*row) for name, *row in zip(names, *columns, strict=True)}
+        return str(file["stamp"]), str(file["machine"]), runs

@@ -36,7 +36,7 @@ def restart_watched() -> None:
         env=os.environ | {VARIABLE: str(own)},
         preexec_fn=_die_with_parent,
     ) as child:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, lambda got, _: child.send_signal(got))
         status = child.wait()
     _exit(status, pathlib.Path(name))

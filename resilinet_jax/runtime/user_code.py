@@ -5,6 +5,7 @@ Imports nothing heavy; what the file imports is its own choice.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import dataclasses
@@ -39,16 +40,39 @@ class UserFile:
       path: that path, with the home folder in place of ~.
       source: its bytes.
       namespace: what it defines, by name.
+      helpers: the bytes of the files beside it that it imports, by path, and of those that they import.
     """
 
     name: str
     path: pathlib.Path
     source: bytes
     namespace: Mapping[str, Any]
+    helpers: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     def version(self) -> str:
-        """Digest of the code, comments aside, shortened to 12 hexadecimal digits."""
-        return hashlib.sha256(ast.dump(ast.parse(self.source)).encode()).hexdigest()[:12]
+        """Digest of the code and its helpers', comments aside, shortened to 12 hexadecimal digits."""
+        helpers = [f"\n{pathlib.Path(path).name}\n{_code(source)}" for path, source in sorted(self.helpers.items())]
+        return hashlib.sha256("".join([_code(self.source), *helpers]).encode()).hexdigest()[:12]
+
+    def place(self, error: BaseException, *functions: Callable | None) -> str:
+        """`file:line` that an error is about.
+
+        Args:
+          error: raised while the file, or a helper of it, was running, or by what looked at it.
+          functions: whose first line is named where no line of the file was running; the first that is in it counts.
+
+        Returns:
+          The deepest line of the file or a helper that was running; the file's name alone where none is to blame.
+        """
+        names = {str(self.path): self.name} | {path: pathlib.Path(path).name for path in self.helpers}
+        if isinstance(error, SyntaxError) and error.filename in names:
+            return f"{names[error.filename]}:{error.lineno}"
+        frames = traceback.walk_tb(error.__traceback__)
+        running = [(frame.f_code.co_filename, line) for frame, line in frames if frame.f_code.co_filename in names]
+        if running:
+            return f"{names[running[-1][0]]}:{running[-1][1]}"
+        lines = (_first_line(function, str(self.path)) for function in functions)
+        return next((f"{self.name}:{line}" for line in lines if line is not None), self.name)
 
     def where(self, variable: str) -> str:
         """`file:line` of the assignment to a variable; of line 1 if there is no plain one."""
@@ -139,11 +163,70 @@ def _run(name: str, path: pathlib.Path, flag: str) -> UserFile:
     if spec is None:
         raise UserError(f"{flag}={name}: Python can't import this file; its name must end in .py")
     module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-    file = UserFile(name, path, source, module.__dict__)
-    with errors_in(file):
+    # As for any script, but behind what is installed: a file beside it must not take the place of a library.
+    if (folder := str(path.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
+    file = UserFile(name, path, source, module.__dict__, _helpers(source, path.absolute()))
+    with errors_in(file), _no_flags():
         # From the very bytes that count as the code; nothing is left beside the user's file.
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     return file
+
+
+def _code(source: bytes) -> str:
+    try:
+        return ast.dump(ast.parse(source))
+    except SyntaxError:  # which its import tells, if it is imported
+        return source.hex()
+
+
+def _helpers(source: bytes, path: pathlib.Path) -> dict[str, bytes]:
+    """The files beside a user's file that it imports, at any place in it, and those that they import in turn."""
+    found: dict[str, bytes] = {}
+    waiting = [source]
+    while waiting:
+        try:
+            tree = ast.parse(waiting.pop())
+        except SyntaxError:
+            continue
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = [alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module for node in imports if isinstance(node, ast.ImportFrom) and node.module]
+        for name in {name.split(".")[0] for name in names}:
+            for file in _beside(path, name):
+                if str(file) not in found:
+                    found[str(file)] = file.read_bytes()
+                    waiting.append(found[str(file)])
+    return found
+
+
+def _beside(path: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """The files of a module or package that Python finds beside a user's file."""
+    module, package = path.with_name(f"{name}.py"), path.with_name(name)
+    if name == "resilinet_jax" or not (module.is_file() or package.is_dir()):
+        return []
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.origin == str(module) != str(path):
+        return [module]
+    ours = spec is not None and str(package) in (spec.submodule_search_locations or ())
+    return sorted(package.rglob("*.py")) if ours else []
+
+
+@contextlib.contextmanager
+def _no_flags() -> Iterator[None]:
+    """Refuses a parser of the file's own that reads the command line: its flags are the project's."""
+    kept = argparse.ArgumentParser.parse_known_args
+
+    def parse(parser: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+        if args is None:
+            raise UserError("argparse finds no flags of its own here; put numbers of your own into Preset.network")
+        return kept(parser, args, namespace)
+
+    argparse.ArgumentParser.parse_known_args = parse  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.parse_known_args = kept  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -162,18 +245,8 @@ def errors_in(file: UserFile | None, function: Callable | None = None) -> Iterat
     except (Exception, SystemExit) as error:
         if file is None or isinstance(error, DataError):
             raise
-        line = _line(error, str(file.path), getattr(error, "function", None), function)
-        raise UserError(f"{file.name}{f':{line}' if line else ''}: {_message(error, file.namespace)}") from None
-
-
-def _line(error: BaseException, path: str, *functions: Callable | None) -> int | None:
-    """The deepest line of the file that was running; else the first line of the first function that is in it."""
-    if isinstance(error, SyntaxError) and error.filename == path:
-        return error.lineno
-    running = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == path]
-    if running:
-        return running[-1]
-    return next((line for function in functions if (line := _first_line(function, path)) is not None), None)
+        place = file.place(error, getattr(error, "function", None), function)
+        raise UserError(f"{place}: {_message(error, file.namespace)}") from None
 
 
 def _first_line(function: Callable | None, path: str) -> int | None:
@@ -214,7 +287,9 @@ def _names_of_fields(kind: Any) -> list[str]:
 
 def _remedy(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return "install it, or write what it holds into this file"
+        return "install it, or put it beside this file"
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return "write import helper for the helper.py beside this file"
     if isinstance(error, SystemExit):
         return "such a file must only define, not end Python"
     return "mend this line"

@@ -59,6 +59,10 @@ def npz(tmp_path):
     return str(tmp_path / "mine.npz")
 
 
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
 def run(tmp_path, npz, **flags):
     names = ["failout_rate", "failure_combinations"]
     settings = Settings(sweep="all", dataset=npz, results_dir=str(tmp_path / "out"), overwrite=True, **flags)
@@ -159,18 +163,28 @@ def test_results_from_before_message_sizes_were_stored_are_reported_again(tmp_pa
     run(tmp_path, npz, batch_size=5)
     folder = tmp_path / "out" / "health" / "failout_rate"
     known = json.loads((folder / "settings.json").read_text())
-    del known["message_bytes"]
+    for newer in ("message_bytes", "command", "files", "sha256"):
+        del known[newer]
     (folder / "settings.json").write_text(json.dumps(known))
     finished.report_again(folder, sweeps, Console(quiet=True))
     assert json.loads((folder / "settings.json").read_text())["message_bytes"] == {}
 
 
 @pytest.mark.usefixtures("unreported")
-def test_to_overwrite_removes_runs_and_the_pass_under_way(tmp_path, npz, asked):
+def test_to_overwrite_removes_runs_and_the_pass_under_way_once_others_take_their_place(
+    tmp_path, npz, asked, monkeypatch
+):
     run(tmp_path, npz, batch_size=5)
     scenario = tmp_path / "out" / "health"
     (scenario / "checkpoints" / "process_0").mkdir(parents=True)
     (scenario / "runs" / "old.npz").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "run_cells", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, npz, batch_size=6)
+    assert (scenario / "checkpoints").exists()
+    assert (scenario / "runs" / "old.npz").exists()
+    assert (scenario / "runs_overwriting" / "identity.json").exists()
     run(tmp_path, npz, batch_size=6)
-    assert not (scenario / "checkpoints").exists()
-    assert not (scenario / "runs" / "old.npz").exists()
+    assert sorted(path.name for path in scenario.iterdir()) == [".lock", "runs"]
+    assert json.loads((scenario / "runs" / "identity.json").read_text())["--batch_size"] == 6

@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from resilinet_jax import files
 from resilinet_jax.command.flags import define_flags
 from resilinet_jax.command.reporting import publish
 from resilinet_jax.command.settings import Mode, Settings, check_flag, choose
 from resilinet_jax.errors import one_line
+from resilinet_jax.report.report import RECORD
 from resilinet_jax.runtime.store import Measured
 from resilinet_jax.sweeps import load_sweep, sweep_names
 from tests.helpers.fakes import fake, record, with_history
@@ -338,32 +340,26 @@ class TestWriting(Refusals):
         flags = (*FULL, *self.FLAGS, f"--results_dir={self.here}")
         if overwrite:
             command(*flags)
-            flags += ("--overwrite",)
-        before = contents(self.here)
-        write = type(self.here).write_bytes
+            flags += ("--overwrite", "--seed=1")
+        folder = self.here / "health" / "failure_combinations"
+        before = contents(folder)
+        write = files.write_file
 
-        def full(path, data):
+        def full(path, content):
             if path.name == "report.md":
-                write(path, data[: len(data) // 2])
                 raise OSError(28, "No space left on device", str(path))
-            return write(path, data)
+            write(path, content)
 
-        monkeypatch.setattr(type(self.here), "write_bytes", full)
+        monkeypatch.setattr(files, "write_file", full)
         start = time.monotonic()
         status, line = run(*flags)
         assert status == 1
-        kept = ("", "health", "runs")
         name = f"results on a full disk{' over old ones' * overwrite}"
-        check_line(
-            line,
-            "No space left on device: .*failure_combinations; make room",
-            time.monotonic() - start,
-            name,
-            self.here,
-        )
-        # Finished runs stay, for the next attempt.
-        left = {path: content for path, content in contents(self.here).items() if path.parent.name not in kept}
-        assert left == {path: content for path, content in before.items() if path.parent.name not in kept}
+        expected = "No space left on device: .*failure_combinations/report.md; make room"
+        check_line(line, expected, time.monotonic() - start, name, self.here)
+        # Old results stay as they are; without its record, nothing takes a folder for results.
+        assert (folder / RECORD).exists() is overwrite
+        assert not overwrite or contents(folder) == before
 
 
 @contextlib.contextmanager

@@ -28,7 +28,9 @@ def environ(monkeypatch):
         return os.environ
 
     monkeypatch.setattr(logging, "lastResort", logging.lastResort)
-    return owned
+    level = logging.root.level
+    yield owned
+    logging.root.setLevel(level)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,7 @@ def test_libraries_neither_warn_nor_log(environ, capsys):
     warnings.simplefilter("error")
     environ()
     warnings.warn("of no use to a user", stacklevel=1)
+    logging.warning("of a library that sets up a handler")
     logging.getLogger("matplotlib").warning("a temporary cache")
     assert capsys.readouterr() == ("", "")
 

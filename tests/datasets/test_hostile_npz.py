@@ -204,7 +204,7 @@ NPZ_CASES = (
 class TestNpz(Refusals):
     @pytest.fixture(autouse=True)
     def _memory(self, monkeypatch):
-        monkeypatch.setattr("resilinet_jax.datasets.npz.physical_memory", lambda: 10**9)
+        monkeypatch.setattr("resilinet_jax.datasets.npz.memory_left", lambda: 10**9)
 
     @table(*NPZ_CASES)
     def test_a_bad_file_is_one_line(self, case):

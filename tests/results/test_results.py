@@ -7,7 +7,6 @@ import pytest
 
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.failures.combinations import all_combinations
-from resilinet_jax.files import write_folder
 from resilinet_jax.report.tables import Table, percent
 from resilinet_jax.results.csv_files import accuracies_frame, averages_frame
 from resilinet_jax.results.results import Results
@@ -109,14 +108,3 @@ def test_failout_left_on_is_of_no_run_where_it_was_not_evaluated():
 def test_markdown_table():
     text = Table("T", ["a", "b"], [["x", "1"], ["y", "2"]]).markdown()
     assert text.splitlines()[2:] == ["| a | b |", "| --- | ---: |", "| x | 1 |", "| y | 2 |"]
-
-
-def test_folder_is_written_whole_or_not_at_all(tmp_path):
-    folder = tmp_path / "scenario" / "sweep"
-    write_folder(folder, {"a": b"1", "b": b"2"})
-    with pytest.raises(TypeError):
-        write_folder(folder, {"a": b"new", "b": "not bytes"})
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"a": b"1", "b": b"2"}
-    write_folder(folder, {"c": b"3"})
-    assert [path.name for path in folder.iterdir()] == ["c"]
-    assert list(folder.parent.iterdir()) == [folder], "nothing is left beside it"

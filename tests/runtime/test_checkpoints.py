@@ -33,7 +33,7 @@ def saved(tmp_path, said):
     before = Checkpoints(tmp_path / "checkpoints")
     before.open(MEMBERS)
     for epoch in range(1, 5):
-        before.save(epoch, tree(epoch))
+        before.save(epoch, tree(epoch), 2)
     before.close()
     after = Checkpoints(tmp_path / "checkpoints", said.append)
     after.open(MEMBERS)
@@ -62,6 +62,20 @@ def test_the_last_checkpoint_comes_back_to_the_last_bit(saved, said):
     assert said == []
 
 
+def test_what_pads_the_axis_of_models_is_left_out(tmp_path):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("models",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("models"))
+    array = np.arange(24.0, dtype=np.float32).reshape(4, 6)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.open(MEMBERS)
+    checkpoints.save(1, jax.device_put(array, split), 3)
+    checkpoints.close()
+    checkpoints.open(MEMBERS)
+    got = checkpoints.latest(jax.ShapeDtypeStruct((3, 6), np.float32))
+    np.testing.assert_array_equal(got.tree, array[:3])
+    checkpoints.close()
+
+
 def test_their_number_is_bounded(saved):
     assert len(list((saved._folder / "epochs").glob("[0-9]*"))) == KEPT
 
@@ -74,7 +88,7 @@ def test_of_a_damaged_one_the_one_before_is_used(saved, said, how):
     np.testing.assert_array_equal(got["params"], tree(3)["params"])
     assert said == ["The checkpoint after epoch 4 is damaged and is not used."]
     # Training the epoch again replaces it.
-    saved.save(4, tree(4))
+    saved.save(4, tree(4), 2)
     saved.close()
     saved.open(MEMBERS)
     assert saved.latest(LIKE).epoch == 4
@@ -113,9 +127,58 @@ def test_another_pass_starts_with_none(saved):
 
 
 def test_damaged_members_are_no_members(saved):
-    for content in ("", "{", json.dumps({"a": 1})):
+    for content in ("", "{", json.dumps({"a": 1}), '{"members": ["a"], "stamp": ""}'):
         (saved._folder / "members.json").write_text(content)
         assert saved.members() == []
+
+
+def test_checkpoints_of_other_settings_are_none(saved, said):
+    saved.close()
+    other = Checkpoints(saved._folder, said.append, stamp="another seed")
+    assert other.members() == []
+    other.open(MEMBERS)
+    assert other.latest(LIKE) is None
+    other.close()
+
+
+def test_a_checkpoint_from_another_folder_is_not_taken(saved, said, tmp_path):
+    other = Checkpoints(tmp_path / "other", stamp="another seed")
+    other.open(MEMBERS)
+    other.save(9, tree(9), 2)
+    other.close()
+    (tmp_path / "other/epochs/9").rename(saved._folder / "epochs/9")
+    saved.close()
+    saved.open(MEMBERS)
+    assert saved.latest(LIKE).epoch == 4
+    assert said == ["The checkpoint after epoch 9 is damaged and is not used."]
+
+
+class TestKilled:
+    """A pass that ended without a word, as the system ends what takes too much memory."""
+
+    def again(self, folder, members, epochs=0, in_order=False):
+        checkpoints = Checkpoints(folder)
+        found = checkpoints.killed, checkpoints.most
+        checkpoints.open(members)
+        for epoch in range(1, epochs + 1):
+            checkpoints.save(epoch, tree(epoch), 2)
+        if in_order:
+            checkpoints.close()
+        else:
+            checkpoints._manager.close()  # which a killed process would not do, but this one goes on
+        return found
+
+    def test_before_its_first_epoch_is_halved_and_halved_again(self, tmp_path):
+        five = [f"a run {number}" for number in range(5)]
+        assert self.again(tmp_path / "c", five) == (0, None)
+        assert self.again(tmp_path / "c", five[:3]) == (5, 3)
+        assert self.again(tmp_path / "c", five[:2], in_order=True) == (3, 2)
+        assert self.again(tmp_path / "c", five[:1]) == (0, 2)
+        assert self.again(tmp_path / "c", five[:1]) == (1, 1)
+
+    def test_after_an_epoch_stays_whole(self, tmp_path):
+        self.again(tmp_path / "c", MEMBERS, epochs=1)
+        assert self.again(tmp_path / "c", MEMBERS) == (0, None)
 
 
 def test_nothing_is_left_once_discarded(saved):
@@ -136,5 +199,5 @@ def test_a_full_disk_is_told_in_a_line(saved, monkeypatch):
 
     monkeypatch.setattr(saved._manager, "save", full)
     with pytest.raises(UserError, match=r"\(No space left on device\); make room") as error:
-        saved.save(5, tree(5))
+        saved.save(5, tree(5), 2)
     assert "\n" not in str(error.value)

@@ -14,6 +14,7 @@ from resilinet_jax.engine import program
 from resilinet_jax.engine.program import Program
 from resilinet_jax.engine.run_cells import TrainingSettings, assemble, plan_models, run_cells
 from resilinet_jax.failures.combinations import Combinations, all_combinations
+from resilinet_jax.files import zip_bytes
 from resilinet_jax.network.forward import Network
 from resilinet_jax.network.graph import build_chain
 from resilinet_jax.network.stages import DenseStage
@@ -148,6 +149,62 @@ class TestFile:
         assert file(rests_on=None) is None
 
 
+class TestFolder:
+    @pytest.fixture(autouse=True)
+    def _settings(self):
+        before = jax.config.values["jax_compilation_cache_dir"]
+        yield
+        jax.config.update("jax_compilation_cache_dir", before)
+
+    def kept_in(self, folder):
+        said = compilation.keep_compiled_programs(folder)
+        return jax.config.values["jax_compilation_cache_dir"], said
+
+    @pytest.mark.parametrize(
+        ("variables", "expected"),
+        [
+            ({"JAX_COMPILATION_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+            ({"XDG_CACHE_HOME": "/b"}, "/b/resilinet_jax/programs"),
+            ({"HOME": "/c"}, "/c/.cache/resilinet_jax/programs"),
+        ],
+    )
+    def test_is_where_the_user_wants_it(self, monkeypatch, variables, expected):
+        for name in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert str(compilation.default_cache_dir()) == expected
+
+    def test_is_made_for_the_user_alone(self, tmp_path):
+        assert self.kept_in(tmp_path / "a") == (str(tmp_path / "a"), None)
+        assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+
+    @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+    def test_where_others_can_write_is_not_used(self, tmp_path, mode):
+        tmp_path.chmod(mode)
+        used, said = self.kept_in(tmp_path)
+        assert used is None
+        assert said.startswith(f"Compiled programs are not kept: others can write in {tmp_path};")
+
+    def test_of_another_user_is_not_used(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(compilation.os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+        assert self.kept_in(tmp_path)[0] is None
+
+    def test_without_a_home_there_is_none(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert self.kept_in(compilation.pathlib.Path("~/.cache")) == (None, None)
+        assert not list(tmp_path.iterdir())
+
+    def test_loses_the_oldest_first(self, tmp_path, monkeypatch):
+        for number in range(4):
+            path = tmp_path / f"jit_{number}-cache"
+            path.write_bytes(bytes(10))
+            compilation.os.utime(path, (number, number))
+        monkeypatch.setattr(compilation, "MOST_BYTES", 25)
+        self.kept_in(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["jit_2-cache", "jit_3-cache"]
+
+
 def add(x, y):
     return x + y, {"product": x * y}
 
@@ -171,13 +228,15 @@ class TestLowered:
 
         return numbers
 
-    @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "not functions"])
+    @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "not functions", "another's"])
     def test_a_damaged_file_is_written_anew(self, kept, numbers, damage):
         assert numbers() == ([0, 2, 4], [0, 1, 4], 1)
         (file,) = kept()
         content = bytearray(file.read_bytes())
         flipped = content[:400] + bytes([content[400] ^ 255]) + content[401:]
-        damaged = {"empty": b"", "cut": content[:-30], "flipped": flipped, "not functions": b"PK" + bytes(80)}[damage]
+        others = zip_bytes({compilation.OWN_NAME: b"traced-0.zip", "add": b""})
+        kinds = {"empty": b"", "cut": content[:-30], "flipped": flipped, "not functions": b"PK" + bytes(80)}
+        damaged = (kinds | {"another's": others})[damage]
         file.write_bytes(damaged)
         assert numbers() == ([0, 2, 4], [0, 1, 4], 2)
         assert numbers() == ([0, 2, 4], [0, 1, 4], 2)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from resilinet_jax.errors import UserError
+from resilinet_jax.files import digest
 from resilinet_jax.runtime.store import Measured, Store
 
 
@@ -40,8 +42,34 @@ def test_a_damaged_file_counts_for_nothing_and_is_told(folder, how):
     assert [name in known for name in RUNS] == [False, False, True, True]
 
 
+def test_no_flipped_bit_is_missed(folder):
+    path = next(folder.glob("*.npz"))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for bit in rng.choice(8 * len(whole), 300, replace=False):
+        path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+        said = []
+        Store(folder, said.append)
+        assert len(said) == 1
+
+
+def test_runs_of_another_stamp_are_refused(folder):
+    path = next(folder.glob("*.npz"))
+    with pytest.raises(UserError, match=r"holds runs of other settings, data or code; remove it"):
+        Store(folder, pytest.fail, stamp="another")
+    path.unlink()
+
+
+def test_the_machines_that_measured_are_told(tmp_path):
+    for machine, run in (("cpu with 2 threads", 0), ("cpu with 8 threads", 3)):
+        Store(tmp_path, machine=machine).add({("aa", run): RUNS["aa", run]})
+    assert Store(tmp_path, machine="of none").machines == ["cpu with 2 threads", "cpu with 8 threads"]
+
+
 def test_a_pickle_is_never_loaded(folder):
     np.savez(folder / "evil.npz", cell=np.array([{"a": 1}], object), run=np.array([0]))
+    content = (folder / "evil.npz").read_bytes()
+    (folder / "evil.npz").rename(folder / f"{digest(content)[:16]}.npz")
     said = []
     Store(folder, said.append)
     assert len(said) == 1

@@ -14,55 +14,19 @@ import pandas as pd
 import pytest
 
 import resilinet_jax as rj
+from resilinet_jax.command import experiment
 from resilinet_jax.command import main as command_line
 from resilinet_jax.errors import UserError
+from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
 from resilinet_jax.scenarios import load_scenario
+from tests.helpers.fakes import text_in
 from tests.helpers.hostile import check_line, command, contents, run
+from tests.helpers.own_scenario import FILE, made_up
 from tests.helpers.process import ROOT
 from tests.helpers.process import launch as start
 
 QUICK = ("--runs=1", "--epochs=1", "--batch_size=16", "--train_examples=64", "--nocompilation_cache")
-FILE = """\
-import flax.linen as nn
-import numpy as np
-
-import resilinet_jax as rj
-
-
-class Stage(nn.Module):
-    units: int
-
-    @nn.compact
-    def __call__(self, x, training):
-        return nn.relu(nn.Dense(self.units)(x))
-
-
-def build_network(classes, units):
-    graph = rj.build_chain(("i", "edge", "cloud"))
-    stages = {"edge": Stage(units), "cloud": nn.Sequential([rj.dense(classes)])}
-    stages["cloud"] = rj.DenseStage(1, units, classes)
-    return rj.Network(graph, stages, {"i->cloud": rj.dense(units)})
-
-
-def load(settings, preset):
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 200)
-    x = rng.normal(size=(200, 5)) + 2 * np.eye(3, 5)[y]
-    data = rj.Dataset("mine", x, y)
-    splits = rj.split_dataset(data, settings.split, settings.seed, preset.train_examples)
-    return rj.Data(rj.Resident(splits), splits.classes, "mine", "made up", 200, data.fingerprint())
-
-
-SCENARIO = rj.Scenario(
-    name="mine",
-    datasets=(),
-    load=load,
-    build_network=build_network,
-    failure_settings={"no failure": {}, "normal": {"edge": 0.1}},
-    presets={"quick": rj.Preset(2, 2, 16, 0.01, 0.1, None, network={"units": 4})},
-)
-"""
 
 
 class Mistake(NamedTuple):
@@ -97,7 +61,11 @@ MISTAKES = [
     change("an indentation", "    graph = rj", "      graph = rj", "IndentationError: .*; mend this line",
            "stages = {"),
     change("a module that is not there", "import numpy as np", "import nunpy as np",
-           "ModuleNotFoundError: No module named 'nunpy'; install it, or write what it holds"),
+           "ModuleNotFoundError: No module named 'nunpy'; install it, or put it beside this file"),
+    change("an import relative to nothing", "import numpy as np", "from .helper import np",
+           "ImportError: attempted relative import .*; write import helper for the helper.py beside this file"),
+    change("flags of its own", "class Stage(", "import argparse; argparse.ArgumentParser().parse_args()\nclass Stage(",
+           "argparse finds no flags of its own here; put numbers of your own into Preset.network"),
     change("an exported name misspelt", "class Stage(", "x = rj.build_chains\nclass Stage(",
            "AttributeError: .*no attribute 'build_chains'"),
     change("an error at import", "class Stage(", "x = 1 / 0\nclass Stage(", "ZeroDivisionError: division by zero"),
@@ -163,16 +131,28 @@ MISTAKES = [
     # Its stages.
     change("shapes that can't be summed", '{"i->cloud": rj.dense(units)}', "{}",
            r"node 'cloud' can't sum what it receives: edge->cloud \(1, 4\), i->cloud \(1, 5\); add an adapter", BUILD),
-    change("a stage that is not told of training", CALL, "def __call__(self, x):",
-           r"the stage of node 'edge', Stage, is called with \(x, training\), but: too many.*; give it .*training\)",
+    change("a stage that wants more", CALL, "def __call__(self, x, training, mask):",
+           r"the stage of node 'edge', Stage, is called with \(x, training\), but: missing.*; give it .*training\)",
            "@nn.compact"),
-    change("Flax's own layer as stage", '"edge": Stage(units)', '"edge": nn.Dense(units)',
-           r"the stage of node 'edge', Dense, is called with \(x, training\), but: too many", BUILD),
+    Mistake("a stage of NNX", "    return rj.Network(graph, stages",
+            '    from flax import nnx\n    stages["edge"] = nnx.Linear(5, 4, rngs=nnx.Rngs(0))\n'
+            "    return rj.Network(graph, stages",
+            "stage of node 'edge' must be a Flax module .*, got Linear; make one with flax.nnx.bridge.to_linen.Linear",
+            "return rj.Network"),
+    change("a dictionary as stage", '"edge": Stage(units)', '"edge": {}',
+           "must be a Flax module .* or a function, got dict; make one, as in nn.Dense", "return rj.Network"),
+    change("a node called none", '"edge", "cloud"', '"none", "cloud"', "a node can't be called 'none', which means",
+           "rj.build_chain"),
+    change("what a stage keeps", "return nn.relu(nn.Dense(self.units)(x))",
+           'return nn.Dense(self.units)(x) + self.variable("ema", "mean", lambda: 0.0).value',
+           "the module of 'edge' keeps ema; only params and batch_stats can be kept here: keep it in batch_stats",
+           BUILD),
+    change("noise at inference", "return nn.relu(nn.Dense(self.units)(x))",
+           'return nn.Dropout(0.5, deterministic=False, rng_collection="noise")(nn.Dense(self.units)(x))',
+           "InvalidRngError: .* needs PRNG for \"noise\", in the stage of node 'edge'"),
     change("a stage as adapter", '{"i->cloud": rj.dense(units)}', '{"i->cloud": Stage(units)}',
            r"the adapter of hyperconnection i->cloud, Stage, is called with \(x\), but: missing .*'training'",
            "@nn.compact"),
-    Mistake("layers in a row as stage", '    stages["cloud"] = rj.DenseStage(1, units, classes)\n', "",
-            "TypeError: .*in the stage of node 'cloud'", BUILD),
     Mistake("no nn.compact", "    @nn.compact\n", "",
             "AssignSubModuleError: .*in the stage of node 'edge'", "return nn.relu"),
     change("too few logits", "rj.DenseStage(1, units, classes)", "rj.DenseStage(1, units, classes - 1)",
@@ -199,6 +179,14 @@ MISTAKES = [
            , "return rj.Data"),
     change("labels from 1", "data = rj.Dataset(\"mine\", x, y)", 'data = rj.Dataset("mine", x, y - 1)',
            "mine's example .* has label -1, expected 0..C-1; number the classes from 0"),
+    change("labels as text", "data = rj.Dataset(\"mine\", x, y)",
+           'data = rj.Dataset("mine", x, np.array(list("abc"))[y])',
+           r"mine's y must be integers of shape \(200,\), .*, got <U1 .*; number the classes with numpy.unique"),
+    change("rows of unequal lengths", "data = rj.Dataset(\"mine\", x, y)",
+           'data = rj.Dataset("mine", [[1.0], [1.0, 2.0]], y)',
+           r"mine's x is no array, got list \(setting .*\); make it one"),
+    change("too few subjects", "data = rj.Dataset(\"mine\", x, y)", 'data = rj.Dataset("mine", x, y, y[:9])',
+           r"mine's subject must be of shape \(200,\), one for each of x, got \(9,\)"),
     change("labels that are no integers", "y = rng.integers(0, 3, 200)", "y = rng.integers(0, 3, (200, 1))[:, 0] + 0.5",
            "IndexError: ", "x = rng.normal"),
     change("NaN", "    data = rj.Dataset", "    splits = [x.fill(np.nan)]\n    data = rj.Dataset",
@@ -268,6 +256,8 @@ def here(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
+    for kind in ("_png", "_svg"):
+        monkeypatch.setattr(report, kind, text_in)  # pictures take most of a report's time
 
     def said(*flags):
         monkeypatch.setattr(user_code, "_loaded", {})
@@ -286,11 +276,12 @@ def test_a_mistake_leaves_nothing_behind(answers):
 
 
 def test_a_process_of_its_own_says_it_in_one_line(tmp_path):
-    (tmp_path / "own.py").write_text(FILE.replace(CALL, "def __call__(self, x):"))
+    wrong = FILE.replace(CALL, "def __call__(self, x, training, mask):")
+    (tmp_path / "own.py").write_text("import jax.numpy as jnp\nONE = jnp.ones(1)\n" + wrong)  # before JAX is set up
     done = start("--scenario=own.py", "--sweep=failout_rate", *QUICK, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: own.py:10: the stage of node 'edge'")
+    assert done.stderr.startswith("error: own.py:12: the stage of node 'edge'")
 
 
 @pytest.mark.parametrize(
@@ -314,46 +305,57 @@ def test_a_wrong_flag_beside_a_file_is_one_line(here, flags, message):
     assert refused("--sweep=failout_rate", *flags, *QUICK).startswith(f"error: {message}")
 
 
-def test_arrays_made_before_jax_is_set_up_are_refused(tmp_path):
-    (tmp_path / "arrays.py").write_text("import jax.numpy as jnp\nONE = jnp.ones(1)\n" + FILE)
-    done = start("--scenario=arrays.py", "--sweep=failout_rate", *QUICK, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (
-        1,
-        "error: arrays.py: makes JAX arrays on import; make them in functions\n",
-    )
-
-
-def test_a_file_trains_reports_again_and_counts_as_code(here):
+def test_the_file_in_the_documentation_trains_reports_again_and_counts_as_code(here):
     folder, said, refused = here
-    (folder / "own.py").write_text(FILE)
-    flags = ("--scenario=own.py", "--sweep=failure_combinations", *QUICK)
-    assert "Data set: made up." in said(*flags)
+    text = (ROOT / "docs" / "your_network.md").read_text(encoding="utf-8")
+    text = text[text.index("```python\n") + 10 :].split("```")[0]
+    (folder / "blobs.py").write_text(text)
+    flags = ("--scenario=blobs.py", "--sweep=failure_combinations", *QUICK)
+    assert "Data set: four blobs." in said(*flags)
     assert not (folder / "__pycache__").exists()
-    results = folder / "results" / "mine" / "failure_combinations"
+    results = folder / "results" / "blobs" / "failure_combinations"
     assert set(pd.read_csv(results / "accuracies.csv", keep_default_na=False).failing) == {"none", "edge"}
-    repeated = "python -m resilinet_jax --sweep=failure_combinations --scenario=own.py --runs=1"
+    repeated = "python -m resilinet_jax --sweep=failure_combinations --scenario=blobs.py --runs=1"
     assert repeated in (results / "report.md").read_text()
-    before = {path.name: path.read_bytes() for path in results.iterdir()}
-    # The report again, and the same runs again with other comments.
-    (results / "report.md").unlink()
-    said("--report=results/mine/failure_combinations")
-    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
-    (folder / "own.py").write_text("# A comment.\n" + FILE)
+    # The same runs again with other comments; other code is refused.
+    (folder / "blobs.py").write_text("# A comment.\n" + text)
     assert "3 of them finished already" in said(*flags)
-    # Other code is refused for runs and report, as is a file that is gone.
-    (folder / "own.py").write_text(FILE.replace("nn.relu(", "nn.tanh("))
-    changed = r"error: results/mine holds runs made with SCENARIO's code \w+, not \w+; go back .*"
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
+    (folder / "blobs.py").write_text(text.replace("nn.relu(", "nn.tanh("))
+    changed = r"error: results/blobs holds runs made with SCENARIO's code \w+, not \w+; go back .*"
     assert re.fullmatch(changed, refused(*flags))
-    assert "own.py has changed since; bring it back, or run the sweep again" in refused("--report=results/mine")
-    (folder / "own.py").unlink()
-    assert "own.py: no such file" in refused("--report=results/mine")
+    # The report again needs no code of it.
+    (folder / "blobs.py").unlink()
+    (results / "report.md").unlink()
+    said("--report=results/blobs/failure_combinations")
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
 
 
-def test_stages_may_keep_batch_statistics_and_drop_out(here):
+def test_an_example_trains_with_many_habits(here):
     folder, said, _ = here
-    stage = "nn.Dropout(0.5, deterministic=not training)(nn.BatchNorm(not training)(nn.Dense(self.units)(x)))"
-    (folder / "own.py").write_text(FILE.replace("nn.relu(nn.Dense(self.units)(x))", stage))
-    assert "Written to results/mine" in said("--scenario=own.py", "--sweep=failure_combinations", *QUICK)
+    source = (ROOT / "examples" / "mhealth_cnn.py").read_text(encoding="utf-8")
+    layers = "nn.Sequential([Convolution(channels), nn.BatchNorm(), nn.Dropout(0.5), nn.relu, lambda x: FACTOR * x])"
+    for old, new in (
+        ("import numpy as np", "import numpy as np\nfrom habits_helper import FACTOR"),
+        ('"fog": Convolution(2 * channels)', '"fog": lambda x, training: Convolution(2 * channels)(x, training)'),
+        ('"edge": Convolution(channels)', f'"edge": {layers}'),
+        ("return nn.Dense(self.classes)(x.mean(1))", 'return self.perturb("p", nn.Dense(self.classes)(x.mean(1)))'),
+        ('"edge', '"édge |, $1'),
+    ):
+        assert old in source
+        source = source.replace(old, new)
+    (folder / "my own.py").write_bytes("\ufeff".encode() + source.replace("\n", "\r\n").encode())
+    (folder / "habits_helper.py").write_text("FACTOR = 2\n")
+    flags = ("--scenario=my own.py", "--sweep=failure_combinations", "--runs=1", "--epochs=1", "--nocompilation_cache")
+    limits = ("--train_examples=64", "--batch_size=64")
+    assert "Written to results/mhealth_cnn" in said(*flags, *limits)
+    results = folder / "results" / "mhealth_cnn" / "failure_combinations" / "accuracies.csv"
+    failing = {"none", "édge |, $1", "fog", "édge |, $1+fog"}
+    assert set(pd.read_csv(results, keep_default_na=False).failing) == failing
+    assert "Written to results/mhealth_cnn" in said("--report=results/mhealth_cnn")
+    (folder / "habits_helper.py").write_text("FACTOR = 3\n")
+    with pytest.raises(SystemExit, match="holds runs made with SCENARIO's code"):
+        said(*flags, *limits)
 
 
 def test_the_version_of_a_file_follows_code_and_not_comments():
@@ -402,8 +404,9 @@ def test_a_mistake_in_drawing_is_one_line(here, flags, message):
         ("residual_images", ["--train_examples=64", "--batch_size=32", "--image_size=8"]),
     ],
 )
-def test_an_example_runs(here, example, limits):
+def test_an_example_is_rehearsed_and_reported(here, monkeypatch, example, limits):
     folder, said, _ = here
+    monkeypatch.setattr(experiment, "run_cells", made_up)
     flags = ("--sweep=failure_combinations", "--runs=1", "--epochs=1", "--nocompilation_cache")
     said(f"--scenario={ROOT / 'examples' / example}.py", *flags, *limits)
     results = folder / "results" / example / "failure_combinations" / "accuracies.csv"
@@ -420,10 +423,3 @@ def test_windows_hold_one_activity_of_one_subject_each():
     assert windows.subject.tolist() == [0, 0, 1]
     with pytest.raises(UserError, match="no 32 rows in a row of one class; sort them by time"):
         example["cut_windows"](rj.Dataset("mine", x, np.arange(len(y)) % 2))
-
-
-def test_the_file_in_the_documentation_works(here):
-    folder, said, _ = here
-    text = (ROOT / "docs" / "your_network.md").read_text(encoding="utf-8")
-    (folder / "blobs.py").write_text(text[text.index("```python\n") + 10 :].split("```")[0])
-    assert "Written to results/blobs" in said("--scenario=blobs.py", "--sweep=failure_combinations", *QUICK)

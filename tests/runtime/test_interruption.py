@@ -1,0 +1,75 @@
+"""Signals that ask a process to end: noted wherever they arrive, heeded at the next safe point."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from resilinet_jax.runtime import interruption
+
+SCRIPT = """
+import signal, sys, time
+from resilinet_jax.runtime import interruption
+
+class Swallows:
+    def __del__(self):  # as a library's callback: what is raised here is lost
+        print("in", flush=True)
+        signal.sigtimedwait([], 0.5)
+
+with interruption.signals_heeded():
+    Swallows()
+    try:
+        interruption.check()
+    except KeyboardInterrupt:
+        print("heeded", flush=True)
+        time.sleep(10 * int(sys.argv[1]))
+"""
+EVERY = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
+
+
+def start(waits, **options):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(waits)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_signal_is_not_lost_where_an_exception_would_be(name):
+    with start(0) as process:
+        assert process.stdout.readline() == "in\n"
+        process.send_signal(getattr(signal, name))
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert out == "heeded\n"
+    assert err.strip() == interruption._TOLD.decode().strip()
+
+
+def test_a_second_one_ends_at_once():
+    with start(1) as process:
+        assert process.stdout.readline() == "in\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "heeded\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == 128 + signal.SIGTERM
+
+
+def test_what_nohup_ignores_stays_ignored():
+    with start(0, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        assert process.stdout.readline() == "in\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.communicate(timeout=20) == ("", "")
+
+
+def test_handlers_are_the_caller_s_again_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with interruption.signals_heeded():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            interruption.check()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,108 @@
+"""A report of somebody else's results runs nothing that came with them, and writes nowhere else."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from resilinet_jax.command import experiment
+from resilinet_jax.command import main as command_line
+from resilinet_jax.report import report
+from resilinet_jax.runtime import user_code
+from tests.helpers.fakes import text_in
+from tests.helpers.hostile import command
+from tests.helpers.own_scenario import FILE, made_up
+from tests.helpers.process import ROOT
+
+BOMB = "open(__file__ + '.ran', 'w')\n"
+# Reports, and writes down whatever of this is below the folder: imported, compiled, run; and what is written anywhere.
+WATCHED = """
+import json, os, sys
+folder, seen = os.getcwd(), []
+
+def watch(event, arguments):
+    if event == "compile":
+        source = arguments[0] if isinstance(arguments[0], bytes) else str(arguments[0]).encode()
+        if folder in str(arguments[1]) or b"__file__ + '.ran'" in source:
+            seen.append([event, str(arguments[1])])
+    elif event == "exec":
+        name = arguments[0].co_filename
+        if os.path.exists(name) and os.path.abspath(name).startswith(folder + os.sep):
+            seen.append([event, name])
+    elif event == "import":
+        if folder in str(arguments[1]):
+            seen.append([event, arguments[0]])
+    elif event in ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system", "pickle.find_class", "ctypes.dlopen"):
+        seen.append([event, str(arguments[0])] if folder in str(arguments) or event == "pickle.find_class" else None)
+    elif event == "open":
+        if isinstance(arguments[0], str | bytes) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            seen.append(["write", os.path.abspath(os.fsdecode(arguments[0]))])
+    elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "shutil.rmtree"):
+        seen.append(["write", os.path.abspath(os.fsdecode(arguments[event == "os.rename"]))])
+
+from resilinet_jax import sweeps
+from resilinet_jax.command import main
+import resilinet_jax.command.reporting  # with all that is imported for it, before hearing
+sys.addaudithook(watch)
+said = []
+for flag in sys.argv[1:]:
+    try:
+        main.main(["launch.py", flag], sweeps)
+        said.append(None)
+    except SystemExit as stop:
+        said.append(stop.code)
+json.dump([said, [each for each in seen if each]], sys.stderr)
+"""
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A folder with results of an own scenario, whose file and whatever else lies there are bombs by now."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
+    monkeypatch.setattr(user_code, "_loaded", {})
+    monkeypatch.setattr(experiment, "run_cells", made_up)
+    for kind in ("_png", "_svg"):
+        monkeypatch.setattr(report, kind, text_in)
+    (tmp_path / "own.py").write_text(FILE)
+    (tmp_path / "evil.py").write_text("from resilinet_jax.sweeps.failure_combinations import SWEEP\n")
+    for sweep in ("failure_combinations", "evil.py"):
+        command("--scenario=own.py", f"--sweep={sweep}", "--runs=1", "--epochs=1")
+    below = tmp_path / "results" / "mine" / "failure_combinations"
+    for folder in (tmp_path, below):
+        for name in ("own", "numpy", "pandas", "sitecustomize", "evil", "matplotlib", "health", "failure_combinations"):
+            (folder / f"{name}.py").write_text(BOMB)
+        (folder / "resilinet_jax").mkdir()
+        (folder / "resilinet_jax" / "__init__.py").write_text(BOMB)
+        (folder / "matplotlibrc").write_text("backend: module://evil\n")
+    return below
+
+
+def test_a_report_of_an_own_scenario_runs_nothing_of_it(tmp_path, results):
+    before = {path.name: path.read_bytes() for path in results.iterdir() if path.name.endswith(".csv")}
+    # The results of a sweep of somebody's own are refused, and so is a name that leads elsewhere.
+    shutil.copytree(results, tmp_path / "results" / "elsewhere")
+    record = (results / "settings.json").read_text().replace('"failure_combinations"', '"../evil"')
+    (tmp_path / "results" / "elsewhere" / "settings.json").write_text(record)
+    script = tmp_path.parent / f"{tmp_path.name}_watched.py"
+    script.write_text(WATCHED)
+    flags = [f"--report=results/{name}" for name in ("mine/failure_combinations", "mine/evil", "elsewhere")]
+    done = subprocess.run(
+        [sys.executable, str(script), *flags], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    said, events = json.loads(done.stderr)
+    assert done.stdout.endswith("Written to results/mine/failure_combinations\n")
+    assert said[0] is None
+    assert said[1].endswith(
+        "results/mine/evil: results of a sweep of somebody's own; add --sweep=evil.py, which is run then"
+    )
+    assert said[2].startswith("error: the results in results/elsewhere are damaged or not of this version (")
+    allowed = (str(tmp_path / "results"), os.environ["XDG_CACHE_HOME"], "/dev/")  # matplotlib's list of fonts
+    assert [each for each in events if not (each[0] == "write" and each[1].startswith(allowed))] == []
+    assert any(event == "write" for event, _ in events)
+    assert {name: (results / name).read_bytes() for name in before} == before
+    assert not list(tmp_path.rglob("*.ran"))
