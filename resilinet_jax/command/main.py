@@ -114,7 +114,7 @@ def _report(typed: str, failure_probability: str | None, asked: str | None, swee
 
 
 def _set_up_jax(mode: Mode) -> str | None:
-    """What must be in place before the first array: where programs are kept; returns why they are not, if they aren't."""
+    """Sets where compiled programs are kept, before the first array; returns why they are not, or None."""
     import jax
     from absl import logging
 

@@ -70,7 +70,8 @@ class Images:
             validation_part = validation_part[: max(1, train_examples // 8)]
         train, validation = (Examples(self.train.x[part], self.train.y[part]) for part in (chosen, validation_part))
         classes = int(max(self.train.y.max(), self.test.y.max())) + 1
-        return Splits(train, validation, self.test, classes, chance_accuracy(train.y, self.test.y))
+        chance = chance_accuracy(np.asarray(train.y), np.asarray(self.test.y))
+        return Splits(train, validation, self.test, classes, chance)
 
 
 def load_images(name: str, data_dir: pathlib.Path | None, size: int) -> Images:

@@ -111,12 +111,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
-    """Version of an installed package; None of one that is there without having been installed."""
+def _version(package: str) -> str:
+    """Version of an installed package; `unknown` of one that is there without having been installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return None
+        return "unknown"
 
 
 @functools.cache  # a command asks for it again and again

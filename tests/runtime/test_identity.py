@@ -1,9 +1,10 @@
+import importlib.metadata
 import shutil
 
 import pytest
 
 from resilinet_jax.errors import UserError
-from resilinet_jax.runtime.identity import check_identity, code_version, write_identity
+from resilinet_jax.runtime.identity import check_identity, code_version, environment, write_identity
 from tests.helpers.process import ROOT
 
 IDENTITY = {"--epochs": 5, "data set": "synthetic 12", "code": "abc", "--alpha": None}
@@ -78,3 +79,12 @@ def test_what_can_change_a_number_changes_the_code_version(package, name, old, n
 )
 def test_what_surrounds_training_and_comments_leave_it_as_it_is(package, name, old, new):
     assert package(name, old, new) == code_version()
+
+
+def test_versions_are_told_where_a_package_was_never_installed(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert environment()["versions"]["resilinet_jax"] == "unknown"
+    assert code_version()["jax"] == "unknown"
