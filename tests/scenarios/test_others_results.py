@@ -41,7 +41,8 @@ def watch(event, arguments):
         if isinstance(arguments[0], str | bytes) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             seen.append(["write", os.path.abspath(os.fsdecode(arguments[0]))])
     elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "shutil.rmtree"):
-        seen.append(["write", os.path.abspath(os.fsdecode(arguments[event == "os.rename"]))])
+        if event in ("os.rename", "shutil.rmtree") or arguments[-1] == -1:  # else within a folder that is removed
+            seen.append(["write", os.path.abspath(os.fsdecode(arguments[event == "os.rename"]))])
 
 from resilinet_jax import sweeps
 from resilinet_jax.command import main
