@@ -20,7 +20,7 @@ from typing import Any
 
 import filelock
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import DataError, UserError
 
 CHECKSUM = "sha256"  # the field of a JSON file that tells the checksum of all others
 _PART = ".*.????????.part"  # what is left of files whose writing was killed
@@ -45,7 +45,13 @@ def typed_path(path: str, what: str) -> pathlib.Path:
 
 
 def default_data_dir() -> pathlib.Path:
-    """Where TFDS keeps its data sets: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Where TFDS keeps its data sets: $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Raises:
+      DataError: for who has neither.
+    """
+    if "TFDS_DATA_DIR" not in os.environ and os.path.expanduser("~") == "~":
+        raise DataError("there is no home folder to look for data sets in; give --data_dir")
     return typed_path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
 
 

@@ -11,6 +11,7 @@ from resilinet_jax import files
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import (
     checked_json,
+    default_data_dir,
     digest,
     discard,
     only_command_in,
@@ -160,3 +161,10 @@ def test_a_zip_file_does_not_depend_on_the_clock(monkeypatch):
     made = zip_bytes({"a.npy": b"1"})
     monkeypatch.setattr("time.time", lambda: 0.0)
     assert zip_bytes({"a.npy": b"1"}) == made
+
+
+def test_who_has_no_home_is_asked_for_a_folder_of_data(monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UserError, match=r"no home folder to look for data sets in; give --data_dir$"):
+        default_data_dir()
