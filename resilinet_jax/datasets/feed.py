@@ -51,7 +51,7 @@ class Feed(Protocol):
         """Every example of a split once, in chunks; a label of `PADDING` fills up the last one."""
 
     def chance(self) -> float:
-        """The accuracy of guessing on the test split; asked for once that has been handed out."""
+        """The accuracy of guessing on the test split, whatever has been handed out before: nothing, after a resumption."""
 
 
 class Resident:

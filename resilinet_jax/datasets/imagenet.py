@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
+from jaxtyping import Int
 
 from resilinet_jax.datasets.augmentation import random_affine
 from resilinet_jax.datasets.feed import Augment, HeldOut
@@ -28,6 +29,8 @@ NAME = "imagenet2012"
 MARGIN = 0.125  # of the shorter side, left out around the middle: the usual central crop
 MOST_VALIDATION = 10_000  # images held out of the training split to select the best epoch
 CHUNK_BYTES = 2**27  # about what a chunk may take; at least one batch
+_UNREAD = -1  # in place of a label
+_LABELS_AT_ONCE = 512  # images whose labels are read together: what they take up stays below a chunk
 
 
 class _Decoded:
@@ -35,6 +38,7 @@ class _Decoded:
 
     def __init__(self, split: PreparedSplit, numbers: Sequence[int], size: int):
         self._split, self._numbers, self._size = split, numbers, size
+        self._labels = np.full(len(numbers), _UNREAD, np.int32)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -42,8 +46,17 @@ class _Decoded:
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = int(self._numbers[index])
         example = self._split[number]
+        self._labels[index] = example["label"]
         image = decode_image(example["image"], f"{self._split.name} {number}", self._size / (1 - MARGIN))
         return {"x": square(image, self._size, MARGIN), "y": np.int32(example["label"])}
+
+    def counts(self) -> Int[np.ndarray, " classes"]:
+        """Images per class; what has not been handed out yet, as after a resumption, is read for its label alone."""
+        unread = np.flatnonzero(self._labels == _UNREAD)
+        for part in np.split(unread, range(_LABELS_AT_ONCE, len(unread), _LABELS_AT_ONCE)):
+            examples = self._split.read([int(self._numbers[index]) for index in part])
+            self._labels[part] = [example["label"] for example in examples]
+        return np.bincount(self._labels, minlength=self._split.classes)
 
 
 class ImageNet:
@@ -101,7 +114,6 @@ class ImageNet:
         batches = max(1, CHUNK_BYTES // (batch_size * size * size * 3))
         self._chunk = batch_size * min(batches, self.sizes["train"] // batch_size)
         self.chunks = self.sizes["train"] // self._chunk
-        self._counts = {name: np.zeros(self.classes, np.int64) for name in ("train", "test")}
 
     def spec(self, split: str) -> Any:
         """Shape and type of a chunk: several batches, or the whole split if that is smaller."""
@@ -120,12 +132,11 @@ class ImageNet:
 
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:
         """Every example of a split once, in chunks, in the order of the records."""
-        self._counts.pop(split, None)
         return self._read(split, sharding)
 
     def chance(self) -> float:
-        """Expected accuracy of guessing on the test split by the frequencies in the training images so far."""
-        return chance_of_counts(self._counts["train"], self._counts["test"])
+        """Expected accuracy of guessing on the test split by the training split's class frequencies."""
+        return chance_of_counts(*(self._parts[name].counts() for name in ("train", "test")))
 
     def _chunk_size(self, split: str) -> int:
         return min(self._chunk, self.sizes[split])
@@ -139,11 +150,9 @@ class ImageNet:
             images = images.shuffle(seed=int(order))[: len(images) // size * size]
         threads = 2 * (os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-        counts = self._counts.setdefault(split, np.zeros(self.classes, np.int64))
 
         def stack(parts: Sequence[dict[str, Any]]) -> Examples:
             x, y = np.stack([part["x"] for part in parts]), np.array([part["y"] for part in parts], np.int32)
-            np.add.at(counts, y, 1)
             missing = size - len(y)
             return Examples(
                 np.pad(x, [(0, missing), (0, 0), (0, 0), (0, 0)]), np.pad(y, (0, missing), constant_values=PADDING)

@@ -120,6 +120,21 @@ def test_trains_through_the_engine_and_learns_colours(folder):
     np.testing.assert_allclose(accuracy[:, 1:], 0.2, atol=0.02)
 
 
+def test_chance_is_exact_whatever_was_handed_out_before(folder):
+    counts = [np.bincount([number % CLASSES for number in range(*ends)]) for ends in ((0, 60), (1000, 1020))]
+    whole = feed(folder)
+    # TFDS has shuffled the 60: the 6 for validation are not of the training split.
+    counts[0] -= np.bincount(np.concatenate([c.y[c.y != PADDING] for c in whole.held_out("validation", HERE)]), None, 5)
+    expected = float(counts[0] / 54 @ counts[1] / 20)
+    assert whole.chance() == pytest.approx(expected), "resumed when all epochs were done"
+    for handed_out in (0, 1, whole.chunks * 2):
+        resumed = feed(folder)
+        list(itertools.islice(resumed.train(2, HERE), handed_out))
+        list(itertools.islice(resumed.held_out("test", HERE), 1))
+        assert resumed.chance() == whole.chance()
+        assert resumed.chance() == whole.chance(), "asked for by another pass"
+
+
 def test_decoding_at_a_fraction_keeps_the_size_asked_for():
     image = decode_image(jpeg(5), "it", least=16)
     assert min(image.size) >= 16
