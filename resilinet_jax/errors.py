@@ -3,7 +3,7 @@
 import difflib
 import errno
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 LONGEST = 300  # characters of a message; what is longer loses its middle
 _REMEDIES = {
@@ -53,6 +53,12 @@ def suggest(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint} (known: {', '.join(known) or 'none'})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are; `nothing` if there are none."""
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3]) or 'nothing'}{more}"
 
 
 def one_line(text: str) -> str:

@@ -23,8 +23,8 @@ _UNITS = {
 
 
 def data_note(data: Data) -> list[str]:
-    """One sentence that names the data set."""
-    return [f"Data set: {data.description}."]
+    """Sentences that name the data set, and say what its feed has to say about it."""
+    return [f"Data set: {data.description}.", *getattr(data.feed, "notes", ())]
 
 
 def preset_note(choice: Choice, data: Data) -> list[str]:

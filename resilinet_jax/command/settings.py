@@ -249,7 +249,7 @@ class Choice:
         suffixes = [name for name in scenario.datasets if name.startswith(".")]
         named = [name for name in scenario.datasets if name not in suffixes]
         if asked.dataset not in ("auto", *named):
-            if not any(asked.dataset.endswith(suffix) for suffix in suffixes):
+            if not any(asked.dataset.lower().endswith(suffix) for suffix in suffixes):
                 known = ", ".join(["auto", *named, *(f"the path of an {suffix} file" for suffix in suffixes)])
                 raise UserError(
                     f"--dataset={asked.dataset} is unknown to --scenario={asked.scenario}; expected {known}"

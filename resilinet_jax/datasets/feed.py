@@ -51,11 +51,15 @@ class Feed(Protocol):
         """Every example of a split once, in chunks; a label of `PADDING` fills up the last one."""
 
     def chance(self) -> float:
-        """The accuracy of guessing on the test split, whatever has been handed out before: nothing, after a resumption."""
+        """The accuracy of guessing on the test split; it does not depend on what has been handed out before."""
 
 
 class Resident:
-    """A data set that stays on the devices: one chunk a split."""
+    """A data set that stays on the devices: one chunk a split.
+
+    Attributes:
+      notes: sentences of the splits, which the screen and the report say.
+    """
 
     chunks = 1
 
@@ -69,6 +73,7 @@ class Resident:
             check_examples(f"the {name} split", getattr(splits, name), splits.classes, padded=name != "train")
         self.augment: Augment | None = augment
         self.classes = splits.classes
+        self.notes = splits.notes
         self._splits = splits
         self.sizes = {split: len(getattr(splits, split).y) for split in SPLITS}
         self._placed: dict[tuple[str, Sharding], Examples] = {}

@@ -40,7 +40,7 @@ def load_dataset(name: str, data_dir: pathlib.Path | None) -> tuple[Dataset, str
         prepared = find_prepared(folder, "mhealth") is not None
         name = "mhealth" if prepared else "synthetic"
         reason = f" (prepared in {folder})" if prepared else f" (no prepared mHealth in {folder}; see --dataset)"
-    loader = LOADERS.get(name) or LOADERS.get(pathlib.Path(name).suffix)
+    loader = LOADERS.get(name) or LOADERS.get(pathlib.Path(name).suffix.lower())
     if loader is None:
         raise DataError(f"unknown --dataset={name}; expected auto, synthetic, mhealth or the path of an .npz file")
     dataset = loader(name, data_dir)

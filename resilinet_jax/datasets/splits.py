@@ -7,9 +7,9 @@ import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Num, Shaped
+from jaxtyping import Bool, Int, Num, Shaped
 
-from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.errors import UserError, first_line, listed
 
 if TYPE_CHECKING:
     from jaxtyping import Array  # which imports JAX: data are checked before
@@ -66,12 +66,14 @@ class Dataset:
       x: the features.
       y: labels 0..C-1.
       subject: who was recorded, by number or name, if known.
+      no_subject: what to tell whoever wants to split by subject where there is none that can be read.
     """
 
     name: str
-    x: Float[np.ndarray, "examples *features"]
+    x: Num[np.ndarray, "examples *features"]
     y: Int[np.ndarray, " examples"]
     subject: Shaped[np.ndarray, " examples"] | None = None
+    no_subject: str | None = None
 
     def __post_init__(self) -> None:
         """Makes arrays of what it was given, and refuses what can't be trained on.
@@ -124,6 +126,7 @@ class Splits(NamedTuple):
       test: examples that results are measured on.
       classes: number of classes.
       chance: accuracy of guessing on the test split by the training split's class frequencies.
+      notes: sentences about the data that a reader must know.
     """
 
     train: Examples
@@ -131,6 +134,7 @@ class Splits(NamedTuple):
     test: Examples
     classes: int
     chance: float
+    notes: tuple[str, ...] = ()
 
 
 def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | None = None) -> Splits:
@@ -154,13 +158,15 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
     if train_examples is not None:
         parts = (parts[0][:train_examples], parts[1][: max(1, train_examples // 8)], parts[2])
     train, validation, test = (Examples(dataset.x[part], dataset.y[part].astype(np.int32)) for part in parts)
-    # Float64 sums: a float32 mean over many rows loses digits.
+    # Float64 until it is scaled: float32 tells no seconds apart in a date, and a mean of many rows loses digits in it.
     mean = train.x.mean(0, dtype=np.float64)
     deviation = train.x.std(0, dtype=np.float64)
-    scale = np.where(deviation > 0, deviation, 1.0)  # a constant feature becomes 0, not NaN
+    # The float64 mean of equal values may miss them.
+    constant = np.asarray((train.x == train.x[0]).all(0) | (deviation == 0))
+    centre, scale = np.where(constant, train.x[0], mean), np.where(constant, 1.0, deviation)  # it becomes 0, not NaN
 
     def standardise(examples: Examples) -> Examples:
-        return examples._replace(x=((examples.x - mean) / scale).astype(np.float32))
+        return examples._replace(x=((examples.x - centre) / scale).astype(np.float32))
 
     with np.errstate(over="ignore"):  # refused below
         ready = [standardise(examples) for examples in (train, validation, test)]
@@ -173,7 +179,19 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
                 "10^38 times as much elsewhere; drop it, or scale it"
             )
     chance = chance_accuracy(np.asarray(train.y), np.asarray(test.y))
-    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance)
+    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance, _constant_note(dataset.name, constant))
+
+
+def _constant_note(name: str, constant: Bool[np.ndarray, " *features"]) -> tuple[str, ...]:
+    """One sentence that names the features from which nothing can be learned; none if there are none."""
+    features = [str(index[0] if len(index) == 1 else tuple(map(int, index))) for index in np.argwhere(constant)]
+    if not features:
+        return ()
+    several = len(features) > 1
+    return (
+        f"{'Features' if several else 'Feature'} {listed(features)} of {name} {'are' if several else 'is'} constant in "
+        f"training: nothing is learned from {'them' if several else 'it'}.",
+    )
 
 
 def _cuts(total: int) -> tuple[int, int]:
@@ -188,7 +206,8 @@ def _random_parts(dataset: Dataset, rng: np.random.Generator) -> tuple[np.ndarra
 
 def _subject_parts(dataset: Dataset, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     if dataset.subject is None:
-        raise UserError(f"--split=subject: {dataset.name} has no 'subject'; use --split=random")
+        why = f"{dataset.name}: {dataset.no_subject}, or" if dataset.no_subject else f"{dataset.name} has no 'subject';"
+        raise UserError(f"--split=subject: {why} use --split=random")
     subjects = rng.permutation(np.unique(dataset.subject))
     if len(subjects) < 3:
         raise UserError(

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 
 from resilinet_jax.datasets.npz import load_npz
+from resilinet_jax.datasets.readings import load_dataset
+from resilinet_jax.datasets.splits import split_dataset
+from resilinet_jax.errors import UserError
 from tests.helpers.hostile import (
     BOUNDED,
     Case,
@@ -24,6 +27,9 @@ from tests.helpers.hostile import (
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(60, 4)), np.arange(60) % 3
 LAST = np.random.default_rng(0).permutation(60)[-1]  # a row of the test split
+RECORDS = np.zeros(60, [("a", float), ("b", int)])
+NUMBERED = "y=numpy.unique(y, return_inverse=True)[1]"
+OF_TEXT = "y=numpy.unique(y.astype(str), return_inverse=True)[1]"
 NPZ = ("--dataset={here}/bad.npz",)
 
 
@@ -61,6 +67,11 @@ def row(number, value):
     changed = X.copy()
     changed[number, 2] = value
     return changed
+
+
+def apple(here):
+    """The file that macOS puts beside a.npz on disks of other systems."""
+    (here / "._a.npz").write_bytes(b"\0\x05\x16\x07\0\2\0\0Mac OS X        ")
 
 
 UNREADABLE = r"^error: bad\.npz: not a readable \.npz of plain arrays \(.+\); save it with numpy\.savez"
@@ -102,31 +113,16 @@ NPZ_CASES = (
         written(claiming_size(claiming((10, 4)), 2**32 - 2)),
     ),
     Case(
-        "npz: pickled labels", NPZ, "Python objects, which could run code", saved(y=np.array([Pickled()] * 60, object))
-    ),
-    Case(
-        "npz: pickled readings",
+        "npz: pickled labels",
         NPZ,
-        "Python objects, which could run code",
-        saved(x=np.full((60, 4), Pickled(), object)),
+        "bad.npz: y holds Python objects, which",
+        saved(y=np.array([Pickled()] * 60, object)),
     ),
-    Case(
-        "npz: x of text", NPZ, r"x must be real numbers of shape \(examples, features\), got <U", saved(x=X.astype(str))
-    ),
-    Case("npz: x of bytes", NPZ, "x must be real numbers", saved(x=X.astype("S8"))),
-    Case("npz: x complex", NPZ, "x must be real numbers .* got complex128", saved(x=X + 1j)),
-    Case("npz: x bool", NPZ, "x must be real numbers .* got bool", saved(x=X > 0)),
-    Case("npz: x of dates", NPZ, "x must be real numbers .* got datetime64", saved(x=X.astype("M8[s]"))),
-    Case("npz: x of durations", NPZ, "x must be real numbers .* got timedelta64", saved(x=X.astype("m8[s]"))),
-    Case("npz: x of records", NPZ, "x must be real numbers", saved(x=np.zeros(60, [("a", float), ("b", int)]))),
-    Case("npz: x a number", NPZ, r"x must be real numbers .* got float64 \(\)", saved(x=1.0)),
-    Case("npz: x a vector", NPZ, r"got float64 \(60,\)", saved(x=X[:, 0])),
-    Case("npz: x images", NPZ, r"got float64 \(60, 2, 2\)", saved(x=X.reshape(60, 2, 2))),
-    Case("npz: x without rows", NPZ, r"got float64 \(0, 4\)", saved(x=X[:0], y=Y[:0])),
-    Case("npz: x without columns", NPZ, r"got float64 \(60, 0\)", saved(x=X[:, :0])),
-    Case(
-        "npz: NaN in x", NPZ, "row 17 of x holds NaN or a value beyond float32; drop or fill", saved(x=row(17, np.nan))
-    ),
+    Case("npz: pickled readings", NPZ, "x holds Python objects, which", saved(x=np.full((60, 4), Pickled(), object))),
+    Case("npz: x of words", NPZ, "x must be real numbers, got <U1; give numbers in", saved(x=np.full((60, 4), "a"))),
+    Case("npz: x without rows", NPZ, r"got float64 \(0, 4\); give a row for each", saved(x=X[:0], y=Y[:0])),
+    Case("npz: x without columns", NPZ, r"got float64 \(60, 0\); give a row for each", saved(x=X[:, :0])),
+    Case("npz: x a number", NPZ, r"x must be of shape \(examples, features\), got float64 \(\)", saved(x=1.0)),
     Case("npz: infinity in x", NPZ, "row 3 of x holds", saved(x=row(3, -np.inf))),
     Case("npz: x beyond float32", NPZ, "row 59 of x holds", saved(x=row(59, 1e39))),
     Case(
@@ -135,34 +131,21 @@ NPZ_CASES = (
         "feature 1 varies by .*; drop it, or scale it",
         saved(x=np.where(np.arange(60)[:, None] == LAST, 1e10, X * [1, 1e-35, 1, 1])),
     ),
-    Case("npz: y of text", NPZ, "y must hold integers 0..C-1, got <U1; convert", saved(y=np.array(list("abc"))[Y])),
-    Case(
-        "npz: y float",
-        NPZ,
-        r"y must hold integers 0..C-1, got float64; convert it with y.astype\(int\)",
-        saved(y=Y / 2),
-    ),
-    Case("npz: y NaN", NPZ, "y must hold integers", saved(y=np.full(60, np.nan))),
-    Case("npz: y bool", NPZ, "y must hold integers 0..C-1, got bool", saved(y=Y > 0)),
-    Case("npz: y of durations", NPZ, "y must hold integers 0..C-1, got timedelta64", saved(y=Y.astype("m8[s]"))),
-    Case(
-        "npz: y one-hot",
-        NPZ,
-        r"y has shape \(60, 3\), expected \(60,\): one label per row",
-        saved(y=np.eye(3, dtype=int)[Y]),
-    ),
-    Case("npz: y shorter", NPZ, r"y has shape \(59,\), expected \(60,\)", saved(y=Y[1:])),
-    Case("npz: y negative", NPZ, "row 0 has label -1, expected 0..C-1", saved(y=Y - 1)),
-    Case("npz: y from 1", NPZ, "labels go up to 3 but no row has label 0; number the classes 0..C-1", saved(y=Y + 1)),
-    Case("npz: y with a gap", NPZ, "labels go up to 4 but no row has label 1", saved(y=2 * Y)),
-    Case(
-        "npz: y beyond int32",
-        NPZ,
-        "labels go up to 9223372036854775808",
-        saved(y=np.where(Y == 2, 2**63, Y).astype(np.uint64)),
-    ),
+    Case("npz: y shorter", NPZ, r"y has shape \(59,\), expected \(60,\).*; bring as many labels", saved(y=Y[1:])),
     Case("npz: y of one class", NPZ, r"y holds 1 class\(es\), expected at least 2", saved(y=0 * Y)),
     Case("npz: too few rows", NPZ, "4 examples leave none for validation; bring more data", saved(x=X[:4], y=Y[:4])),
+    Case(
+        "npz: what macOS keeps",
+        ("--dataset={here}/._a.npz",),
+        r"._a.npz: not the data but what macOS.*give a.npz",
+        apple,
+    ),
+    Case(
+        "npz: pickled subjects to split by",
+        (*NPZ, "--split=subject"),
+        r"subject holds Python.*; save it with subject=subject.astype\(str\), or use --split=random",
+        saved(subject=np.array([{}] * 60)),
+    ),
     Case(
         "npz: no subject",
         (*NPZ, "--split=subject"),
@@ -178,8 +161,6 @@ NPZ_CASES = (
         r"subject has shape \(5,\), expected \(60,\): one per row of x",
         saved(subject=Y[:5]),
     ),
-    Case("npz: subject a table", NPZ, r"subject has shape \(60, 1\)", saved(subject=Y[:, None])),
-    Case("npz: pickled subjects", NPZ, "Python objects, which could run code", saved(subject=np.array([{}] * 60))),
     Case(
         "npz: a batch too large",
         (*NPZ, "--batch_size=49"),
@@ -211,6 +192,66 @@ class TestNpz(Refusals):
         self.check(case)
 
 
+# A mistake, what the line says, and the remedy in it.
+MENDED = (
+    ("x of numbers as text", {"x": X.astype(str)}, "x must be real numbers, got <U", "x=x.astype(float)"),
+    ("x of bytes", {"x": X.astype("S8")}, "x must be real numbers, got |S8", "x=x.astype(float)"),
+    ("x bool", {"x": X > 0}, "x must be real numbers, got bool", "x=x.astype(float)"),
+    ("x of dates", {"x": (1e9 * X).astype("M8[s]")}, "got datetime64[s]", "x=x.astype(float)"),
+    ("x of durations", {"x": (1e9 * X).astype("m8[s]")}, "got timedelta64[s]", "x=x.astype(float)"),
+    ("x complex", {"x": X + 1j * X[::-1]}, "got complex128", "x=numpy.concatenate([x.real, x.imag], 1)"),
+    ("x of records", {"x": RECORDS}, "x must be real numbers", "x=numpy.array(x.tolist())"),
+    ("x of objects", {"x": X.astype(object)}, "x holds Python objects, which could run code", "x=x.astype(float)"),
+    ("x a vector", {"x": X[:, 0]}, "got float64 (60,)", "x=x.reshape(len(x), -1)"),
+    ("x windows", {"x": X.reshape(60, 2, 2)}, "got float64 (60, 2, 2)", "x=x.reshape(len(x), -1)"),
+    ("x transposed", {"x": X.T}, "x has shape (4, 60), expected (60, features)", "x=x.T"),
+    ("NaN in x", {"x": row(17, np.nan)}, "row 17 of x holds NaN", "k = (abs(x) < 3e38).all(1); x=x[k], y=y[k]"),
+    ("y of text", {"y": np.array(list("abc"))[Y]}, "y must hold integers 0..C-1, got <U1", NUMBERED),
+    ("y of objects", {"y": np.array(["a", 1, None], object)[Y]}, "y holds Python objects", OF_TEXT),
+    ("y float", {"y": Y / 2}, "y must hold integers 0..C-1, got float64", NUMBERED),
+    ("y NaN", {"y": np.where(Y == 0, np.nan, Y)}, "got float64", NUMBERED),
+    ("y bool", {"y": Y > 0}, "got bool", NUMBERED),
+    ("y of durations", {"y": Y.astype("m8[s]")}, "got timedelta64[s]", NUMBERED),
+    ("y one-hot", {"y": np.eye(3)[Y]}, "y has shape (60, 3), expected (60,): one label per row", "y=y.argmax(1)"),
+    ("y with more columns", {"y": np.stack([Y, 7 * Y], 1)}, "y has shape (60, 2)", "y=y[:, 0]"),
+    ("y a column", {"y": Y[:, None]}, "y has shape (60, 1)", "y=numpy.ravel(y)"),
+    ("y a row", {"y": Y[None]}, "y has shape (1, 60)", "y=numpy.ravel(y)"),
+    ("y negative", {"y": Y - 1}, "row 0 has label -1, expected 0..C-1", NUMBERED),
+    ("y from 1", {"y": Y + 1}, "labels go up to 3 but no row has label 0", NUMBERED),
+    ("y with a gap", {"y": 2 * Y}, "labels go up to 4 but no row has label 1", NUMBERED),
+    ("y beyond int32", {"y": np.where(Y == 2, 2**63, Y).astype("u8")}, "labels go up to 922337203", NUMBERED),
+    ("subject a table", {"subject": Y[:, None]}, "subject has shape (60, 1)", "subject=numpy.ravel(subject)"),
+)
+
+
+@pytest.mark.parametrize(("arrays", "message", "remedy"), [pytest.param(*case[1:], id=case[0]) for case in MENDED])
+def test_the_remedy_that_is_given_works(tmp_path, arrays, message, remedy):
+    arrays = {"x": X, "y": Y} | arrays
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(UserError) as refused:
+        load_npz(tmp_path / "bad.npz")
+    line = str(refused.value)
+    assert line.startswith("bad.npz: ")
+    assert message in line
+    assert line.endswith(remedy)
+    if remedy.startswith("k = "):
+        first, remedy = remedy.split("; ")
+        exec(first, names := {"numpy": np, **arrays})
+        arrays = names
+    mended = eval(f"dict(x=x, y=y) | dict({remedy})", {"numpy": np, **arrays})
+    np.savez(tmp_path / "good.npz", **mended)
+    load_npz(tmp_path / "good.npz")
+
+
+def test_a_subject_that_no_split_asks_for_need_not_be_read(tmp_path):
+    np.savez(tmp_path / "a.NPZ", x=X, y=Y, subject=(subject := (np.arange(60) // 6).astype(object)))
+    (tmp_path / "a.NPZ.npz").rename(tmp_path / "a.NPZ")
+    dataset, _ = load_dataset(str(tmp_path / "a.NPZ"), None)
+    assert len(split_dataset(dataset, "random", 0).test.y) == 6
+    np.savez(tmp_path / "mended.npz", x=X, y=Y, subject=subject.astype(str))
+    assert len(split_dataset(load_npz(tmp_path / "mended.npz"), "subject", 0).test.y) == 6
+
+
 def test_a_process_of_its_own_ends_in_one_line_as_well(tmp_path):
     check_process(tmp_path, Case("npz: cut off", NPZ, UNREADABLE, written(whole()[:-9])))
 
@@ -229,7 +270,7 @@ class TestAnyBytes:
         path.write_bytes(content)
         dataset = taken_or_refused(lambda: load_npz(path))
         if dataset is not None:  # each member has a checksum
-            np.testing.assert_array_equal(dataset.x, X.astype(np.float32))
+            np.testing.assert_array_equal(dataset.x, X)
             np.testing.assert_array_equal(dataset.y, Y)
 
     @BOUNDED

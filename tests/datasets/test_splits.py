@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.npz import load_npz
 from resilinet_jax.datasets.readings import load_dataset
 from resilinet_jax.datasets.splits import Dataset, split_dataset
@@ -61,6 +62,42 @@ def test_features_are_standardised_by_the_training_split_alone():
     assert abs(splits.test.x[:, 2].mean()) > 1e-3
 
 
+@pytest.mark.parametrize("offset", [1.7e9, 1e8, 1e6, 1700000000])  # seconds since 1970 first
+def test_an_offset_loses_no_signal(tmp_path, offset):
+    integers = isinstance(offset, int)
+    signal = RNG.integers(-5, 5, (1000, 2)) if integers else RNG.normal(size=(1000, 2))
+    y = np.arange(1000) % 3
+    expected = split_dataset(Dataset("d", signal, y), "random", seed=0)
+    np.savez(tmp_path / "offset.npz", x=signal + offset, y=y)
+    for dataset in (load_npz(tmp_path / "offset.npz"), Dataset("d", signal + offset, y)):
+        splits = split_dataset(dataset, "random", seed=0)
+        for got, without in zip(splits[:3], expected):
+            assert got.x.dtype == np.float32
+            np.testing.assert_allclose(got.x, without.x, atol=1e-6)
+
+
+def test_float32_is_standardised_as_ever():
+    x = (100 * RNG.normal(size=(1000, 3)) + 7).astype(np.float32)
+    splits = split_dataset(Dataset("d", x, np.arange(1000) % 3), "random", seed=0)
+    train = x[np.random.default_rng(0).permutation(1000)[:800]]
+    scaled = ((train - train.mean(0, dtype=np.float64)) / train.std(0, dtype=np.float64)).astype(np.float32)
+    np.testing.assert_array_equal(splits.train.x, scaled)
+    assert splits.notes == ()
+
+
+@pytest.mark.parametrize("value", [0.1, 1.7e9 + 1 / 3, 1e-300])
+def test_a_constant_feature_becomes_zero_and_is_told(value):
+    x = np.concatenate([RNG.normal(size=(1000, 1)), np.full((1000, 5), value)], 1)
+    y = np.arange(1000) % 3
+    splits = split_dataset(Dataset("mine", x[:, :2], y), "random", seed=0)
+    assert splits.notes == ("Feature 1 of mine is constant in training: nothing is learned from it.",)
+    assert not any(part.x[:, 1].any() for part in splits[:3])
+    (note,) = split_dataset(Dataset("mine", x, y), "random", seed=0).notes
+    assert note.startswith("Features 1, 2, 3 and 2 more of mine are constant in training: nothing is learned from them")
+    (note,) = Resident(split_dataset(Dataset("windows", x.reshape(1000, 2, 3), y), "random", seed=0)).notes
+    assert note.startswith("Features (0, 1), (0, 2), (1, 0) and 2 more of windows are")
+
+
 def test_subject_split_keeps_subjects_apart():
     dataset = numbered(subjects=10)
     # The second feature is constant; make it the subject, which standardisation keeps distinct.
@@ -106,7 +143,7 @@ class Pickled:
     [
         ({"x": X}, "no array 'y', found x"),
         ({"y": Y}, "no array 'x'"),
-        ({"x": X[0], "y": Y}, "x must be real numbers of shape"),
+        ({"x": X[0], "y": Y}, "x must be of shape"),
         ({"x": X.astype(str), "y": Y}, "x must be real numbers"),
         ({"x": np.where(np.arange(60)[:, None] == 17, np.nan, X), "y": Y}, "row 17 of x"),
         ({"x": np.full_like(X, 1e300), "y": Y}, "row 0 of x holds NaN or a value beyond float32"),
@@ -117,8 +154,8 @@ class Pickled:
         ({"x": X, "y": Y * 2}, "no row has label 1"),
         ({"x": X, "y": Y * 0}, "expected at least 2"),
         ({"x": X, "y": Y, "subject": SUBJECT[:5]}, r"subject has shape \(5,\)"),
-        ({"x": X[:0], "y": Y[:0]}, r"x must be real numbers of shape \(examples, features\), got float64 \(0, 4\)"),
-        ({"x": X, "y": np.array([Pickled()] * 60, object)}, "not a readable .npz of plain arrays"),
+        ({"x": X[:0], "y": Y[:0]}, r"x must be of shape \(examples, features\), got float64 \(0, 4\)"),
+        ({"x": X, "y": np.array([Pickled()] * 60, object)}, "y holds Python objects, which could run code"),
     ],
 )
 def test_npz_refuses(tmp_path, capsys, arrays, message):
