@@ -23,6 +23,7 @@ from resilinet_jax.failures.combinations import Combinations, all_combinations
 from resilinet_jax.network.forward import Network
 from resilinet_jax.runtime import hosts, interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
+from resilinet_jax.runtime.memory import give_back
 from resilinet_jax.runtime.progress import Progress, Run
 from resilinet_jax.runtime.store import Measured, Name, Store
 
@@ -185,6 +186,7 @@ def _train(
                     for v, name in enumerate(model.names())
                 }
             )
+            give_back()
             interruption.check()
         if checkpoints is not None:
             checkpoints.discard()

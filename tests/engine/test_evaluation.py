@@ -13,6 +13,7 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.failures.averages import average_accuracy
 from resilinet_jax.failures.combinations import failure_combinations
 from resilinet_jax.network.forward import Network, Wiring
+from resilinet_jax.network.graph import build_chain
 from resilinet_jax.network.stages import DenseStage, dense
 from tests.helpers.reference import CHAIN, forward
 
@@ -93,3 +94,17 @@ def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, stack, monkeypatc
         expected.append((logits.argmax(-1) == y).mean() if arrived else 0.123)
     assert len(set(expected)) > 2
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_a_logit_that_is_no_number_in_any_batch_makes_the_accuracy_missing(monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH", 2)
+    graph = build_chain(("i", "cloud"))
+    network, plan = Network(graph, {}, {}), plan_applications(graph, np.ones((1, 0)))
+    wiring = Wiring(jnp.ones(1), jnp.ones(1), jnp.zeros(1))
+    variables = network.init(jax.random.key(0), np.ones((1, 3), np.float32))
+    for place, expected in ((None, 1.0), (0, np.nan), (3, np.nan)):
+        x = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
+        if place is not None:
+            x[place] = np.nan
+        tally = count_correct(network, variables, wiring, plan, empty_tally(1), Examples(x, np.array([0, 1, 2, 0])))
+        np.testing.assert_array_equal(accuracy_of(tally, plan, 4, 0.1), [expected])

@@ -12,7 +12,7 @@ from resilinet_jax.engine.program import Program
 from resilinet_jax.engine.trial import Trial
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.files import read_json
-from tests.helpers.blobs import CELLS, NETWORK, SETTINGS, SPLITS, Silent
+from tests.helpers.blobs import CELLS, NETWORK, SETTINGS, SPLITS, Shared, Silent
 
 COST = Cost(step_seconds=0.5, working_bytes=1000)
 
@@ -181,9 +181,10 @@ class TestRemembered:
 
 def test_what_the_trial_leaves_does_not_reach_the_runs(monkeypatch):
     cells = {"dfg": CELLS["dfg"]}
+    monkeypatch.setattr(engine, "Program", Shared)
 
     def accuracies():
-        settings = dataclasses.replace(SETTINGS, epochs=2)
+        settings = dataclasses.replace(SETTINGS, runs=2, epochs=2)
         return engine.run_cells(NETWORK, Resident(SPLITS), cells, settings, Silent())["dfg"].accuracy
 
     untried = accuracies()

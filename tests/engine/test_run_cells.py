@@ -10,21 +10,22 @@ from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Examples
 from resilinet_jax.engine import pass_size
 from resilinet_jax.engine import run_cells as engine
+from resilinet_jax.engine.program import Program
 from resilinet_jax.engine.run_cells import plan_trainings, run_cells
 from resilinet_jax.engine.training import run_keys
 from resilinet_jax.errors import UserError
 from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.store import Store
 from resilinet_jax.sweeps import load_sweep, sweep_names
-from tests.helpers.blobs import BUILD, CELLS, NETWORK, SETTINGS, SPLITS, Silent
+from tests.helpers.blobs import BUILD, CELLS, NETWORK, SETTINGS, SPLITS, Shared, Silent
 from tests.helpers.reference import CHAIN
 
 TWO_CELLS = {name: CELLS[name] for name in ("dfg", "resilinet")}
 
 
 def measure(cells, splits=SPLITS, progress=None, store=None, checkpoints=None, **changes):
-    # The network is always the same, so what was traced for it serves all tests.
-    settings = dataclasses.replace(SETTINGS, **{"rests_on": "blobs", **changes})
+    # By two, one for each device: passes of the same shape share what is compiled.
+    settings = dataclasses.replace(SETTINGS, **{"runs_per_pass": 2, **changes})
     return run_cells(
         NETWORK, Resident(splits), cells, settings, progress or Silent(), store=store, checkpoints=checkpoints
     )
@@ -32,6 +33,13 @@ def measure(cells, splits=SPLITS, progress=None, store=None, checkpoints=None, *
 
 def run(cells, splits=SPLITS, **changes):
     return {name: measured.accuracy for name, measured in measure(cells, splits, **changes).items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "Program", Shared)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,8 @@ def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
     monkeypatch.setattr(pass_size, "_remembered", lambda trial, measure_now: measure_now())
     monkeypatch.setattr(pass_size, "EPOCH_SECONDS", 1e-9)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        run({name: CELLS[name] for name in ("vanilla", "dfg")}, runs=2, epochs=1, rests_on=None)
+        monkeypatch.setattr(engine, "Program", Program)
+        run({name: CELLS[name] for name in ("vanilla", "dfg")}, runs=2, epochs=1, runs_per_pass=None)
     compiled = [record.getMessage() for record in caplog.records]
     # Beside it only the trial that told how large a pass may be.
     assert sum(message.startswith("Compiling jit(train)") for message in compiled) == 2
@@ -151,7 +160,7 @@ def test_passes_stay_the_same_once_the_first_ones_are_finished():
 def test_passes_that_hold_little_give_the_same(together, monkeypatch):
     monkeypatch.setattr(pass_size, "CPU_BYTES", 1)
     cells = {name: CELLS[name] for name in ("dfg", "drawn")}
-    for name, accuracy in run(cells).items():
+    for name, accuracy in run(cells, runs_per_pass=None).items():
         np.testing.assert_array_equal(accuracy, together[name])
 
 
@@ -188,11 +197,12 @@ def test_no_cell_of_all_sweeps_is_trained_twice():
             assert variant.training_key() == training.cell.training_key()
 
 
-def test_the_training_function_compiles_once_for_all_sweeps(caplog):
+def test_the_training_function_compiles_once_for_all_sweeps(caplog, monkeypatch):
     cells = all_cells()
     assert len(cells) > 40
+    monkeypatch.setattr(engine, "Program", Program)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        accuracy = run(cells, runs=1, epochs=2, rests_on=None)
+        accuracy = run(cells, runs=1, epochs=2, runs_per_pass=None)
     compiled = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling jit(")]
     for function in ("start", "train", "validate", "finish_epoch", "test"):
         # Once more for the cell whose weights are learned.
@@ -220,7 +230,7 @@ class TestMemory:
 
     def test_goes_on_with_half_as_many_and_measures_the_same(self, tried, together):
         self.most = 3
-        got = run({name: CELLS[name] for name in ("dfg", "resilinet")})
+        got = run({name: CELLS[name] for name in ("dfg", "resilinet")}, runs_per_pass=None)
         assert tried == [6, 3, 3]
         for name, accuracy in got.items():
             np.testing.assert_array_equal(accuracy, together[name])
@@ -233,7 +243,7 @@ class TestMemory:
     def test_says_so_where_a_single_run_does_not_fit(self, tried):
         self.most = 0
         with pytest.raises(UserError, match="not even one run fits memory"):
-            run({"dfg": CELLS["dfg"]})
+            run({"dfg": CELLS["dfg"]}, runs_per_pass=None)
         assert tried == [3, 2, 1]
 
 
@@ -284,16 +294,16 @@ class TestInterrupted:
     def test_goes_on_with_a_pass_that_would_seem_too_long_now(self, tmp_path, undisturbed, monkeypatch):
         self.go(tmp_path, 3, runs_per_pass=3)
         monkeypatch.setattr(pass_size, "EPOCH_SECONDS", 1e-9)  # two at a time
-        measured, trained = self.go(tmp_path)
+        measured, trained = self.go(tmp_path, runs_per_pass=None)
         self.same(measured, undisturbed)
         assert trained == 3 + 2 * 6  # the rest of three models, and the others by two
 
     def test_an_interrupted_pass_of_learned_weights_goes_before_all_others(self, tmp_path):
         learned = {"learned": BUILD("resilinet", weight=Learned(1.0))}
-        self.go(tmp_path, 3, cells=learned)
-        measured, trained = self.go(tmp_path, cells={**TWO_CELLS, **learned})
-        assert trained == 3 + 6
-        self.same(measured, measure({**TWO_CELLS, **learned}))
+        self.go(tmp_path, 3, cells=learned, runs=2)
+        measured, trained = self.go(tmp_path, cells={**TWO_CELLS, **learned}, runs=2)
+        assert trained == 3 + 2 * 6
+        self.same(measured, measure({**TWO_CELLS, **learned}, runs=2))
 
     def test_more_runs_train_only_the_new_ones(self, tmp_path, undisturbed):
         self.go(tmp_path, runs=2)

@@ -1,5 +1,6 @@
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,6 +199,53 @@ def test_the_first_step_is_as_long_as_the_cells_learning_rate():
         seen, _ = states(make_cell(GRAPH, learning_rate=learning_rate), 1)
         moved = [np.abs(b - a).max() for a, b in zip(*(jax.tree.leaves(state.variables.params) for state in seen))]
         assert max(moved) == pytest.approx(learning_rate, rel=1e-3)
+
+
+def test_the_learning_rate_decays_with_epochs_not_with_chunks():
+    cell, keys = make_cell(GRAPH, learning_rate=0.01, learning_rate_decay=0.5), run_keys(7, 0)
+    for chunks, epoch in ((0, 0), (5, 2)):
+        before = START(keys, 1)._replace(chunks=jnp.int32(chunks), epoch=jnp.int32(epoch))
+        after, _ = TRAIN(EXAMPLES, before, jax.tree.map(jnp.asarray, cell), keys)
+        leaves = zip(jax.tree.leaves(before.variables.params), jax.tree.leaves(after.variables.params))
+        assert max(np.abs(b - a).max() for a, b in leaves) == pytest.approx(0.01 * 0.5**epoch, rel=1e-3)
+
+
+def test_every_chunk_has_failures_of_its_own():
+    cell, keys = jax.tree.map(jnp.asarray, make_cell(GRAPH, failout_rate=0.5)), run_keys(7, 0)
+    # A batch holds all examples, so that the loss tells no more than whether n1 has failed.
+    losses = [TRAIN(EXAMPLES, START(keys, 1)._replace(chunks=jnp.int32(chunk)), cell, keys)[1] for chunk in range(12)]
+    assert len({round(float(loss), 4) for loss in losses}) == 2
+
+
+class Noise(nn.Module):
+    """In training, the input with numbers added that Flax draws for the step."""
+
+    @nn.compact
+    def __call__(self, x, training):
+        return x + jax.random.uniform(self.make_rng("dropout"), x.shape) if training else x
+
+
+def test_every_batch_has_noise_of_its_own():
+    graph, train, keys = build_chain(("i", "cloud")), examples(2), run_keys(0, 0)
+    network, cell = Network(graph, {"cloud": Noise()}, {}), make_cell(graph)
+    start = jax.jit(lambda: initial_state(network, keys, train.x, 1))()
+    augment = jax.jit(lambda key, x: x + jax.random.uniform(key, x.shape))
+    # The same batch twice, without parameters that the first step could change.
+    order = jnp.array([[0, 1], [0, 1]])
+    _, loss = jax.jit(lambda start: train_chunk(network, augment, start, cell, keys, train, order))(start)
+
+    *_, augment_key, dropout_key = jax.random.split(jax.random.fold_in(keys.chunks, 0), 5)
+    wiring = Wiring(jnp.ones(1), jnp.ones(1), jnp.zeros(1))
+
+    @jax.jit
+    def loss_of(step):
+        x = augment(jax.random.fold_in(augment_key, step), train.x)
+        logits = network.apply(start.variables, x, jnp.ones(0), wiring, jax.random.fold_in(dropout_key, step)).logits
+        return -jax.nn.log_softmax(logits)[np.arange(2), train.y].mean()
+
+    expected = [float(loss_of(step)) for step in range(2)]
+    assert expected[0] != pytest.approx(expected[1], rel=0.01)
+    assert float(loss) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 def test_best_epoch_is_kept_for_every_selection():

@@ -4,7 +4,7 @@ import numpy as np
 
 from resilinet_jax.cells import CellBuilder, Uniform
 from resilinet_jax.datasets.splits import Dataset, split_dataset
-from resilinet_jax.engine.program import TrainingSettings
+from resilinet_jax.engine.program import Program, TrainingSettings
 from resilinet_jax.network.forward import Network
 from resilinet_jax.network.stages import DenseStage, dense
 from resilinet_jax.runtime.progress import Progress
@@ -40,6 +40,19 @@ CELLS = {
     "resilinet": BUILD("resilinet"),
     "drawn": BUILD("resilinet", weight=Uniform(0, 10), failout_rate=0.1),
 }
+
+
+COMPILED = {}
+
+
+class Shared(Program):
+    """A program that compiles what no other of its kind has compiled in this process."""
+
+    def __init__(self, network, feed, settings, selections, combinations):
+        super().__init__(network, feed, settings, selections, combinations)
+        given = [feed.spec(name) for name in ("train", "validation", "test")]
+        kind = (network, given, settings.batch_size, settings.devices, self.stack, selections, combinations.survival)
+        self._compiled = COMPILED.setdefault(repr(kind), {})
 
 
 class Silent(Progress):
