@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import pathlib
 import urllib.request
+import uuid
 
 from resilinet_jax.errors import DataError, first_line
 
@@ -25,7 +25,7 @@ def download(url: str, sha256: str, target: pathlib.Path, what: str) -> pathlib.
     Raises:
       UserError: if it can't be had, or isn't what was published.
     """
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     remedy = f"fetch it by hand and give its folder as --data_dir: {url}"
     digest = hashlib.sha256()
     try:

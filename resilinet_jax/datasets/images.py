@@ -12,7 +12,7 @@ from PIL import Image
 
 from resilinet_jax.datasets.cifar10 import NAME as CIFAR10
 from resilinet_jax.datasets.cifar10 import prepare_cifar10
-from resilinet_jax.datasets.cifar10.archive import find_archive
+from resilinet_jax.datasets.cifar10.archive import check_nothing_like_it, find_archive
 from resilinet_jax.datasets.prepared import PreparedSplit, decode_image, find_prepared, square
 from resilinet_jax.datasets.splits import Examples, Splits, chance_accuracy
 from resilinet_jax.errors import DataError
@@ -85,19 +85,28 @@ def load_images(name: str, data_dir: pathlib.Path | None, size: int) -> Images:
     Raises:
       UserError: if it can't be had, or `data_dir` was given and holds no CIFAR-10.
     """
-    folder = data_dir or default_data_dir()
     reason = ""
     if name == "auto":
-        has_cifar10 = find_prepared(folder, CIFAR10) or find_archive(folder)
-        if data_dir is not None and not has_cifar10:
-            raise DataError(
-                f"--data_dir={data_dir}: no CIFAR-10 in it, neither prepared by TFDS (cifar10/<version>/"
-                "dataset_info.json) nor its archive cifar-10-binary.tar.gz; without the flag, digits are used"
-            )
-        name = CIFAR10 if has_cifar10 else "digits"
-        reason = "" if has_cifar10 else f" (no CIFAR-10 in {folder}; see --dataset)"
-    images = LOADERS[name](folder, size)
+        name, reason = _found(data_dir)
+    images = LOADERS[name](data_dir, size)
     return dataclasses.replace(images, description=f"{images.description}{reason}")
+
+
+def _found(data_dir: pathlib.Path | None) -> tuple[str, str]:
+    """What `--dataset=auto` stands for, and why: whoever names a folder gets what is in it, or nothing."""
+    try:
+        folder = data_dir or default_data_dir()
+    except DataError:
+        return "digits", " (no home folder that could hold CIFAR-10; see --dataset)"
+    if find_prepared(folder, CIFAR10) or find_archive(folder):
+        return CIFAR10, ""
+    if data_dir is None:
+        return "digits", f" (no CIFAR-10 in {folder}; see --dataset)"
+    check_nothing_like_it(folder)
+    raise DataError(
+        f"--data_dir={data_dir}: no CIFAR-10 in it, neither prepared by TFDS (cifar10/<version>/dataset_info.json) nor "
+        "its archive cifar-10-binary.tar.gz; without the flag, digits are used"
+    )
 
 
 def _read(split: PreparedSplit, size: int) -> Examples:
@@ -108,13 +117,13 @@ def _read(split: PreparedSplit, size: int) -> Examples:
     return Examples(x, np.array([e["label"] for e in examples], np.int32))
 
 
-def _load_cifar10(data_dir: pathlib.Path, size: int) -> Images:
-    prepared = prepare_cifar10(data_dir)
+def _load_cifar10(data_dir: pathlib.Path | None, size: int) -> Images:
+    prepared = prepare_cifar10(data_dir or default_data_dir())
     train, test = (_read(PreparedSplit(prepared, split), size) for split in ("train", "test"))
     return Images(CIFAR10, f"{CIFAR10}, {_counts(train, test, size)}, from {prepared}", train, test)
 
 
-def _load_digits(data_dir: pathlib.Path, size: int) -> Images:
+def _load_digits(data_dir: pathlib.Path | None, size: int) -> Images:
     """The handwritten digits that scikit-learn brings: 8x8 pixels in 17 shades, drawn larger.
 
     A sixth, drawn once and for all, is for the test.
@@ -139,4 +148,4 @@ def _counts(train: Examples, test: Examples, size: int) -> str:
 
 
 # What `--dataset` may be besides `auto`. Adding a data set is a line here, and its loader.
-LOADERS: dict[str, Callable[[pathlib.Path, int], Images]] = {"digits": _load_digits, "cifar10": _load_cifar10}
+LOADERS: dict[str, Callable[[pathlib.Path | None, int], Images]] = {"digits": _load_digits, "cifar10": _load_cifar10}

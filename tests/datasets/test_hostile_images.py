@@ -65,7 +65,9 @@ TAR = f"^error: ./{ARCHIVE}: damaged archive .*; fetch it again$"
 ARCHIVE_CASES = (
     Case("cifar10: nothing, and no network", CIFAR10, r"can't download CIFAR-10 \(.*\); fetch it by hand"),
     Case(
-        "cifar10: auto, and nothing", (*CIFAR10, "--dataset=auto"), r"no CIFAR-10 in it, .*; without the flag, digits"
+        "cifar10: auto, and nothing",
+        ("--scenario=cifar10", "--data_dir={here}", "--dataset=auto"),
+        r"no CIFAR-10 in it, .*; without the flag, digits",
     ),
     Case("cifar10: an empty archive", CIFAR10, TAR, packed(damage=lambda content: b"")),
     Case("cifar10: text as archive", CIFAR10, TAR, packed(damage=lambda content: b"no archive")),

@@ -7,6 +7,8 @@ from hypothesis import given
 
 from resilinet_jax.datasets import mhealth
 from resilinet_jax.datasets.mhealth import load_mhealth, recordings
+from resilinet_jax.datasets.readings import load_dataset
+from resilinet_jax.datasets.splits import Dataset
 from tests.helpers.hostile import (
     BOUNDED,
     FULL,
@@ -27,6 +29,7 @@ from tests.helpers.mhealth import write_zip
 
 # Ten small logs: the published number of rows would take seconds, so the tests expect another.
 ROWS = dict.fromkeys(range(1, 13), 20)
+X, Y = np.ones((3, 2)), np.arange(3)
 
 
 def logs():
@@ -56,15 +59,29 @@ def with_log(subject, change):
     return lambda logs: logs | {subject: change(logs[subject])}
 
 
-def loose(change=lambda logs: logs):
+def loose(change=lambda logs: logs, name="{}.log"):
     def make(here):
         for subject, log in change(logs()).items():
-            (here / f"mHealth_subject{subject}.log").write_bytes(log)
+            path = here / name.format(f"mHealth_subject{subject}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(log)
+
+    return make
+
+
+def holding(*names, content=""):
+    """Puts files of that name into a folder."""
+
+    def make(here):
+        for name in names:
+            (here / name).parent.mkdir(parents=True, exist_ok=True)
+            (here / name).write_text(content)
 
     return make
 
 
 MHEALTH = ("--dataset=mhealth", "--data_dir={here}")
+AUTO = ("--data_dir={here}",)
 DAMAGED = "^error: ./.*zip: damaged zip .*; fetch it again from https"
 MHEALTH_CASES = (
     Case(
@@ -95,11 +112,73 @@ MHEALTH_CASES = (
         "./o.zip: no mHealth_subject1.log ... 10.log in it",
         zipped(lambda logs: {}, "o.zip"),
     ),
+    Case("mhealth: auto, and nothing", AUTO, "no mHealth in it, .*; found nothing; leave the flag out for synthetic"),
     Case(
-        "mhealth: auto with a file",
-        ("--data_dir={here}/mhealth.zip",),
-        "--data_dir=.* is a file; expected a folder, or mHealth's zip and --dataset=mhealth",
-        zipped(),
+        "mhealth: auto, and an .npz",
+        AUTO,
+        "no mHealth in it, .*; found other, own.npz; give your own as --dataset=./own.npz$",
+        lambda here: ((here / "own.npz").touch(), (here / "other").mkdir()),
+    ),
+    Case(
+        "mhealth: auto, and half a zip",
+        AUTO,
+        "./mhealth.zip: damaged zip",
+        zipped(damage=lambda content: content[:900]),
+    ),
+    Case("mhealth: auto, and three logs", AUTO, "and 4 more missing", loose(without(1, 2, 3, 4, 5, 6, 7))),
+    Case(
+        "mhealth: auto, and text as data_dir",
+        ("--data_dir={here}/f",),
+        "./f: damaged zip",
+        lambda here: (here / "f").write_text("f"),
+    ),
+    *(
+        Case(
+            f"mhealth: {shape}{', auto' if flags is AUTO else ''}",
+            flags,
+            rf"found .*{found}; {remedy}.*, or give an empty",
+            make,
+        )
+        for flags in (MHEALTH, AUTO)
+        for shape, found, remedy, make in (
+            ("text files", "and 7 more", "call the logs so", loose(name="logs/{}.txt")),
+            ("copies", r"\(1\).log and 7 more", "call the logs so", loose(name="{} (1).log")),
+            ("Kaggle's table", "mhealth_raw_data.csv", "put the published", holding("mhealth_raw_data.csv")),
+            ("Kaggle's archive", "archive.zip", "put the published", zipped(lambda logs: {}, "archive.zip")),
+            (
+                "what is of others",
+                "mhealth/2.0.0/dataset_info.json",
+                "put the",
+                holding("mhealth/2.0.0/dataset_info.json"),
+            ),
+        )
+    ),
+    Case(
+        "mhealth: others' data in TFDS' folder",
+        MHEALTH,
+        "can't download mHealth",
+        holding(
+            "cifar10/3.0.2/dataset_info.json", "cifar-10-binary.tar.gz", "downloads/x.zip", "._a.zip", "a/b/c/d/e.csv"
+        ),
+    ),
+    Case(
+        "mhealth: prepared by others",
+        MHEALTH,
+        "./mhealth/1.0.0: prepared by my.builder, not by this program; give another folder as --data_dir$",
+        holding("mhealth/1.0.0/dataset_info.json", content='{"moduleName": "my.builder"}'),
+    ),
+    Case(
+        "mhealth: an offset",
+        MHEALTH,
+        "mHealth_subject3.log: column 2 has readings that float32 does not tell apart, .*; take the logs as",
+        loose(
+            with_log(
+                3,
+                lambda log: log.replace(b"3.5\t0.25", b"3.5\t1700000000", 1).replace(
+                    b"3.5\t0.25", b"3.5\t1700000001", 1
+                ),
+            )
+        ),
     ),
     Case(
         "mhealth: two logs missing",
@@ -255,13 +334,72 @@ class TestMhealth(Refusals):
     def test_damage_after_preparation_is_one_line(self, case, prepared_mhealth):
         shutil.copytree(prepared_mhealth, self.here / "mhealth")
         case.make(self.here / "mhealth" / "1.0.0")
-        message = f"./mhealth.*{case.message}.*; remove"
+        message = f"./mhealth.*{case.message}.*; (remove|prepare)"
         self.check(Case(f"mhealth prepared: {case.name}", MHEALTH, message))
 
     def test_the_prepared_logs_are_taken_by_the_same_command(self, prepared_mhealth):
         shutil.copytree(prepared_mhealth, self.here / "mhealth")
         with pytest.raises(AssertionError, match="it would have trained"):
             command(*FULL, "--dataset=mhealth", f"--data_dir={self.here}", "--batch_size=32")
+
+
+def lower(here):
+    loose(name="mhealth+dataset/mhealthdataset/{}.LOG")(here)
+    for path in here.rglob("*.LOG"):
+        path.rename(path.with_name(path.name.lower()))
+
+
+def backslashes(here):
+    with zipfile.ZipFile(here / "a.ZIP", "w") as archive:
+        for subject, log in logs().items():
+            archive.writestr(f"MHEALTHDATASET\\mHealth_subject{subject}.log", log)
+
+
+def beside(name, content):
+    """A zip with all logs, and another file that sorts before it."""
+
+    def make(here):
+        zipped(name="mhealth.zip")(here)
+        (here / name).write_bytes(content)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(loose(name="MHEALTHDATASET/{}.LOG"), id="upper case"),
+        pytest.param(lower, id="lower case, two folders deeper"),
+        pytest.param(loose(lambda logs: logs | {3: logs[3].replace(b"\n", b".0\r\n")}), id="labels as 3.0"),
+        pytest.param(backslashes, id="a zip from Windows"),
+        pytest.param(beside("._mhealth.zip", b"\0\5\x16\7\0\2\0\0Mac OS X"), id="what macOS puts beside a zip"),
+        pytest.param(beside("mhealth (1).zip", b"PK half"), id="half a download beside the zip"),
+    ],
+)
+def test_the_ten_logs_are_taken_as_they_lie(tmp_path, small_mhealth, make):
+    make(tmp_path)
+    found = recordings.load_recordings(tmp_path)
+    np.testing.assert_array_equal(found[3].readings[:, 0], np.float32(3.5))
+    assert [len(recording.label) for recording in found.values()] == [24] * 10
+
+
+def test_whoever_names_a_folder_is_given_what_is_in_it(tmp_path, small_mhealth, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    loose(name="raw/{}.log")(tmp_path)
+    zipped()(tmp_path)
+    for _ in range(2):  # as published, then as prepared
+        dataset, told = load_dataset("auto", tmp_path)
+        assert dataset.name == "mhealth"
+        assert str(tmp_path) in told
+    dataset, told = load_dataset("auto", tmp_path / "mhealth.zip")
+    assert (dataset.name, len(dataset.y)) == ("mhealth", sum(ROWS.values()))
+
+
+def test_who_has_no_home_trains_on_synthetic_readings(monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.setattr("resilinet_jax.datasets.readings.LOADERS", {"synthetic": lambda *_: Dataset("synthetic", X, Y)})
+    assert load_dataset("auto", None)[1].endswith("(no home folder that could hold mHealth; see --dataset)")
 
 
 class TestFullDisk(Refusals):

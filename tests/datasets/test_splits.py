@@ -197,8 +197,9 @@ def test_npz_reads_or_refuses_a_flipped_byte_but_never_fails_otherwise(tmp_path)
     assert refused > len(content) / 10
 
 
-def test_auto_takes_synthetic_where_there_is_no_mhealth_and_says_so(tmp_path):
-    dataset, told = load_dataset("auto", tmp_path)
+def test_auto_takes_synthetic_where_there_is_no_mhealth_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    dataset, told = load_dataset("auto", None)
     assert dataset.name == "synthetic"
     assert "synthetic, made-up" in told
     assert "no prepared mHealth" in told

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
-from resilinet_jax.datasets.cifar10.archive import find_archive, read_archive
+from resilinet_jax.datasets.cifar10.archive import VERSION, Batch, check_nothing_like_it, find_archive, read_archive
 from resilinet_jax.datasets.download import download
 from resilinet_jax.datasets.prepared import find_prepared, prepare
 from resilinet_jax.files import default_data_dir
@@ -25,13 +27,20 @@ def prepare_cifar10(data_dir: pathlib.Path) -> pathlib.Path:
     """
     if (found := find_prepared(data_dir, NAME)) is not None:
         return found
-    archive = find_archive(data_dir) or download(
-        URL, SHA256, data_dir / "downloads" / NAME / URL.split("/")[-1], "CIFAR-10"
-    )
-    batches = read_archive(archive)
+    named = read_archive(data_dir) if data_dir.is_file() else None
+    folder = data_dir if named is None else default_data_dir()
+    return prepare(folder, NAME, VERSION, lambda: named or read_archive(_archive(folder)), _builder)
+
+
+def _archive(folder: pathlib.Path) -> pathlib.Path:
+    if (found := find_archive(folder)) is not None:
+        return found
+    check_nothing_like_it(folder)
+    return download(URL, SHA256, folder / "downloads" / NAME / URL.split("/")[-1], "CIFAR-10")
+
+
+def _builder(batches: Mapping[str, Batch], folder: pathlib.Path) -> Any:
     # Importing TFDS takes a second that a damaged archive need not cost.
     from resilinet_jax.datasets.cifar10.cifar10_dataset_builder import Builder
 
-    builder = Builder(data_dir=default_data_dir() if data_dir.is_file() else data_dir, batches=batches)
-    prepare(builder)
-    return pathlib.Path(builder.data_path)
+    return Builder(data_dir=folder, batches=batches)

@@ -5,6 +5,7 @@ Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import re
 import tarfile
@@ -13,13 +14,24 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from resilinet_jax.errors import DataError, UserError, first_line
+from resilinet_jax.datasets.lying import files_in, fullest, like
+from resilinet_jax.errors import DataError, UserError, first_line, listed
 
+VERSION = "3.0.2"  # of the prepared data set
 SIZE = 32
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORD = 1 + 3 * SIZE * SIZE
 MOST = 10_000 * RECORD  # bytes of a batch
 BATCHES = {"train": [f"data_batch_{number}.bin" for number in range(1, 6)], "test": ["test_batch.bin"]}
+NAMED = "cifar-10-binary"
+_TAR = re.compile(r"(?i)\.(tar|tar\.\w+|tgz)$")
+# What CIFAR-10 is not, in order.
+_KINDS = {
+    r"(?i)cifar-?100": "CIFAR-100",
+    r"(?i)py(thon)?\b|_batch(_\d)?$": "the Python version",
+    r"(?i)(png|jpe?g)$": "images",
+    "dataset_info.json$": "a prepared data set; --data_dir is the folder above cifar10/",
+}
 _BATCH = re.compile(r"(?:^|/)((?:data_batch_[1-5]|test_batch)\.bin)$")
 
 
@@ -32,13 +44,40 @@ class Batch(NamedTuple):
 
 def find_archive(data_dir: pathlib.Path) -> pathlib.Path | None:
     """The archive in a folder, or the folder itself if the six files lie in it unpacked."""
-    for folder in (data_dir, data_dir / "cifar-10-batches-bin"):
-        if any(_BATCH.search(path.name) for path in folder.glob("*.bin")):
-            return folder
     if data_dir.is_file():
         return data_dir
-    found = sorted(data_dir.glob("cifar-10-binary*.tar*")) + sorted(data_dir.glob("downloads/cifar10/*.tar.gz"))
-    return found[0] if found else None
+    files = files_in(data_dir)
+    if unpacked := fullest([path for path in files if _BATCH.search(path.name)]):
+        return unpacked[0].parent
+    packed = [path for path in (*files, *sorted(data_dir.glob("downloads/cifar10/*"))) if _TAR.search(path.name)]
+    # A damaged archive must not go unnoticed if it is called as the published one.
+    holding = [path for path in packed if _holds_batches(path)] or [
+        path for path in packed if NAMED in path.name.lower()
+    ]
+    return next(iter(holding), None)
+
+
+def check_nothing_like_it(folder: pathlib.Path) -> None:
+    """Refuses to go on, as to a download, where a folder holds CIFAR-10 in another shape, or what may be meant so.
+
+    Raises:
+      UserError: naming what is there.
+    """
+    other = like("cifar10", folder, r"cifar|_batch|\.(png|jpe?g|npz|zip|tar|tgz|tar\.gz)$", "mhealth|ilsvrc|imagenet")
+    if other:
+        kind = next((f" ({kind})" for pattern, kind in _KINDS.items() if re.search(pattern, other[0])), "")
+        raise DataError(
+            f"{folder}: no {NAMED}.tar.gz, packed or unpacked; found {listed(other)}{kind}; put that there, or give an "
+            "empty --data_dir to download it to"
+        )
+
+
+def _holds_batches(path: pathlib.Path) -> bool:
+    try:
+        with tarfile.open(path) as archive:
+            return any(_BATCH.search(member.name) for member in itertools.islice(archive, 10))
+    except Exception:  # as below
+        return False
 
 
 def read_archive(path: pathlib.Path) -> dict[str, Batch]:

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from resilinet_jax.datasets.cifar10.archive import CLASSES, SIZE, Batch
+from resilinet_jax.datasets.cifar10.archive import CLASSES, SIZE, VERSION, Batch
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
     """60,000 colour images of 32x32 pixels in ten classes."""
 
     name = "cifar10"
-    VERSION = tfds.core.Version("3.0.2")
+    VERSION = tfds.core.Version(VERSION)
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"3.0.2": "The version of TFDS' own builder whose layout this has."}
 
     def __init__(self, *, batches: Mapping[str, Batch] | None = None, **kwargs: Any):

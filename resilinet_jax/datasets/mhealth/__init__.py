@@ -1,11 +1,21 @@
 """mHealth (UCI data set 319): prepared once as a TFDS data set, then read in milliseconds."""
 
+import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from resilinet_jax.datasets.mhealth.recordings import ROWS_PER_LABEL, SUBJECTS, load_recordings
-from resilinet_jax.datasets.prepared import check_features, find_prepared, one_line_for, prepare
+from resilinet_jax.datasets.mhealth.recordings import (
+    ROWS_PER_LABEL,
+    SUBJECTS,
+    VERSION,
+    Recording,
+    find_logs,
+    load_recordings,
+)
+from resilinet_jax.datasets.prepared import SUFFIX, check_prepared, find_prepared, one_line_for, prepare
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import DataError
 
@@ -23,21 +33,12 @@ def load_mhealth(data_dir: pathlib.Path, source: pathlib.Path | None = None) -> 
     Raises:
       UserError: if they can't be had, or aren't what was published.
     """
-    # Before TFDS makes any folder, so that a failure leaves none behind.
-    recordings = (
-        None if source is None and find_prepared(data_dir, NAME) is not None else load_recordings(data_dir, source)
-    )
-    # Importing TFDS takes a second that no other data set needs to spend.
-    from resilinet_jax.datasets.mhealth.mhealth_dataset_builder import Builder
-
-    folder = data_dir / NAME
+    named = None if source is None else load_recordings(data_dir, source)
+    folder = prepare(data_dir, NAME, VERSION, lambda: named or load_recordings(data_dir), _builder)
     with one_line_for(f"{folder}: can't be read as prepared", REMEDY):
-        builder = Builder(data_dir=data_dir, recordings=recordings)
-    if recordings is not None:
-        prepare(builder)
-    with one_line_for(f"{folder}: can't be read as prepared", REMEDY):
-        check_features(pathlib.Path(builder.data_path))
-        split = builder.as_data_source(split="train")
+        _check_ours(folder)
+        check_prepared(folder)
+        split = _builder(None, data_dir).as_data_source(split="train")
         if len(split) != len(SUBJECTS):
             raise DataError(f"{folder}: has {len(split):,} recordings, expected {len(SUBJECTS)}; {REMEDY}")
         prepared = sorted(split, key=lambda recording: int(recording["subject"]))
@@ -47,3 +48,22 @@ def load_mhealth(data_dir: pathlib.Path, source: pathlib.Path | None = None) -> 
     if len(y) != len(x) or counts.tolist() != list(ROWS_PER_LABEL.values()) or not np.isfinite(x).all():
         raise DataError(f"{folder}: not the published recordings; {REMEDY}")
     return Dataset(NAME, x, y, subject)
+
+
+def find_mhealth(folder: pathlib.Path) -> bool:
+    """Whether `load_mhealth` finds the data set in a folder, prepared or as published; nothing is checked."""
+    return folder.is_file() or find_prepared(folder, NAME, VERSION) is not None or bool(find_logs(folder))
+
+
+def _builder(recordings: Mapping[int, Recording] | None, data_dir: pathlib.Path) -> Any:
+    # Importing TFDS takes a second that no other data set needs to spend.
+    from resilinet_jax.datasets.mhealth.mhealth_dataset_builder import Builder
+
+    return Builder(data_dir=data_dir, recordings=recordings)
+
+
+def _check_ours(folder: pathlib.Path) -> None:
+    """Refuses a data set that another builder of the same name has prepared; it is not ours to have removed."""
+    module = str(json.loads((folder / SUFFIX).read_bytes()).get("moduleName", __name__))
+    if module.split(".")[0] != __name__.split(".")[0]:
+        raise DataError(f"{folder}: prepared by {module}, not by this program; give another folder as --data_dir")

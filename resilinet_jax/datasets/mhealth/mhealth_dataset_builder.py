@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from resilinet_jax.datasets.mhealth.recordings import CHANNELS, Recording, load_recordings
+from resilinet_jax.datasets.mhealth.recordings import CHANNELS, VERSION, Recording, load_recordings
 
 ACTIVITIES = (
     "standing still", "sitting and relaxing", "lying down", "walking", "climbing stairs", "waist bends forward",
@@ -24,7 +24,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """Readings of chest, left-ankle and right-arm sensors while ten subjects perform twelve activities."""
 
     name = "mhealth"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(VERSION)
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
         "1.0.0": "One example per subject; rows that belong to no activity are left out."
     }
