@@ -19,7 +19,7 @@ from resilinet_jax.network.forward import ADDED_WEIGHT
 from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.progress import Progress
-from resilinet_jax.runtime.store import Measured
+from resilinet_jax.runtime.store import DIVERGED_LOSS, Measured
 
 
 class Curves(NamedTuple):
@@ -121,8 +121,8 @@ def _measured(
     best_epoch = np.take_along_axis(np.asarray(state.best_epoch)[:count], chosen, 1)
     start = np.asarray(jax.vmap(draw_weight)(models.cell, models.keys.weight))[:count]
     added = np.take_along_axis(np.asarray(state.best.params[ADDED_WEIGHT])[:count], chosen[..., None], 1)
-    # A run whose loss was ever not a number is worth nothing, even if an earlier epoch was.
-    sound = np.isfinite(curves.loss).all(-1)[:, None] & (best_epoch > 0)
+    # A run that has ever lost its way is worth nothing, even if an earlier epoch was.
+    sound = (curves.loss < DIVERGED_LOSS).all(-1)[:, None] & (best_epoch > 0)
     return Measured(
         accuracy=np.where(sound[..., None], accuracy, np.nan),
         loss=np.repeat(curves.loss[:, None], variants, 1),

@@ -23,6 +23,7 @@ IDENTITY = "identity.json"
 COMPUTING = ("cells.py", "datasets", "engine", "failures", "network", "scenarios")
 # JAX's settings that a user may have chosen, and that change numbers; the program sets others like them itself.
 _SETTINGS = ("jax_default_prng_impl", "jax_default_matmul_precision")
+_VARIABLES = ("XLA_FLAGS", "NPROC", "GLIBC_TUNABLES", "LD_PRELOAD")  # that speed is set by
 _HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump")
 _REMEDIES = "choose another --results_dir, or add --overwrite to train anew"
 _PACKAGES = ("resilinet_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
@@ -102,12 +103,13 @@ def code_version(root: pathlib.Path | None = None) -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and devices, as far as they can change a number."""
+    """Versions, devices and variables, as far as they can change a number or how fast it comes."""
     return {
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.local_devices()],
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
 
 

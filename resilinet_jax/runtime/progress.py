@@ -12,6 +12,7 @@ from jaxtyping import Float
 from rich.console import Console
 
 from resilinet_jax.runtime import interruption
+from resilinet_jax.runtime.store import DIVERGED_LOSS
 
 if TYPE_CHECKING:
     from resilinet_jax.runtime.tensorboard import LiveCurves
@@ -144,7 +145,7 @@ class Progress:
         self._part = 0.0
         if self._curves:
             self._curves.epoch(number, loss[:, -1], validation_accuracy)
-        failed = ~np.isfinite(loss).all(-1)
+        failed = ~(loss < DIVERGED_LOSS).all(-1)
         told = [_loss(loss[~failed, -1])]
         if not failed.all():
             of_sound = 100 * validation_accuracy[~failed]

@@ -18,6 +18,10 @@ from jaxtyping import Float
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import digest, write_file, zip_bytes
 
+# A mean cross entropy of an epoch, in nats, that no logits of any use have: such a run has diverged as one has whose
+# loss is no number.
+DIVERGED_LOSS = 1e6
+
 
 class Measured(NamedTuple):
     """What remains of finished runs.

@@ -113,8 +113,11 @@ def test_the_epoch_is_selected_on_validation_and_reported_on_test(together):
 def test_a_run_that_diverged_is_missing_and_harms_no_other(together):
     # The second loses its way only after an epoch that could be selected.
     late = BUILD("dfg", learning_rate=1e-2, learning_rate_decay=1.0)._replace(learning_rate_decay=np.float32(1e12))
-    measured = measure({"dfg": CELLS["dfg"], "diverged": BUILD("dfg", learning_rate=1e30), "late": late})
-    for name in ("diverged", "late"):
+    finite = BUILD("dfg", learning_rate=1e6)
+    cells = {"dfg": CELLS["dfg"], "diverged": BUILD("dfg", learning_rate=1e30), "late": late, "finite": finite}
+    measured = measure(cells)
+    assert np.isfinite(measured["finite"].loss).all()
+    for name in ("diverged", "late", "finite"):
         assert np.isnan(measured[name].accuracy).all()
         assert measured[name].diverged == [0, 1, 2]
     assert np.isfinite(measured["late"].loss[:, 0]).all()

@@ -1,10 +1,20 @@
+import contextlib
 import importlib.metadata
 import shutil
 
+import jax
 import pytest
 
 from resilinet_jax.errors import UserError
-from resilinet_jax.runtime.identity import check_identity, code_version, environment, write_identity
+from resilinet_jax.runtime.identity import (
+    check_identity,
+    code_version,
+    environment,
+    machine,
+    numbers_rest_on,
+    stamp,
+    write_identity,
+)
 from tests.helpers.process import ROOT
 
 IDENTITY = {"--epochs": 5, "data set": "synthetic 12", "code": "abc", "--alpha": None}
@@ -32,6 +42,47 @@ def test_a_damaged_identity_is_refused(tmp_path, content):
     (tmp_path / "identity.json").write_text(content)
     with pytest.raises(UserError, match="is damaged; choose another --results_dir"):
         check_identity(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("jax_default_prng_impl", "rbg"), ("jax_default_matmul_precision", "highest")],
+)
+def test_a_setting_of_jax_that_changes_numbers_is_another_identity(tmp_path, setting, value):
+    before = jax.config.values[setting]
+    write_identity(tmp_path, IDENTITY | numbers_rest_on())
+    jax.config.update(setting, value)
+    try:
+        changed = IDENTITY | numbers_rest_on()
+    finally:
+        jax.config.update(setting, before)
+    with pytest.raises(UserError, match=f"holds runs made with {setting} {before}, not {value}"):
+        check_identity(tmp_path, changed)
+    assert stamp(changed) != stamp(IDENTITY | numbers_rest_on())
+
+
+def test_of_xla_s_flags_those_count_that_change_numbers(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_cpu_enable_fast_math=true")
+    assert numbers_rest_on()["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=true"
+
+
+def test_threads_of_a_cpu_are_told_apart(monkeypatch):
+    monkeypatch.setenv("NPROC", "3")
+    assert machine() == "cpu with 3 threads"
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_no_flipped_bit_of_an_identity_is_missed(tmp_path, bit):
+    write_identity(tmp_path, IDENTITY)
+    path = tmp_path / "identity.json"
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        with contextlib.suppress(UserError):
+            check_identity(tmp_path, IDENTITY)
+            check_identity(tmp_path, IDENTITY | {"--epochs": 5})
+            with pytest.raises(UserError):
+                check_identity(tmp_path, IDENTITY | {"--epochs": 7})
 
 
 @pytest.fixture
