@@ -18,6 +18,15 @@ DAG = build_graph(
 )
 
 
+# A skip around two nodes, the first of which also sends to the skip's target by itself; two links that may fail.
+LADDER = build_graph(
+    ("i", "a", "b", "cloud"),
+    [("i", "a"), ("a", "b"), ("a", "cloud"), ("b", "cloud")],
+    [Hyperconnection("i", "cloud", ("a", "b"))],
+    links=("b->cloud", "i->cloud"),
+)
+
+
 GRAPHS = {"chain": CHAIN, "tree": TREE, "dag": DAG, "no skips": build_graph("iabc", list(itertools.pairwise("iabc")))}
 
 

@@ -9,9 +9,10 @@ import pytest
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import failing_sets
 from resilinet_jax.network.forward import ADDED_WEIGHT, Network, Wiring
-from resilinet_jax.network.graph import build_chain
+from resilinet_jax.network.graph import build_chain, build_graph
 from resilinet_jax.network.senders import has_path
 from resilinet_jax.network.stages import DenseStage, dense
+from tests.helpers.graphs import LADDER
 from tests.helpers.reference import CHAIN, TREE, all_masks, forward
 
 
@@ -86,6 +87,95 @@ def test_two_node_graph_by_hand():
     assert logit(0.0, 0.0) == (3 * 20 + 1, 1)
     assert logit(0.0, 1.0) == (3 * 20 + 1, 1)
     assert logit(0.0, 1.0, present=0.0) == (0, 0)  # silent: not even the bias
+
+
+# Of the weight of each hyperconnection, as what the cloud receives tells by its digits which of them brought it.
+DIGITS = {"i->a": 1.0, "a->b": 1.0, "a->cloud": 10.0, "b->cloud": 100.0, "i->cloud": 1000.0}
+
+
+@functools.cache
+def compiled_ladder(bias):
+    """Nodes pass on the sum of what they receive; each hyperconnection has an adapter that adds a bias."""
+    network = Network(LADDER, {}, {edge.name: lambda x: x + bias for edge in LADDER.hyperconnections})
+    return network.init(jax.random.key(0), jnp.ones((1, 1))), jax.jit(network.apply)
+
+
+def ladder_says(bias, dead, activity=0.0, absent=()):
+    variables, apply = compiled_ladder(bias)
+    names = [edge.name for edge in LADDER.hyperconnections]
+    present, weight = [float(name not in absent) for name in names], [DIGITS[name] for name in names]
+    survival = jnp.array([float(name not in dead) for name in LADDER.fallible])
+    output = apply(
+        variables, jnp.ones((1, 1)), survival, Wiring(jnp.array(present), jnp.array(weight), jnp.full(5, activity))
+    )
+    assert bool(output.informed) == bool(output.logits[0, 0])
+    return float(output.logits[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("dead", "select", "add"),
+    [
+        ((), 110, 1110),
+        (("a",), 1000, 1000),
+        (("b",), 1010, 1010),
+        (("b->cloud",), 1010, 1010),
+        (("i->cloud",), 110, 110),
+    ],
+)
+def test_a_skip_around_two_nodes_stands_in_for_the_last_link_of_its_path(dead, select, add):
+    # While b is silent, the skip carries, although a, the first that it bypasses, sends to the cloud.
+    assert ladder_says(0.0, dead) == select
+    assert ladder_says(0.0, dead, activity=1.0) == add
+
+
+@pytest.mark.parametrize(
+    ("dead", "absent", "expected"),
+    [
+        # a sends 1 + 0.5; b sends 1.5 + 0.5; the cloud receives 10 (1.5 + 0.5), 100 (2 + 0.5), 1000 (1 + 0.5).
+        ((), (), 20 + 250),
+        (("b",), (), 20 + 1500),
+        (("b->cloud",), (), 20 + 1500),
+        (("a",), (), 1500),
+        (("b",), ("i->cloud",), 20),
+        (("b", "i->cloud"), (), 20),
+        (("a", "i->cloud"), (), 0),
+        (("a",), ("i->cloud",), 0),
+    ],
+)
+def test_no_bias_of_an_adapter_leaks_over_a_silent_link(dead, absent, expected):
+    assert ladder_says(0.5, dead, absent=absent) == expected
+
+
+def test_what_fails_or_hears_nothing_sends_exact_zeros():
+    # Two sources, either of which may fail, and stages with a bias.
+    graph = build_graph(
+        ("i", "j", "a", "b", "cloud"), [("i", "a"), ("j", "b"), ("a", "cloud"), ("b", "cloud")], sources=2
+    )
+    network = Network(graph, {node: lambda x: x + 1 for node in graph.order}, {})
+    x, wiring = jnp.ones((1, 1)), Wiring(jnp.ones(4), jnp.ones(4), jnp.zeros(4))
+    variables, outputs = network.init(jax.random.key(0), x), jax.jit(network.outputs)
+    for dead, expected in (
+        ((), {"i": 2, "j": 2, "a": 3, "b": 3, "cloud": 7}),
+        (("i",), {"i": 0, "j": 2, "a": 0, "b": 3, "cloud": 4}),
+        (("i", "b"), {"i": 0, "j": 2, "a": 0, "b": 0, "cloud": 0}),
+    ):
+        survival = jnp.array([float(name not in dead) for name in graph.fallible])
+        sent, _ = outputs(variables, x, survival, wiring)
+        assert {node: float(each.value[0, 0]) for node, each in sent.items()} == expected
+        assert {node: float(each.sends) for node, each in sent.items()} == {n: v > 0 for n, v in expected.items()}
+
+
+def test_every_node_draws_its_own_noise_in_training():
+    class Noise(nn.Module):
+        @nn.compact
+        def __call__(self, x, training):
+            return jax.random.normal(self.make_rng("dropout"), x.shape) if training else x
+
+    graph, x = build_chain(("i", "n", "cloud")), jnp.ones((1, 4))
+    network = Network(graph, {"n": Noise(), "cloud": Noise()}, {})
+    variables, wiring = network.init(jax.random.key(0), x), Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
+    sent, _ = jax.jit(network.outputs)(variables, x, jnp.ones(1), wiring, jax.random.key(1))
+    assert (np.asarray(sent["n"].value) != np.asarray(sent["cloud"].value)).all()
 
 
 @pytest.mark.parametrize("graph", [CHAIN, TREE], ids=["chain", "tree"])

@@ -4,6 +4,7 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import failing_sets
 from resilinet_jax.network.graph import Hyperconnection, build_chain, build_graph
 from resilinet_jax.network.senders import has_path
+from tests.helpers.graphs import LADDER
 from tests.helpers.reference import CHAIN, TREE
 
 
@@ -11,6 +12,20 @@ def test_nodes_come_in_data_flow_order_however_they_are_listed():
     graph = build_graph(("s", "c", "b", "a", "z"), [("s", "a"), ("a", "b"), ("b", "c"), ("c", "z")])
     assert graph.order == ("s", "a", "b", "c", "z")
     assert graph.fallible == ("a", "b", "c")
+
+
+def test_nodes_that_could_come_next_keep_the_order_in_which_they_are_listed():
+    for listed in ("iabcz", "ibacz"):
+        assert "".join(build_graph(tuple(listed), DIAMOND).order) == listed
+
+
+def test_hyperconnections_come_by_target_then_simple_ones_first_then_by_source():
+    simple = [("c", "z"), ("b", "c"), ("a", "c"), ("i", "b"), ("i", "a")]
+    skips = [Hyperconnection("b", "z", ("c",)), ("a", "z"), Hyperconnection("i", "c", ("b",))]
+    graph = build_graph(tuple("iabcz"), simple, skips, links=["b->z", "c->z", "i->a"])
+    names = [edge.name for edge in graph.hyperconnections]
+    assert names == ["i->a", "i->b", "a->c", "b->c", "i->c", "c->z", "a->z", "b->z"]
+    assert graph.fallible == ("a", "b", "c", "i->a", "c->z", "b->z")
 
 
 def test_health_skips_bypass_what_the_paper_says():
@@ -25,6 +40,11 @@ def test_health_skips_bypass_what_the_paper_says():
 def test_skip_may_bypass_several_nodes():
     graph = build_graph(("i", "a", "b", "c"), [("i", "a"), ("a", "b"), ("b", "c")], [("i", "c")])
     assert graph.skips[0].bypassed == ("a", "b")
+
+
+def test_a_skip_bypasses_every_node_of_its_path():
+    assert LADDER.bypassed_by(LADDER.skips) == {"a", "b"}
+    assert LADDER.bypassed_by(()) == frozenset()
 
 
 def test_skips_that_share_their_source_are_named_by_both_ends():
