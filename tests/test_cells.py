@@ -6,6 +6,7 @@ import pytest
 from resilinet_jax.cells import (
     METHODS,
     CellBuilder,
+    Learned,
     Uniform,
     describe,
     draw_weight,
@@ -96,6 +97,22 @@ def test_wiring_at_inference_is_scaled_and_in_training_is_not():
     np.testing.assert_array_equal(at_inference.activity, np.ones(7))
     np.testing.assert_array_equal(in_training.weight, weight)
     np.testing.assert_array_equal(in_training.activity, np.linspace(0, 0.99, 7) < 0.5)
+
+
+def test_survival_scaling_scales_what_is_learned_as_well():
+    rates = {"n1": 0.1, "n2": 0.2, "n3": 0.3}
+    cell = BUILD("resilinet", failout_rate=rates, survival_scaling=True, weight=Learned(1.0))
+    survives = {"i": 1.0, "n1": 0.9, "n2": 0.8, "n3": 0.7}
+    expected = [survives[edge.source] for edge in CHAIN.hyperconnections]
+    np.testing.assert_allclose(inference_wiring(cell, jnp.ones(7)).learned, expected)
+    np.testing.assert_array_equal(training_wiring(cell, jnp.ones(7), jnp.zeros(7)).learned, np.ones(7))
+
+
+def test_the_weight_of_a_removed_skip_makes_no_other_cell():
+    weight = {edge.name: 1.0 for edge in CHAIN.hyperconnections}
+    first, other = (BUILD("resilinet", skips=("i", "n1"), weight=weight | {"n2->n4": value}) for value in (0.5, 2.0))
+    assert first.key() == other.key()
+    assert first.key() != BUILD("resilinet", skips=("i", "n1"), weight=weight | {"n1->n3": 2.0}).key()
 
 
 def test_training_key_ignores_what_only_inference_sees():

@@ -63,6 +63,13 @@ def test_survival_is_drawn_at_each_nodes_own_rate():
     assert abs(np.corrcoef(survival[:, 1], survival[:, 2])[0, 1]) < 0.035
 
 
+def test_a_draw_that_equals_the_rate_spares(monkeypatch):
+    # Draws are in [0, 1): below the rate they fail with just its probability, and a rate of 0 fails nothing.
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.tile(jnp.array([0.0, 0.0, 0.25, 0.25]), (2, 1)))
+    survival = FailureModel(chain(4)).sample(jax.random.key(0), jnp.array([0.0, 0.1, 0.25, 0.5]), 2)
+    assert survival.tolist() == [[1, 0, 1, 0]] * 2
+
+
 def test_a_higher_rate_fails_all_that_a_lower_one_does():
     low, high = (
         np.asarray(FailureModel(chain(2)).sample(jax.random.key(3), jnp.array([r, r]), 500)) for r in (0.1, 0.3)
