@@ -130,6 +130,13 @@ def test_links_lead_to_files_and_headings(page):
         assert not heading or heading in headings(file), f"{target}#{heading}"
 
 
+def test_what_reliability_rests_on_is_tested():
+    named = re.findall(r"`(\S+\.py)::(\w+)`", text_of(DOCS / "reliability.md"))
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in text_of(ROOT / "tests" / file), f"{file}::{test}"
+
+
 def test_the_readme_is_short():
     assert len(text_of(README).splitlines()) <= 130
 
