@@ -168,19 +168,8 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     by_sweep = {name: build_cells(network.graph, failure_settings, preset, sweep) for name, sweep in sweeps.items()}
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
     progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(choice))
-    # What is overwritten stays until all that takes its place is there.
-    kept, anew = (_apart(choice.runs_folder, changes, overwriting) for overwriting in (False, True))
-    runs = anew if settings.overwrite else kept
     identity = _identity_with_data(choice, data, combinations)
-    if hosts.is_first():
-        if settings.overwrite:
-            _keep_only(runs, identity)
-        elif anew.exists() and not kept.exists():  # a command that overwrote was stopped just now
-            anew.replace(kept)
-    hosts.wait_for_all()
-    check_identity(runs, identity)
-    write_identity(runs, identity)
-    store = Store(runs, progress.note, stamp(identity), machine())
+    store = Store(_ready_for_runs(choice, changes, identity), progress.note, stamp(identity), machine())
     under_way = _apart(choice.checkpoints_folder, changes, settings.overwrite)
     checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note, stamp(identity))
     wanted = plan_models(cells, preset.runs)
@@ -211,9 +200,7 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
             record = _record(work, choice, name, sweep, sizes)
             publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
         if settings.overwrite:
-            discard(_apart(choice.checkpoints_folder, changes, overwriting=False))
-            discard(kept)
-            anew.replace(kept)
+            _replace_old_runs(choice, changes)
     return notes.diverged_line(cells, measured, len(wanted))
 
 
@@ -234,12 +221,31 @@ def _identity_with_data(choice: Choice, data: Data, combinations: Combinations) 
     }
 
 
-def _keep_only(runs: pathlib.Path, identity: Mapping[str, Any]) -> None:
-    """Removes runs that rest on anything else, as a command that was stopped while it overwrote left them."""
-    try:
-        check_identity(runs, identity)
-    except UserError:
-        discard(runs)
+def _ready_for_runs(choice: Choice, changes: Changes, identity: Mapping[str, Any]) -> pathlib.Path:
+    """The folder for a network's runs, which says what they rest on; what is overwritten stays for now in another."""
+    kept, anew = (_apart(choice.runs_folder, changes, overwriting) for overwriting in (False, True))
+    runs = anew if choice.settings.overwrite else kept
+    if hosts.is_first():
+        if choice.settings.overwrite:
+            try:
+                check_identity(runs, identity)
+            except UserError:  # a command that overwrote with other settings was stopped
+                discard(runs)
+        elif anew.exists() and not kept.exists():  # one was stopped between the two lines of `_replace_old_runs`
+            anew.replace(kept)
+    hosts.wait_for_all()
+    check_identity(runs, identity)
+    write_identity(runs, identity)
+    return runs
+
+
+def _replace_old_runs(choice: Choice, changes: Changes) -> None:
+    """Puts the runs that overwrite others in their place, now that all of them are there."""
+    discard(_apart(choice.checkpoints_folder, changes, overwriting=False))
+    discard(_apart(choice.runs_folder, changes, overwriting=False))
+    _apart(choice.runs_folder, changes, overwriting=True).replace(
+        _apart(choice.runs_folder, changes, overwriting=False)
+    )
 
 
 def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping[str, int]) -> Record:
