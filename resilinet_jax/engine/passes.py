@@ -122,7 +122,7 @@ def _measured(
     start = np.asarray(jax.vmap(draw_weight)(models.cell, models.keys.weight))[:count]
     added = np.take_along_axis(np.asarray(state.best.params[ADDED_WEIGHT])[:count], chosen[..., None], 1)
     # A run that has ever lost its way is worth nothing, even if an earlier epoch was.
-    sound = (curves.loss < DIVERGED_LOSS).all(-1)[:, None] & (best_epoch > 0)
+    sound = np.all(curves.loss < DIVERGED_LOSS, axis=-1)[:, None] & (best_epoch > 0)
     return Measured(
         accuracy=np.where(sound[..., None], accuracy, np.nan),
         loss=np.repeat(curves.loss[:, None], variants, 1),
