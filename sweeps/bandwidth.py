@@ -129,7 +129,7 @@ def _trade_off(results: Results, setting: str) -> Table:
         for each, on_front in zip(variants(results.graph), front(results, setting))
     ]
     columns = ["Skips", "At inference", "Messages", "Bytes", "Accuracy (%)", "Pareto front"]
-    return Table(f"Cost of an inference and average accuracy {under_setting(results, setting)}", columns, rows)
+    return Table(f"Cost of an inference and average accuracy {under_setting(results, setting)}", columns, rows, names=2)
 
 
 def _by_hyperconnection(results: Results, variant: Variant) -> Table:

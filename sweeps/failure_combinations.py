@@ -30,7 +30,7 @@ def tables(results: Results) -> list[Table]:
     probabilities = dict(zip(results.failing_sets, results.combination_probability(setting)))
     rows = [
         [
-            ", ".join(failing) or "None",
+            _named(results, failing) or ", ".join(failing) or "None",
             _percent_of(probabilities[failing]),
             *(percent(results.under(cell, failing)) for cell in METHODS.values()),
         ]
@@ -62,7 +62,8 @@ def figure(results: Results) -> Figure:
     drawn, (ax,) = new_figure()
     shown = results.shown_sets(results.usual_setting)
     series = {label: [results.under(cell, failing) for failing in shown] for label, cell in METHODS.items()}
-    grouped_bars(ax, [combination_name(failing).replace("+", "+\n") for failing in shown], series)
+    names = [_named(results, failing) or combination_name(failing).replace("+", "+\n") for failing in shown]
+    grouped_bars(ax, names, series)
     ax.set_xlabel("failing nodes")
     return drawn
 
@@ -70,6 +71,11 @@ def figure(results: Results) -> Figure:
 def more_figures(results: Results) -> list[Drawn]:
     """What the accuracies average to while the failures get rarer or more frequent."""
     return scaled_figure(results, METHODS)
+
+
+def _named(results: Results, failing: tuple[str, ...]) -> str:
+    """What the row says that stands for all combinations without a path, where not all are evaluated; else nothing."""
+    return "" if results.combinations.complete or results.leaves_path(failing) else "No path left"
 
 
 def _percent_of(probability: float) -> str:

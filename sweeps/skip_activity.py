@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import METHODS, Cell, CellBuilder
@@ -43,23 +44,24 @@ def tables(results: Results) -> list[Table]:
         + [percent(results.average(cell_name(training, inference), setting)) for setting in settings]
         for training, inference in pairs
     ]
-    failing_rows = [
-        [f"{training:g} → {inference}"]
-        + [percent(results.under(cell_name(training, inference), failing), digits=1) for failing in informed]
-        for training, inference in pairs
-    ]
     return [
         Table(
             "Average accuracy (%) by skip activity in training → at inference",
             ["Activity", *(setting.capitalize() for setting in settings)],
             average_rows,
         ),
-        Table(
-            "Accuracy (%) while nodes fail, by skip activity",
-            ["Activity", *(combination_name(failing) for failing in informed)],
-            failing_rows,
-        ),
+        *(_while_failing(results, informed, inference) for inference in AT_INFERENCE),
     ]
+
+
+def _while_failing(results: Results, failing_sets: Sequence[tuple[str, ...]], inference: str) -> Table:
+    rows = [
+        [combination_name(failing)]
+        + [percent(results.under(cell_name(training, inference), failing), digits=1) for training in ACTIVITIES]
+        for failing in failing_sets
+    ]
+    title = f"Accuracy (%) while nodes fail, {inference} at inference, by skip activity in training"
+    return Table(title, ["Failing nodes", *(f"{training:g}" for training in ACTIVITIES)], rows)
 
 
 def comparisons(results: Results) -> list[Comparison]:

@@ -69,6 +69,7 @@ def tables(results: Results) -> list[Table]:
             "Points that each skip adds to the average accuracy (Shapley values)",
             ["Failures", "Skip", "Adds", f"{CONFIDENCE:.0%} interval"],
             worth,
+            names=2,
         ),
     ]
 

@@ -17,7 +17,7 @@ from resilinet_jax.files import digest
 from resilinet_jax.report.figures import Drawn, draw_dollars, training_curves
 from resilinet_jax.report.page import Page, Picture, html_page
 from resilinet_jax.report.sweep import Sweep
-from resilinet_jax.report.tables import Table, comparison_table, interval_table
+from resilinet_jax.report.tables import GAP, Table, comparison_table, interval_table
 from resilinet_jax.results.csv_files import csv_files
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
@@ -116,18 +116,26 @@ def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
 
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
-    """Prints tables that fit 80 columns."""
+    """Prints tables, in parts where they are wider than the screen; without one, 80 columns are a screen."""
     for table in tables:
-        width = sum(max(map(len, column)) for column in zip(table.columns, *table.rows))
-        # Two blanks between columns where they fit, one where they don't (the box has one of its own).
-        roomy = width + 2 * (len(table.columns) - 1) <= console.width
-        drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, int(roomy), 0, 0), pad_edge=False)
-        for number, column in enumerate(table.columns):
-            drawn.add_column(column, justify="right" if number else "left", overflow="fold")
-        for row in table.rows:
-            drawn.add_row(*row)
-        console.print(f"\n{table.title}", style="bold", soft_wrap=True)
-        console.print(drawn)
+        columns = list(zip(table.columns, *table.rows))
+        widths = [max(console.render_str(entry).cell_len for entry in column) for column in columns]
+        # Two blanks between columns; one if that makes a whole table fit (the box has one of its own).
+        tight = len(columns) - 1 <= console.width - sum(widths) < GAP * (len(columns) - 1)
+        parts = [list(range(len(columns)))] if tight else table.parts(widths, console.width)
+        console.print()
+        console.print(table.title, style="bold", soft_wrap=True)
+        for number, part in enumerate(parts):
+            drawn = RichTable(
+                box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0 if tight else GAP - 1, 0, 0), pad_edge=False
+            )
+            for column in part:
+                drawn.add_column(table.columns[column], justify="right" if column else "left", overflow="fold")
+            for row in table.rows:
+                drawn.add_row(*(row[column] for column in part))
+            if number:
+                console.print()
+            console.print(drawn)
 
 
 def user_note(results: Results) -> list[str]:

@@ -8,17 +8,56 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from resilinet_jax.errors import UserError
 from resilinet_jax.results.comparisons import CONFIDENCE, Comparison
 from resilinet_jax.results.results import Column, Results, cell_of, finite, mean, sample_deviation
+
+GAP = 2  # blanks between two columns
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table for people: text in a title, columns and rows."""
+    """A table for people: text in a title, columns and rows.
+
+    Attributes:
+      title: what it shows, in a line.
+      columns: their headings.
+      rows: an entry for each column.
+      names: how many columns, from the first one on, say what a row is about.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    names: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses what could not be printed.
+
+        Raises:
+          UserError: naming the table and the row.
+        """
+        for row in (self.columns, *self.rows):
+            if len(row) != len(self.columns) or not all(isinstance(entry, str) for entry in row):
+                what = f"table {self.title!r}: expected {len(self.columns)} texts in each row"
+                raise UserError(f"{what}, one for each column, got {list(row)}")
+
+    def parts(self, widths: Sequence[int], room: int) -> list[list[int]]:
+        """The columns of each of the parts in which the table fits a screen, by number; all parts name the rows.
+
+        Args:
+          widths: of the columns, in characters.
+          room: that a line has, in characters. A part of one column may need more.
+        """
+        names = list(range(self.names))
+        parts = [names]
+        for column in range(self.names, len(self.columns)):
+            wider = [*parts[-1], column]
+            if parts[-1] != names and sum(widths[each] + GAP for each in wider) - GAP > room:
+                wider = [*names, column]
+                parts.append(wider)
+            parts[-1] = wider
+        return parts
 
     def markdown(self) -> str:
         """The table as GitHub-flavoured Markdown; the first column is the rows' names."""

@@ -9,11 +9,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 from resilinet_jax.cells import CellBuilder, describe
+from resilinet_jax.command.ingredients import build_combinations
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.failures.user_failures import YOUR_OWN
+from resilinet_jax.network.graph import build_chain
 from resilinet_jax.report import report as pictures
 from resilinet_jax.report.report import make_report, print_tables
-from resilinet_jax.report.tables import percent
+from resilinet_jax.report.tables import interval_table, percent
 from resilinet_jax.results.comparisons import paired_difference
 from resilinet_jax.results.results import Results
 from resilinet_jax.scenarios import load_scenario
@@ -88,12 +90,22 @@ def test_all_sweeps_are_there():
     ]
 
 
+def printed(tables, capsys):
+    """What 80 columns show of tables, once each entry is found unfolded on a line that its row's name begins."""
+    print_tables(Console(width=80, highlight=False), tables)
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert max(map(len, set(lines) - {table.title for table in tables})) <= 80
+    for table in tables:
+        for row in (table.columns, *table.rows):
+            named = [line for line in lines if line.startswith(row[0])]
+            assert all(any(entry in line for line in named) for entry in row)
+    return text
+
+
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_table_fits_80_columns(name, capsys):
-    print_tables(Console(width=80, highlight=False), tables_of(name))
-    printed = capsys.readouterr().out
-    assert "…" not in printed
-    assert max(map(len, printed.splitlines())) <= 80
+    printed(tables_of(name), capsys)
     assert len(first_line(name)) <= 80 - 24
 
 
@@ -102,10 +114,7 @@ def test_every_sweep_takes_a_users_own_failures_without_cells_for_them(name, cap
     results = shared(name)
     own = dataclasses.replace(results, failure_settings={**results.failure_settings, YOUR_OWN: {"n3": 0.3, "n1": 0.1}})
     sweep = load_sweep(name)
-    print_tables(Console(width=80, highlight=False), sweep.tables(own))
-    printed = capsys.readouterr().out
-    assert "our own" in printed
-    assert max(map(len, printed.splitlines())) <= 80
+    assert "our own" in printed(sweep.tables(own), capsys)
     # Of these two, one compares by combination, and the other what was trained for each setting.
     elsewhere = name in ("failure_combinations", "failure_model")
     assert elsewhere or "under your own failures" in {each.where for each in sweep.comparisons(own)}
@@ -141,11 +150,9 @@ def test_tables_with_diverged_runs_fit_80_columns(name, capsys):
     first, second = list(results.cells)[:2]
     results.measured[first].accuracy[1] = np.nan
     results.measured[second].accuracy[:] = np.nan
-    print_tables(Console(width=80, highlight=False), load_sweep(name).tables(results))
-    printed = capsys.readouterr().out
-    assert max(map(len, printed.splitlines())) <= 80
-    assert "(2/3" in printed
-    assert "failed" in printed
+    text = printed(load_sweep(name).tables(results), capsys)
+    assert "(2/3" in text
+    assert "failed" in text
 
 
 @pytest.mark.parametrize("name", sweep_names())
@@ -172,12 +179,28 @@ def test_every_sweep_takes_a_tree(name):
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_sweep_takes_several_sources_and_groups(name, capsys):
-    print_tables(Console(width=80, highlight=False), tables_of(name, "health_sensors"))
-    printed = capsys.readouterr().out
-    assert "…" not in printed
-    assert max(map(len, printed.splitlines())) <= 80
+    printed(tables_of(name, "health_sensors"), capsys)
     figure_of(name, "health_sensors")
     load_sweep(name).comparisons(shared(name, "health_sensors"))
+
+
+# The other two train every subset of the skips.
+@pytest.mark.parametrize("name", sorted(set(sweep_names()) - {"bandwidth", "skip_configuration"}))
+def test_tables_of_forty_nodes_and_five_settings_fit_80_columns(name, capsys):
+    graph = build_chain([f"gateway_{number}" for number in range(40)])
+    failure_settings = {
+        f"{what} storm": dict.fromkeys(graph.fallible, failure)
+        for what, failure in {"no": 0.0, "a": 1e-4, "another": 2e-4, "a heavy": 3e-4, "a very heavy": 4e-4}.items()
+    }
+    build = CellBuilder(graph, failure_settings, 0.05, 1e-3)
+    cells = load_sweep(name).cells(build)
+    combinations = build_combinations(graph, failure_settings, tolerance=0.02)
+    accuracy = np.random.default_rng(0).uniform(0.2, 0.9, (3, len(combinations.survival)))
+    accuracy[0] = np.nan
+    runs = measured(accuracy, hyperconnections=len(graph.hyperconnections))
+    results = Results(combinations, failure_settings, cells, dict.fromkeys(cells, runs))
+    text = printed([*load_sweep(name).tables(results), interval_table(results)], capsys)
+    assert ("No path left" in text) == (name == "failure_combinations")
 
 
 def test_many_skips_share_a_column():
@@ -275,8 +298,13 @@ def test_skip_activity_crosses_training_with_inference():
     pairs = {(round(float(cell.training_activity), 1), float(cell.inference_activity)) for cell in cells.values()}
     assert pairs == {(training, inference) for training in (0, 0.2, 0.5, 0.8, 1) for inference in (0, 1)}
     assert len({cell.training_key() for cell in cells.values()}) == 5
-    table = tables_of("skip_activity")[1]
-    assert list(table.columns) == ["Activity", "none", "n1", "n2", "n3", "n1+n3"]
+    results = shared("skip_activity")
+    _, select, add = tables_of("skip_activity")
+    for table, inference in ((select, "select"), (add, "add")):
+        assert f"{inference} at inference" in table.title
+        assert list(table.columns) == ["Failing nodes", "0", "0.2", "0.5", "0.8", "1"]
+        assert [row[0] for row in table.rows] == ["none", "n1", "n2", "n3", "n1+n3"]
+        assert table.rows[2][3] == percent(results.under(f"activity_0.5_{inference}", ("n2",)), digits=1)
 
 
 def test_bandwidth_trains_what_skip_configuration_trains():
