@@ -1,0 +1,490 @@
+"""Plants small faults in the package, one at a time, and checks that a test finds each.
+
+    python -m tests.campaigns.mutants                      # all, two at a time
+    python -m tests.campaigns.mutants --only=network/      # those whose file or text holds this
+
+A line for each mutant says which test file killed it, that it SURVIVED, or why it is equivalent: that no test can tell
+it from the original. The exit status is not zero if one survived, or if one that is said to be equivalent was killed.
+
+Every mutant is applied to a copy of the checkout in a temporary folder, never to the checkout itself. The tests run
+there up to the first that fails: those that the mutant names, or else the file or folder that mirrors its own file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tests.helpers.process import ROOT
+
+
+class Mutant(NamedTuple):
+    """A fault to plant.
+
+    Attributes:
+      old: text that occurs once in the file.
+      new: what takes its place.
+      tests: files of tests, or single tests, that should kill it; by spaces. Empty for those that mirror its file.
+      equivalent: why no test can kill it; empty if one should.
+    """
+
+    old: str
+    new: str
+    tests: str = ""
+    equivalent: str = ""
+
+
+PLAN = "tests/engine/test_plan.py"
+TRAINING = "tests/engine/test_training.py"
+EVALUATION = "tests/engine/test_evaluation.py"
+RUNS = "tests/engine/test_run_cells.py"
+COMBINATIONS = "tests/failures/test_combinations.py"
+MODELS = "tests/failures/test_failure_models.py"
+MOBILENET = "tests/network/test_mobilenet.py"
+MESSAGES = "tests/results/test_messages.py"
+RESULTS = "tests/results/test_results.py"
+SWEEPS = "tests/sweeps/test_sweeps.py"
+CELLS = "tests/test_cells.py"
+
+# By file in resilinet_jax/, where sweeps/ is installed as well.
+MUTANTS: dict[str, list[Mutant]] = {
+    "network/graph.py": [
+        # Order of nodes, of hyperconnections, and of what may fail.
+        Mutant("edge.is_skip, order.index(edge.source))", "edge.is_skip, -order.index(edge.source))"),
+        Mutant("(order.index(edge.target), edge.is_skip,", "(order.index(edge.target), not edge.is_skip,"),
+        Mutant("sorted(sorter.get_ready(), key=nodes.index)", "sorted(sorter.get_ready(), key=nodes.index)[::-1]"),
+        Mutant("tuple(edge.name for edge in edges if edge.name in links)", "tuple(links)"),
+        Mutant(
+            "{name: (name,) for name in self.fallible} | dict(self.groups)",
+            "dict(self.groups) | {name: (name,) for name in self.fallible}",
+            MODELS,
+        ),
+        Mutant("values.get(name, 0.0)) for name in causes)", "values.get(name, 0.0)) for name in reversed(causes))"),
+        Mutant("self.order[len(self.sources) == 1 : -1]", "self.order[len(self.sources) : -1]", MODELS),
+        Mutant("for skip in skips for node in skip.bypassed)", "for skip in skips for node in skip.bypassed[:1])"),
+        Mutant("other.source == skip.source for other", "other.target == skip.target for other"),
+    ],
+    "network/senders.py": [
+        # The gate looks at the first bypassed node; at the node instead of its link; never closes.
+        Mutant("~brings[edge.bypassed[-1]]", "~brings.get(edge.bypassed[0], brings[edge.bypassed[-1]])"),
+        Mutant("~brings[edge.bypassed[-1]]", "~sends[edge.bypassed[0]]"),
+        Mutant("~brings[edge.bypassed[-1]]", "~sends[edge.bypassed[-1]]"),
+        Mutant("& alive.get(edge.name, always) & exists[index]", "& exists[index]"),
+        Mutant("& alive.get(edge.name, always) & exists[index]", "& alive.get(edge.name, always)"),
+        Mutant("= carries & alive.get(node, always)", "= carries"),
+    ],
+    "network/forward.py": [
+        # Gates.
+        Mutant("simple[edge.bypassed[-1]]", "simple.get(edge.bypassed[0], simple[edge.bypassed[-1]])"),
+        Mutant("jnp.maximum(wiring.activity[i], 1 - stands_for.sends)", "wiring.activity[i]"),
+        # Masks, and biases that leak past them.
+        Mutant("carried = wiring.present[i] * sent.sends", "carried = sent.sends"),
+        Mutant("carried = wiring.present[i] * sent.sends", "carried = wiring.present[i]"),
+        Mutant(
+            "_masked(carried, sent.value)", "_masked(jnp.where(sent.sends > 0, carried, wiring.present[i]), sent.value)"
+        ),
+        Mutant("sends = alive * jnp.stack(carries).max()", "sends = alive"),
+        Mutant("sends = alive * jnp.stack(carries).max()", "sends = jnp.stack(carries).max()"),
+        Mutant("sent[edge.source].sends * alive.get(edge.name, always)", "sent[edge.source].sends", MODELS),
+        Mutant("Sent(_masked(sends, value), sends)", "Sent(value, sends)"),
+        Mutant("value if source not in self.graph.fallible else _masked(alive, value)", "value"),
+        Mutant("return factor * jnp.where(factor > 0, value, 0.0)", "return factor * value"),
+        # Statistics by arrival.
+        Mutant("after[STATISTICS], sends)", "after[STATISTICS], jnp.ones(()))", MOBILENET),
+        Mutant("jnp.where(carried > 0, 2**k, 0)", "jnp.where(carried > 0, 1, 0)", f"{MOBILENET} {MESSAGES}"),
+        Mutant("known.row(arrival)", "known.row(known.seen.argmax())", MOBILENET),
+        Mutant("jnp.where(self.seen[arrival] > 0, arrival,", "jnp.where(self.seen[arrival] >= 0, arrival,", MOBILENET),
+        Mutant("lambda leaf: leaf[arrival], known.values", "lambda leaf: leaf[0], known.values", MOBILENET),
+        Mutant("self.seen[arrival] + 1)", "self.seen[arrival])", MOBILENET),
+        # Weights that are learned; dropout.
+        Mutant("wiring.learned * (added", "1.0 * (added"),
+        Mutant("(added if self.learns_weights", "(added if not self.learns_weights"),
+        Mutant("fold_in(training_key, self.graph.order.index(node))", "fold_in(training_key, 0)"),
+    ],
+    "network/stages.py": [
+        Mutant("(1 - self.momentum) / (1 - self.momentum**steps.value)", "1 - self.momentum", MOBILENET),
+        Mutant("(jnp.arange(units) < size)", "(jnp.arange(units) <= size)", "tests/network/test_skip_layers.py"),
+    ],
+    "failures/model.py": [
+        # Failout.
+        Mutant("draws >= failout_rate[None, :]", "draws < failout_rate[None, :]"),
+        Mutant("draws >= failout_rate[None, :]", "draws > failout_rate[None, :]"),
+        Mutant("draws >= failout_rate[None, :]", "draws >= failout_rate[None, ::-1]"),
+        Mutant("uniform(key, (steps, failout_rate.shape[0]))", "uniform(key, (steps, 1))", MODELS),
+        Mutant("uniform(key, (steps, failout_rate.shape[0]))", "uniform(key, (1, failout_rate.shape[0]))", TRAINING),
+        Mutant("functools.reduce(jnp.logical_and,", "functools.reduce(jnp.logical_or,", MODELS),
+        Mutant("return first in self.graph.bypassed_by(skips)", "return True", CELLS),
+        Mutant("return has_path(self.graph, failing, skips)", "return has_path(self.graph, failing)", MODELS),
+        # Probabilities.
+        Mutant("np.where(survival > 0, 1 - failure, failure)", "np.where(survival > 0, failure, 1 - failure)"),
+        Mutant("np.where(failing, of_groups, 1 - of_groups)", "np.where(failing, 1 - of_groups, of_groups)", MODELS),
+        Mutant("1 - failure[cause] for cause", "failure[cause] for cause", MODELS),
+        Mutant("1 - (1 - failure_probability) * (1 - failout_rate)", "failure_probability + failout_rate"),
+    ],
+    "failures/combinations.py": [
+        Mutant("total[-1] = 1 - information", "total[-1] = information"),
+        Mutant("1 - (1 - unheard) * (1 - failure", "1 - (1 - unheard) * (failure"),
+        Mutant("else math.prod(links)", "else max(links, default=1.0)", MODELS),
+        Mutant("last_heard[sender] > number", "last_heard[sender] >= number"),
+        Mutant("reachable - tolerance) + 1", "reachable - tolerance)"),
+        Mutant("itertools.combinations(nodes, size)", "itertools.combinations(nodes[::-1], size)"),
+        Mutant("max(0.0, 1 - float(self.probabilities(failure_probability).sum()))", "0.0"),
+        Mutant("if asked.tobytes() not in self._probabilities:", "if len(self._probabilities) < 1:", RESULTS),
+    ],
+    "failures/averages.py": [
+        Mutant("np.where(probability > 0,", "np.where(probability >= 0,", EVALUATION),
+        Mutant("low + combinations.left_out(failure_probability)", "low", COMBINATIONS),
+    ],
+    "cells.py": [
+        # Weights, drawn and learned.
+        Mutant("low + (high - low) * jax", "low + high * jax"),
+        Mutant("weight * scale, activity", "weight, activity"),
+        Mutant("jnp.asarray(cell.weight_learned) * scale", "jnp.asarray(cell.weight_learned)"),
+        Mutant(
+            "_scalar(isinstance(weight, Learned))",
+            "_scalar(False)",
+            f"{RUNS}::test_learned_weights_move_are_told_and_are_those_that_count",
+        ),
+        Mutant("weight_low=low * present", "weight_low=low"),
+        Mutant("sum(reliability[other.source]", "sum(reliability[other.target]"),
+        # What is drawn when, and who may fail.
+        Mutant("(draws < cell.training_activity)", "(draws > cell.training_activity)"),
+        Mutant(
+            '("inference_activity", "inference_scale")', '("inference_activity", "inference_scale", "failout_rate")'
+        ),
+        Mutant("rate if failures.teaches(cause, present_skips) else 0.0", "rate"),
+        Mutant("_scalar(training_activity if present_skips else 0.0)", "_scalar(training_activity)"),
+        Mutant(
+            "failures.survival_probability(effective, edge.source,", "failures.survival_probability(rates, edge.source,"
+        ),
+        Mutant(
+            "survival_probability(effective, edge.source, edge.name)",
+            "survival_probability(effective, edge.source)",
+            MODELS,
+        ),
+        # What the methods are.
+        Mutant('"resilinet": {"training_activity": 0.5, "inf', '"resilinet": {"training_activity": 0.8, "inf'),
+    ],
+    "engine/training.py": [
+        Mutant("cell.learning_rate_decay**state.epoch", "cell.learning_rate_decay ** (state.epoch + 1)"),
+        Mutant("cell.learning_rate_decay**state.epoch", "cell.learning_rate_decay**state.chunks"),
+        # The best epoch.
+        Mutant("better = accuracy > state.best_accuracy", "better = accuracy >= state.best_accuracy"),
+        Mutant("better.reshape(-1,", "better[:1].reshape(-1,"),
+        Mutant("_replace(inference_activity=activity,", "_replace("),
+        Mutant(", inference_scale=jnp.ones_like(weight))", ")"),
+        # Keys: by run, epoch and batch.
+        Mutant(
+            "jax.random.fold_in(jax.random.key(seed), run)",
+            "jax.random.key(seed + run)",
+            f"{RUNS}::test_every_run_and_seed_has_keys_of_its_own",
+        ),
+        Mutant("step_key = _chunk_keys(keys.chunks, state.chunks)", "step_key = _chunk_keys(keys.chunks, 0)"),
+        Mutant("key, *_ = _chunk_keys(chunks_key, number)", "key, *_ = _chunk_keys(chunks_key, 0)"),
+        Mutant("jnp.asarray(cell.failout_rate), steps)", "jnp.asarray(cell.failout_rate), 1).repeat(steps, 0)"),
+        Mutant("jax.random.uniform(activity_key,", "jax.random.uniform(failout_key,"),
+        Mutant("fold_in(augment_key, number)", "fold_in(augment_key, 0)"),
+        Mutant("fold_in(step_key, number)", "fold_in(step_key, 0)"),
+        Mutant(
+            "draw_weight(cell, keys.weight)\n    xs,",
+            "draw_weight(cell, keys.init)\n    xs,",
+            f"{RUNS}::test_drawn_weights_are_the_same_in_training_and_evaluation",
+        ),
+        Mutant("training_wiring(cell, weight, draw)", "inference_wiring(cell, weight)"),
+    ],
+    "engine/shuffling.py": [
+        Mutant("_EXPONENT = 3", "_EXPONENT = 1"),
+    ],
+    "engine/evaluation.py": [
+        Mutant("np.where(informed, correct / examples, chance)", "correct / examples"),
+        Mutant("np.where(plan.cloud == NOTHING, chance, of_answers[..., plan.cloud])", "of_answers[..., plan.cloud]"),
+        Mutant("constant_values=PADDING", "constant_values=0"),
+        Mutant("tally.finite & finite", "finite"),
+        Mutant("tally.correct + correct", "correct"),
+        Mutant("jnp.where(number == NOTHING, 0, each.sends[number])", "each.sends[number]", PLAN),
+    ],
+    "engine/plan.py": [
+        # Two combinations share an application only if everything that arrives is the same.
+        Mutant("alive.get(edge.name, True), state[edge.source]", "True, state[edge.source]", MODELS),
+        Mutant("(received != NOTHING).any(1)", "(received != NOTHING).all(1)"),
+        Mutant("any(1) & alive.get(node, True)", "any(1)"),
+        Mutant(
+            "np.unique(received[computes], axis=0, return_inverse=True)",
+            "(received[computes], np.arange(computes.sum()))",
+        ),
+        Mutant("= numbers.reshape(-1)", "= 0"),
+    ],
+    "engine/run_cells.py": [
+        # Runs of the same number are paired over the cells, wherever they stand in a pass.
+        Mutant(
+            "(functools.partial(run_keys, seed))(runs)",
+            "(functools.partial(run_keys, seed))(np.arange(len(runs)))",
+            f"{RUNS}::test_a_run_alone_equals_the_same_run_among_others",
+        ),
+        Mutant("training.selections.index(activity), cell)", "0, cell)"),
+    ],
+    "engine/program.py": [
+        Mutant(
+            "order = orders[models.order]",
+            "order = orders[0]",
+            f"{RUNS}::test_a_run_alone_equals_the_same_run_among_others",
+        ),
+        Mutant(
+            "lambda leaf: leaf[selection], state.best)",
+            "lambda leaf: leaf, state.variables)",
+            f"{RUNS}::test_the_epoch_is_selected_on_validation_and_reported_on_test",
+        ),
+    ],
+    "engine/passes.py": [
+        Mutant(
+            'held_out("validation", whole)',
+            'held_out("test", whole)',
+            f"{RUNS}::test_the_epoch_is_selected_on_validation_and_reported_on_test",
+        ),
+    ],
+    "results/results.py": [
+        Mutant("kept.std(ddof=1)", "kept.std(ddof=0)"),
+        Mutant("return (low + high) / 2", "return low"),
+        Mutant("return values[np.isfinite(values)]", "return np.nan_to_num(values)"),
+        Mutant("with_failout_at_inference(\n", "np.maximum(\n"),
+    ],
+    "results/comparisons.py": [
+        Mutant("(1 + CONFIDENCE) / 2", "CONFIDENCE"),
+        Mutant("/ math.sqrt(pairs), pairs)", "/ math.sqrt(len(differences)), pairs)"),
+        Mutant("differences = first - second", "differences = np.sort(first) - np.sort(second)"),
+        Mutant("exact.half_width + self.left_out", "exact.half_width"),
+        Mutant(
+            "cell_of(column, setting), cell_of(other, setting)", "cell_of(other, setting), cell_of(column, setting)"
+        ),
+    ],
+    "results/best.py": [
+        Mutant("mean(differences) > doubt + left_out", "mean(differences) > doubt"),
+        Mutant(
+            "_clearly_better(accuracy[other], accuracy[candidate],",
+            "_clearly_better(accuracy[candidate], accuracy[other],",
+        ),
+    ],
+    "results/shapley.py": [
+        Mutant("_share(len(others), len(parts))", "2.0 ** (1 - len(parts))"),
+        Mutant("(worth[others | {part}] - without)", "(worth[others | {part}] - worth[frozenset()])"),
+    ],
+    "results/messages.py": [
+        Mutant("bool(cell.inference_activity)", "bool(cell.training_activity)"),
+        Mutant("np.asarray(cell.present), bool", "None, bool"),
+        Mutant("float(probability[:-1].sum())", "float(probability.sum())"),
+        Mutant("low + unknown * np.asarray(cell.present, float)", "low + unknown"),
+        Mutant("cost[:, None] <= cost[None]", "cost[:, None] < cost[None]"),
+    ],
+    "results/csv_files.py": [
+        Mutant("in (accuracy[order], loss", "in (accuracy, loss"),
+        Mutant("if results.cells[name].present[i]", "if True"),
+    ],
+    "results/paper.py": [
+        Mutant("chance if node in failing else 1 - chance", "1 - chance if node in failing else chance"),
+        Mutant('("n1",): (92.48, 64.42, 7.95)', '("n1",): (92.48, 46.42, 7.95)'),
+        Mutant("(78.94, 88.30, 85.73, 70.33, 52.60)", "(78.94, 88.03, 85.73, 70.33, 52.60)"),
+        Mutant("DATASETS.get(scenario) == dataset", "scenario in DATASETS"),
+    ],
+    "datasets/splits.py": [
+        Mutant(
+            "np.split(rng.permutation(len(dataset.y)),", "np.split(rng.integers(len(dataset.y), size=len(dataset.y)),"
+        ),
+        Mutant('if by == "random"', "if by"),
+        Mutant("np.isin(dataset.subject, group)", "np.isin(dataset.subject, [*group, subjects[0]])"),
+        Mutant("parts[1][: max(1, train", "parts[0][: max(1, train"),
+        Mutant("mean = train.x.mean(0,", "mean = dataset.x.mean(0,"),
+        Mutant(
+            "chance_accuracy(np.asarray(train.y), np.asarray(test.y))",
+            "chance_accuracy(np.asarray(test.y), np.asarray(test.y))",
+        ),
+        Mutant(
+            "float(train / train.sum() @ (test / test.sum()))", "float(test[train.argmax()] / test.sum())", EVALUATION
+        ),
+    ],
+    "sweeps/failure_combinations.py": [
+        Mutant(
+            "zip(results.failing_sets, results.combination",
+            "zip(results.failing_sets[::-1], results.combination",
+            f"{SWEEPS}::test_failure_combinations_prints_table_2",
+        ),
+    ],
+    "sweeps/average_accuracy.py": [
+        Mutant(
+            '"DFG": "dfg", "Vanilla": "vanilla"',
+            '"DFG": "vanilla", "Vanilla": "dfg"',
+            f"{SWEEPS}::test_average_accuracy_prints_fig_4",
+        )
+    ],
+    "sweeps/hyperconnection_weight.py": [
+        Mutant(
+            "reliability[edge.source] for edge",
+            "reliability[edge.target] for edge",
+            f"{SWEEPS}::test_weight_heuristics_know_their_failure_setting",
+        ),
+        Mutant(
+            "np.std(means, ddof=1)",
+            "np.std(means, ddof=0)",
+            f"{SWEEPS}::test_weight_deviation_is_among_the_four_schemes_of_fig_5",
+        ),
+    ],
+    "sweeps/failout_rate.py": [
+        Mutant(
+            'build("resilinet", failout_rate=probability)',
+            'build("resilinet", failout_rate=max(probability.values()))',
+            f"{SWEEPS}::test_failout_rate_trains_failure_at_each_nodes_own_probability",
+        ),
+        Mutant(
+            "average_with_failout(cell, setting)) for cell in AT",
+            "average(cell, setting)) for cell in AT",
+            f"{SWEEPS}::test_failout_rate_prints_table_3",
+        ),
+    ],
+    "sweeps/failure_model.py": [
+        Mutant('"Independent": alone,', '"Independent": probability,'),
+        Mutant("sum(alone.values()) / len(alone)", "max(alone.values())"),
+    ],
+    "sweeps/skip_configuration.py": [
+        Mutant(
+            "reversed(graph.skips)]", "graph.skips]", f"{SWEEPS}::test_skip_configurations_come_in_the_order_of_fig_6"
+        ),
+        Mutant(
+            "cell_name(everything), setting) - results.average(cell_name(none)",
+            "cell_name(none), setting) - results.average(cell_name(everything)",
+            f"{SWEEPS}::test_skips_are_ranked_by_what_they_add_and_sum_to_all_of_them",
+        ),
+    ],
+    "sweeps/survival_scaling.py": [
+        Mutant('reading == "scaled")', 'reading != "scaled")', f"{SWEEPS}::test_survival_scaling_shares_its_training")
+    ],
+    "sweeps/skip_activity.py": [
+        Mutant('{"select": 0, "add": 1}', '{"select": 1, "add": 0}', f"{SWEEPS}::test_bandwidth_tells_health_by_hand"),
+        Mutant(
+            "training_activity=training, inference_activity=activity",
+            "training_activity=activity, inference_activity=activity",
+            f"{SWEEPS}::test_skip_activity_crosses_training_with_inference",
+        ),
+    ],
+    "sweeps/skip_layer.py": [Mutant("skip_units=size)", "skip_units=max(SIZES))")],
+    "sweeps/bandwidth.py": [
+        Mutant("AT_INFERENCE.get(each.inference, 0)", "0", f"{SWEEPS}::test_bandwidth_tells_health_by_hand"),
+        Mutant(
+            "float((low + high) @ worth) / 2, float((high",
+            "float(low @ worth), float((high",
+            f"{SWEEPS}::test_bandwidth_tells_intervals_where_combinations_are_left_out",
+        ),
+        Mutant(
+            "mean(results.average(name, setting)) for name in names",
+            "-mean(results.average(name, setting)) for name in names",
+            f"{SWEEPS}::test_bandwidth_marks_the_pareto_front",
+        ),
+    ],
+}
+
+
+def path_of(file: str) -> str:
+    """Where a file of `MUTANTS` is in the checkout."""
+    return file if file.startswith("sweeps/") else f"resilinet_jax/{file}"
+
+
+def killers_of(file: str, mutant: Mutant) -> list[str]:
+    """What should kill a mutant: the tests that it names, or those that mirror its file."""
+    mirror = pathlib.PurePosixPath("tests", file)
+    own = f"{mirror.parent}/test_{mirror.name}"
+    return mutant.tests.split() or [own if (ROOT / own).exists() else str(mirror.parent)]
+
+
+def copy_checkout(folder: pathlib.Path) -> None:
+    """Copies what the tests need to a new folder, where `resilinet_jax.sweeps` is the copy's as well."""
+    for name in ("resilinet_jax", "sweeps", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "setup.cfg", folder)
+    (folder / "resilinet_jax" / "sweeps").symlink_to("../sweeps")
+
+
+def run_python(folder: pathlib.Path, *arguments: str) -> str:
+    """What Python prints in a copy of the checkout, where tests keep what they compile in `programs`."""
+    cache, programs = folder / "cache", folder / "programs"
+    programs.mkdir(exist_ok=True)
+    if not cache.exists():  # the tests remove it at their end, but not what a link in it leads to
+        (cache / "resilinet_jax").mkdir(parents=True)
+        (cache / "resilinet_jax" / "programs").symlink_to(programs)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "RESILINET_JAX_TEST_CACHE": str(cache)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1, 2):
+        sys.exit(f"{' '.join(command)} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def first_failure(folder: pathlib.Path, tests: Sequence[str], workers: int) -> str:
+    """The first of these tests that fails in a copy of the checkout; empty if all pass."""
+    pytest = ("-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "-n", str(workers))
+    printed = run_python(folder, *pytest, *tests)
+    failed = [line.split()[1] for line in printed.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    if not failed and " passed" not in printed:
+        sys.exit(f"the tests say nothing: {printed[-2000:]}")
+    return failed[0] if failed else ""
+
+
+def check_original(folder: pathlib.Path, tests: Sequence[str]) -> None:
+    """Ends the campaign if the tests don't pass in a copy as it is, or if they would test anything else."""
+    told = "import resilinet_jax as r, resilinet_jax.sweeps as s; print(r.__file__, s.__file__)"
+    printed = run_python(folder, "-c", told)
+    if any(not name.startswith(str(folder)) for name in printed.split()) or not printed:
+        sys.exit(f"the copy in {folder} is not what is imported: {printed}")
+    if failed := first_failure(folder, tests, workers=2):
+        sys.exit(f"{failed} fails without any mutant")
+
+
+def verdict(original: pathlib.Path, file: str, mutant: Mutant) -> tuple[bool, str]:
+    """Whether a mutant ended as it should, and how; `original` is a copy in which the tests have run."""
+    with tempfile.TemporaryDirectory() as name:
+        copy = pathlib.Path(name, "copy")
+        # What was compiled is found by the program itself, but what was traced by things that no mutant changes.
+        shutil.copytree(original, copy, symlinks=True, ignore=shutil.ignore_patterns("traced-*", "cache"))
+        path = copy / path_of(file)
+        path.write_text(path.read_text().replace(mutant.old, mutant.new))
+        killer = first_failure(copy, killers_of(file, mutant), workers=0)
+    if mutant.equivalent:
+        return (
+            not killer,
+            f"said to be equivalent, but killed by {killer}" if killer else f"equivalent: {mutant.equivalent}",
+        )
+    return bool(killer), f"killed by {killer}" if killer else "SURVIVED"
+
+
+def main() -> int:
+    """Runs the campaign; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.mutants")
+    parser.add_argument("--only", default="", help="text that a mutant's file, old or new text holds")
+    only = parser.parse_args().only
+    chosen = [
+        (file, each) for file, some in MUTANTS.items() for each in some if only in f"{file} {each.old} {each.new}"
+    ]
+    if not chosen:
+        parser.error(f"no mutant holds {only!r}")
+    with tempfile.TemporaryDirectory() as name, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        original = pathlib.Path(name)
+        copy_checkout(original)
+        check_original(original, list(dict.fromkeys(test for each in chosen for test in killers_of(*each))))
+        counts: collections.Counter[str] = collections.Counter()
+        fine = True
+        for (file, mutant), (good, how) in zip(chosen, pool.map(lambda each: verdict(original, *each), chosen)):
+            print(f"{file}: {mutant.old!r} -> {mutant.new!r}: {how}", flush=True)
+            counts[how.split(" by ")[0].split(":")[0]] += 1
+            fine &= good
+    print(f"{len(chosen)} mutants: " + ", ".join(f"{count} {how}" for how, count in counts.items()))
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
