@@ -128,9 +128,9 @@ def test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity(l
     network = Network(CHAIN, stages, {"i->n2": dense(4)})
     cell = make_cell(CHAIN, failout_rate={"n1": 0.7, "n2": 0.4, "n3": 0.1}, training_activity=0.5, weight=0.9)
     train, keys = examples(8), run_keys(3, 2)
-    start = initial_state(network, keys, train.x, 1)
+    start = jax.jit(lambda: initial_state(network, keys, train.x, 1))()
     batches = batch_order(keys.chunks, start.chunks, 8, 2)
-    after, mean_loss = train_chunk(network, None, start, cell, keys, train, batches)
+    after, mean_loss = jax.jit(lambda: train_chunk(network, None, start, cell, keys, train, batches))()
 
     order_key, failout_key, activity_key = jax.random.split(jax.random.fold_in(keys.chunks, 0), 3)
     order = np.asarray(jax.random.permutation(order_key, 8)).reshape(4, 2)
@@ -140,17 +140,21 @@ def test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity(l
     assert len(np.unique(active, axis=0)) > 1
     params = start.variables.params
     optimizer, losses = optax.scale_by_adam(eps=1e-7).init(params), []
+
+    def loss(params, x, y, survival, wiring):
+        logits = network.apply(Variables(params, {}), x, survival, wiring).logits
+        return -jax.nn.log_softmax(logits)[np.arange(2), y].mean()
+
+    @jax.jit
+    def step(params, optimizer, *given):
+        value, gradient = jax.value_and_grad(loss)(params, *given)
+        update, optimizer = optax.scale_by_adam(eps=1e-7).update(gradient, optimizer)
+        return jax.tree.map(lambda p, u: p - 1e-3 * u, params, update), optimizer, value
+
     for batch, mask, activity in zip(order, alive, active):
         wiring = Wiring(*(jnp.asarray(values, jnp.float32) for values in (cell.present, cell.weight_low, activity)))
         survival = jnp.asarray(mask, jnp.float32)
-
-        def loss(params, batch=batch, wiring=wiring, survival=survival):
-            logits = network.apply(Variables(params, {}), train.x[batch], survival, wiring).logits
-            return -jax.nn.log_softmax(logits)[np.arange(2), train.y[batch]].mean()
-
-        value, gradient = jax.value_and_grad(loss)(params)
-        update, optimizer = optax.scale_by_adam(eps=1e-7).update(gradient, optimizer)
-        params = jax.tree.map(lambda p, u: p - 1e-3 * u, params, update)
+        params, optimizer, value = step(params, optimizer, train.x[batch], train.y[batch], survival, wiring)
         losses.append(float(value))
     assert float(mean_loss) == pytest.approx(np.mean(losses), rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), after.variables.params, params)
