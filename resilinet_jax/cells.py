@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, check_printable
 from resilinet_jax.failures.model import FailureModel
 from resilinet_jax.network.forward import Numbers, Wiring
 from resilinet_jax.network.graph import Graph
@@ -148,6 +148,7 @@ class CellBuilder:
     def __post_init__(self) -> None:
         """Refuses failure settings that name what can't fail, before anything is trained for them."""
         for setting, probability in self.failure_settings.items():
+            check_printable(setting, "the name of a failure setting")
             self.graph.node_values(probability, f"failure setting {setting!r}")
 
     def __call__(self, method: str, **changes: Any) -> Cell:

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 
 LONGEST = 300  # characters of a message; what is longer loses its middle
@@ -61,9 +62,26 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3]) or 'nothing'}{more}"
 
 
+def printable(text: str) -> str:
+    r"""What can be printed as it is, and anything else as Python writes it (`\n`, `\x1b`)."""
+    return "".join(
+        each if each.isprintable() or unicodedata.category(each) == "Zs" else repr(each)[1:-1] for each in text
+    )
+
+
+def check_printable(name: str, what: str) -> None:
+    """Refuses a name that a screen, a page or a figure could not show as it is.
+
+    Raises:
+      UserError: naming it.
+    """
+    if printable(name) != name:
+        raise UserError(f"{what} must be printable text, got {name!r}; leave out control characters")
+
+
 def one_line(text: str) -> str:
     r"""What can be printed as it is, anything else as Python writes it (`\n`, `\x00`); without an overlong middle."""
-    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    text = "".join(" " if each.isspace() else each for each in printable(text))
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.command.settings import Choice
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, check_printable
 from resilinet_jax.failures.combinations import Combinations, choose_combinations
 from resilinet_jax.failures.user_failures import YOUR_OWN, parse_failure_probability
 from resilinet_jax.network.forward import Network
@@ -97,6 +97,7 @@ def build_cells(
             checked_result(sweep.cells, cell, Cell)
             if not isinstance(name, str):
                 raise UserError(f"cells() must name its cells by text, got {name!r}")
+            check_printable(name, "the name of a cell")
     return cells
 
 

@@ -77,10 +77,9 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
     # A mistake should cost no more than what it takes to find it: JAX alone takes longer to import than data to load.
     data = None if several or choice.rests_on_more_than_data else choice.load_data()
     import_jax()
-    from rich.console import Console
-
     from resilinet_jax.command.experiment import run_experiment
     from resilinet_jax.command.ingredients import load_sweep
+    from resilinet_jax.report.console import PlainConsole
     from resilinet_jax.runtime import hosts
 
     notes += filter(None, [_set_up_jax(mode)])
@@ -88,7 +87,7 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
     loaded = {name: load_sweep(asked, sweeps) for name, asked in chosen.items()}
     with hosts.joined(mode.coordinator_address, mode.num_processes, mode.process_id, detect=mode.distributed):
         find_devices()
-        console = Console(highlight=False, markup=False, emoji=False, quiet=not hosts.is_first())
+        console = PlainConsole(quiet=not hosts.is_first())
         for note in notes:
             console.print(note, soft_wrap=True)
         diverged = run_experiment(choice, loaded, console, data)
@@ -105,12 +104,10 @@ def _report(typed: str, failure_probability: str | None, asked: str | None, swee
     if not folder.is_dir():
         raise UserError(f"--report={folder}: no such folder; give a sweep's results, as results/health/failout_rate")
     import_jax()
-    from rich.console import Console
-
     from resilinet_jax.command.reporting import report_again
+    from resilinet_jax.report.console import PlainConsole
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    report_again(folder, sweeps, console, failure_probability, asked)
+    report_again(folder, sweeps, PlainConsole(), failure_probability, asked)
 
 
 def _set_up_jax(mode: Mode) -> str | None:

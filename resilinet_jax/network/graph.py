@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from resilinet_jax.errors import UserError, suggest
+from resilinet_jax.errors import UserError, check_printable, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +195,7 @@ def build_chain(nodes: Sequence[str]) -> Graph:
 
 
 def _check_group(graph: Graph, group: str, members: Sequence[str]) -> None:
+    check_printable(group, "a group's name")
     if group in graph.order or group in graph.fallible:
         raise UserError(f"group {group!r} has the name of a node or link; choose another")
     if not members:
@@ -212,6 +213,7 @@ def _check_nodes(nodes: Sequence[str], sources: int) -> None:
     for node in nodes:
         if not isinstance(node, str) or not node or "+" in node or "->" in node:
             raise UserError(f"a node's name must be text without + and ->, which join names, got {node!r}")
+        check_printable(node, "a node's name")
         if node == "none":
             raise UserError("a node can't be called 'none', which means that no node fails; choose another name")
         if nodes.count(node) > 1:

@@ -12,9 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from resilinet_jax.errors import printable
 from resilinet_jax.failures.user_failures import YOUR_OWN
 from resilinet_jax.files import digest
 from resilinet_jax.report.figures import Drawn, draw_dollars, training_curves
+from resilinet_jax.report.markup import markdown
 from resilinet_jax.report.page import Page, Picture, html_page
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import GAP, Table, comparison_table, interval_table
@@ -71,15 +73,15 @@ class Report:
     def _markdown(self) -> str:
         page = self.page
         compared = [comparison_table(page.comparisons)] if page.comparisons else []
-        quoted = ["\n".join(f"* {sentence}" for sentence in page.sentences)] if page.sentences else []
+        quoted = ["\n".join(f"* {markdown(sentence)}" for sentence in page.sentences)] if page.sentences else []
         parts = [
-            f"# {page.title}",
-            "\n".join(f"* {note}" for note in page.notes),
+            f"# {markdown(page.title)}",
+            "\n".join(f"* {markdown(note)}" for note in page.notes),
             *(table.markdown() for table in page.tables),
             *quoted,
             *(table.markdown() for table in compared),
-            *(f"![{each.caption}]({each.name}.png)" for each in self.figures),
-            f"```bash\n{page.record.command}\n```\n",
+            *(f"![{markdown(each.caption)}]({each.name}.png)" for each in self.figures),
+            f"```bash\n{printable(page.record.command)}\n```\n",
         ]
         return "\n\n".join(parts)
 
@@ -161,6 +163,7 @@ def diverged_note(results: Results) -> list[str]:
 
 def _shortened(name: str, letters: int = 50) -> str:
     """A name that fits under a figure."""
+    name = printable(name)
     return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-letters // 2 :]}"
 
 

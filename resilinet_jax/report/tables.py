@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from resilinet_jax.errors import UserError
+from resilinet_jax.report.markup import markdown
 from resilinet_jax.results.comparisons import CONFIDENCE, Comparison
 from resilinet_jax.results.results import Column, Results, cell_of, finite, mean, sample_deviation
 
@@ -61,8 +62,9 @@ class Table:
 
     def markdown(self) -> str:
         """The table as GitHub-flavoured Markdown; the first column is the rows' names."""
-        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
-        return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        heading, *rows = [list(map(markdown, row)) for row in (self.columns, *self.rows)]
+        lines = [heading, ["---", *["---:"] * (len(self.columns) - 1)], *rows]
+        return f"**{markdown(self.title)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def percent(values: Float[np.ndarray, " runs"], digits: int = 2) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pathlib
+import re
 from collections.abc import Mapping
 
 import pandas as pd
@@ -13,6 +14,9 @@ from resilinet_jax.failures.combinations import Combinations, combination_name
 from resilinet_jax.files import digest
 from resilinet_jax.results.results import Results, finite, mean, sample_deviation
 from resilinet_jax.runtime.store import Measured
+
+_TEXTS = ["cell", "failing", "hyperconnection"]  # columns that `read_results` reads as text
+_FORMULA = re.compile(r"['\s]*[=+@-]")  # how a text begins that a spreadsheet would calculate
 
 
 def csv_files(results: Results) -> dict[str, bytes]:
@@ -24,9 +28,18 @@ def csv_files(results: Results) -> dict[str, bytes]:
         "averages": averages_frame,
     }
     return {
-        f"{name}.csv": frame(results).to_csv(index=False, float_format="%.7f").encode()
+        f"{name}.csv": _quoted(frame(results)).to_csv(index=False, float_format="%.7f").encode()
         for name, frame in frames.items()
     }
+
+
+def _quoted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Has an apostrophe in front of texts that a spreadsheet would take for a formula; `_read_csv` takes it away."""
+    for column in frame:
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            quoted = {text: f"'{text}" if _FORMULA.match(text) else text for text in frame[column].unique()}
+            frame[column] = frame[column].map(quoted)
+    return frame
 
 
 def accuracies_frame(results: Results) -> pd.DataFrame:
@@ -93,7 +106,16 @@ def _read_csv(path: pathlib.Path, expected: str | None) -> pd.DataFrame:
         raise ValueError(f"{path.name} is not what the sweep wrote")
     # Only numbers may be missing: a cell may be called `none`.
     numbers = ("accuracy", "loss", "validation_accuracy", "weight")
-    return pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values={column: [""] for column in numbers})
+    frame = pd.read_csv(
+        io.BytesIO(content),
+        dtype=dict.fromkeys(_TEXTS, str),  # a cell may be called `0.30`
+        keep_default_na=False,
+        na_values={column: [""] for column in numbers},
+    )
+    for column in frame.columns.intersection(_TEXTS):
+        written = frame[column].unique()
+        frame[column] = frame[column].map({text: re.sub(rf"^'(?={_FORMULA.pattern})", "", text) for text in written})
+    return frame
 
 
 def read_results(

@@ -1,4 +1,5 @@
 import pytest
+from jaxtyping import config
 from rich.console import Console
 
 from resilinet_jax.errors import UserError
@@ -41,7 +42,8 @@ def test_however_long_names_are_no_figure_is_folded(length, capsys):
     assert all(text.count(letter) == length for letter in "xyz")
 
 
-def test_rows_that_do_not_fit_their_columns_are_refused_by_the_tables_name():
+def test_rows_that_do_not_fit_their_columns_are_refused_by_the_tables_name(monkeypatch):
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # the check of types says it in other words
     with pytest.raises(UserError, match=r"table 'Mine': expected 2 texts in each row, .* got \['n1', 1.0\]"):
         Table("Mine", ["Cell", "Accuracy"], [["n1", 1.0]])
     with pytest.raises(UserError, match=r"table 'Mine': expected 2 texts in each row"):

@@ -104,7 +104,7 @@ def printed(tables, capsys):
 
 
 @pytest.mark.parametrize("name", sweep_names())
-def test_every_table_fits_80_columns(name, capsys):
+def test_every_table_fits_eighty_columns(name, capsys):
     printed(tables_of(name), capsys)
     assert len(first_line(name)) <= 80 - 24
 

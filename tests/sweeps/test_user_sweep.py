@@ -112,3 +112,19 @@ def test_a_misspelt_field_is_one_line_with_the_nearest_one(here, monkeypatch):
     status, line = run("--sweep=rates.py", *SMALL)
     assert line.startswith("error: rates.py:20: Sweep has no field 'figures'; did you mean figure? (known: cells, ")
     assert status == 1
+
+
+def test_no_text_of_a_sweep_steers_the_terminal(here, capsys):
+    (here / "rates.py").write_text(FILE.replace('"Average accuracy (%)"', r'"Accuracy\x1b[2J|"'))
+    for flags in (SMALL, ("--report=results/health/rates",)):
+        command("--sweep=rates.py", *flags)
+        assert r"Accuracy\x1b[2J|, on mine.npz" in capsys.readouterr().out
+    assert r"**Accuracy\\x1b\[2J\|, on mine.npz**" in (here / "results/health/rates/report.md").read_text()
+
+
+def test_cells_may_be_called_by_numbers(here, capsys):
+    (here / "rates.py").write_text(FILE.replace('f"rate_{rate}"', 'f"{rate:.2f}"'))
+    command("--sweep=rates.py", *SMALL)
+    said = capsys.readouterr().out
+    command("--sweep=rates.py", "--report=results/health/rates")
+    assert capsys.readouterr().out.strip() in said
