@@ -83,7 +83,8 @@ def machine() -> str:
     if jax.default_backend() != "cpu":
         return kind
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{kind} with {os.environ.get('NPROC', cores)} threads"
+    threads = os.environ.get("NPROC") or str(cores)
+    return f"{kind} with {threads} thread{'' if threads == '1' else 's'}"
 
 
 def code_version(root: pathlib.Path | None = None) -> dict[str, str]:
