@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 
@@ -20,7 +22,7 @@ from resilinet_jax.command.ingredients import (
 from resilinet_jax.command.settings import Choice, Settings, chosen_sweeps
 from resilinet_jax.errors import CodeError, UserError, first_line
 from resilinet_jax.failures.user_failures import user_report_folder
-from resilinet_jax.files import write_folder
+from resilinet_jax.files import only_command_in, write_folder
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.report.report import RECORD, make_report
 from resilinet_jax.report.sweep import Sweep
@@ -103,34 +105,71 @@ def report_again(
     Raises:
       UserError: if it holds no results, or damaged ones, or too few for these failure probabilities.
     """
-    targets = [folder] if (folder / RECORD).exists() else sorted(path.parent for path in folder.glob(f"*/{RECORD}"))
+    below = sorted(path.parent for path in folder.glob(f"*/{RECORD}"))
+    inside = [path for path in below if path.resolve().is_relative_to(folder.resolve())]  # no links that lead elsewhere
+    targets = [folder] if (folder / RECORD).exists() else inside
     if not targets:
         raise UserError(f"--report={folder} holds no results; give a sweep's folder, as results/health/failout_rate")
     for target in targets:
-        try:
-            record = Record.read(target / RECORD)
-            record = record if record.graph else _completed(record, target)
-            settings, graph = Settings(**record.settings), Graph.from_data(record.graph)
-            sweep = _same_sweep(record, project, target, asked)
-            combinations = build_combinations(graph, record.failure_settings, settings.tolerance)
-            cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep)
-            results = read_results(
-                target, combinations, record.failure_settings, cells, record.message_bytes, record.files
-            )
-        except CodeError:
+        with _alone_with(target):
+            _report_one(target, project, console, failure_probability, asked, alone=target == folder)
+
+
+@contextlib.contextmanager
+def _alone_with(target: pathlib.Path) -> Iterator[None]:
+    """Keeps commands out of a sweep's folder meanwhile: those of its scenario's folder, where there have been any."""
+    folder = target.resolve()
+    try:
+        with only_command_in(folder.parent if (folder.parent / ".lock").exists() else folder):
+            yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        except Exception as error:  # whatever others may have written into their files
-            raise UserError(
-                f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
-            ) from None
-        recorded = settings.failure_probability  # of a report under somebody's own failures, which it is made for again
-        if failure_probability and recorded and target != folder:
-            continue
-        wanted = failure_probability or recorded
-        failures = user_failures(wanted, combinations, settings.tolerance)
-        record = _with_failures(record, wanted)
-        into = user_report_folder(target) if failures and not recorded else target
-        publish(sweep, into, _under(results, failures), record, console)
+        raise UserError(
+            f"can't write in {target} ({error.strerror}); copy it to where you can, and report it there"
+        ) from None
+
+
+def _report_one(
+    target: pathlib.Path,
+    project: Sweeps,
+    console: Console,
+    failure_probability: str | None,
+    asked: str | None,
+    alone: bool,
+) -> None:
+    """Makes one sweep's report again.
+
+    Args:
+      target: the sweep's folder.
+      project: as in `report_again`.
+      console: as in `report_again`.
+      failure_probability: as in `report_again`.
+      asked: as in `report_again`.
+      alone: whether no other report is made; else one under other failures than these stays as it is.
+    """
+    try:
+        record = Record.read(target / RECORD)
+        record = record if record.graph else _completed(record, target)
+        settings, graph = Settings(**record.settings), Graph.from_data(record.graph)
+        sweep = _same_sweep(record, project, target, asked)
+        combinations = build_combinations(graph, record.failure_settings, settings.tolerance)
+        cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep)
+        results = read_results(target, combinations, record.failure_settings, cells, record.message_bytes, record.files)
+    except CodeError:
+        raise
+    except Exception as error:  # whatever others may have written into their files
+        raise UserError(
+            f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
+        ) from None
+    recorded = settings.failure_probability  # of a report under somebody's own failures, which it is made for again
+    if failure_probability and recorded and not alone:
+        return
+    wanted = failure_probability or recorded
+    failures = user_failures(wanted, combinations, settings.tolerance)
+    record = _with_failures(record, wanted)
+    into = user_report_folder(target) if failures and not recorded else target
+    publish(sweep, into, _under(results, failures), record, console)
 
 
 def _with_failures(record: Record, failure_probability: str | None) -> Record:

@@ -1,19 +1,23 @@
 """A report of somebody else's results runs nothing that came with them, and writes nowhere else."""
 
+import errno
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from resilinet_jax.command import experiment
 from resilinet_jax.command import main as command_line
+from resilinet_jax.files import only_command_in
 from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
 from tests.helpers.fakes import text_in
-from tests.helpers.hostile import command
+from tests.helpers.hostile import command, contents, run
 from tests.helpers.own_scenario import FILE, made_up
 from tests.helpers.process import ROOT
 
@@ -107,3 +111,39 @@ def test_a_report_of_an_own_scenario_runs_nothing_of_it(tmp_path, results):
     assert any(event == "write" for event, _ in events)
     assert {name: (results / name).read_bytes() for name in before} == before
     assert not list(tmp_path.rglob("*.ran"))
+
+
+def test_a_report_waits_for_no_other_command(results, capsys):
+    copied = results.parent.parent / "copied"
+    shutil.copytree(results, copied)
+    for folder, lock in ((results, results.parent), (copied, copied)):
+        before = contents(folder)
+        with only_command_in(lock):
+            line = run(f"--report={folder}")[1]
+        assert line.startswith(f"error: another command is at work in {lock}; wait until it ends")
+        assert contents(folder) == before | ({pathlib.Path(".lock"): b""} if lock == folder else {})
+        command(f"--report={folder}")
+        assert f"Written to {folder}" in capsys.readouterr().out
+
+
+def test_a_report_of_a_scenario_leaves_alone_what_links_lead_to(results, capsys):
+    outside = results.parent.parent / "outside"
+    results.rename(outside)
+    results.symlink_to(outside)
+    shutil.rmtree(results.parent / "evil")
+    before = contents(outside)
+    line = run("--report=results/mine")[1]
+    assert line.startswith("error: --report=results/mine holds no results; give a sweep's folder")
+    assert contents(outside) == before
+    command("--report=results/mine/failure_combinations")  # whoever names it means it
+
+
+@pytest.mark.parametrize("kind", [errno.EACCES, errno.EROFS])
+def test_a_report_in_a_folder_that_is_read_only_is_one_line(results, monkeypatch, kind):
+    def refuse(*_, **__):
+        raise OSError(kind, os.strerror(kind), ".lock")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    line = run("--report=results/mine/failure_combinations")[1]
+    what = f"can't write in results/mine/failure_combinations ({os.strerror(kind)})"
+    assert line == f"error: {what}; copy it to where you can, and report it there"
