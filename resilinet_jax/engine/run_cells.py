@@ -120,6 +120,8 @@ def run_cells(
     own = [missing[number] for number in hosts.own_share(len(missing))]
     if own:
         _train(network, feed, own, settings, progress, combinations, store, checkpoints)
+    elif checkpoints is not None and {_label(model) for model in models} >= set(checkpoints.members()):
+        checkpoints.discard()  # a command that was killed while it removed them has left some
     widths = (len(combinations.survival), settings.epochs, settings.epochs, len(network.graph.hyperconnections))
     _exchange(store, models, widths)
     return {

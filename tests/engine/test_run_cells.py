@@ -324,6 +324,21 @@ class TestInterrupted:
         measured, _ = self.go(tmp_path, cells={"shared": CELLS["dfg"]}, runs=2)
         np.testing.assert_array_equal(measured["shared"].accuracy, undisturbed["dfg"].accuracy[:2])
 
+    def test_what_a_kill_left_of_the_checkpoints_of_finished_runs_is_removed(self, tmp_path, monkeypatch):
+        with monkeypatch.context() as killed:
+            killed.setattr(Checkpoints, "discard", lambda self: None)
+            self.go(tmp_path, runs=1)
+        assert (tmp_path / "checkpoints").exists()
+        self.go(tmp_path, runs=1)
+        assert not (tmp_path / "checkpoints").exists()
+
+    def test_a_finished_sweep_leaves_the_checkpoints_of_another_alone(self, tmp_path):
+        finished, other = ({name: cell} for name, cell in TWO_CELLS.items())
+        self.go(tmp_path, cells=finished, runs=2)
+        self.go(tmp_path, 3, cells=other, runs=2)
+        self.go(tmp_path, cells=finished, runs=2)
+        assert self.go(tmp_path, cells=other, runs=2)[1] == 3
+
     def test_another_inference_of_a_finished_training_is_trained_again(self, tmp_path):
         cells = {"select": CELLS["resilinet"], "add": BUILD("resilinet", inference_activity=1.0)}
         self.go(tmp_path, cells={"select": cells["select"]})
