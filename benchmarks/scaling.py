@@ -11,7 +11,6 @@ into threads, and a device per core fills them; beyond that more devices can't b
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import statistics
 from collections.abc import Sequence
@@ -74,19 +73,16 @@ def main(argv: Sequence[str]) -> None:
         work(**asked)
         return
     (case,) = CASES[_SCENARIO.value]
-    chosen = settings(case)
-    with contextlib.ExitStack() as stack:
-        rivals = {
-            setting: stack.enter_context(
-                race.contender("scaling", processes_of(*setting), [f"--scenario={_SCENARIO.value}"])
-            )
-            for setting in chosen
-        }
-        rates = race.take_turns({setting: rival.rate for setting, rival in rivals.items()})
+    raced = race.race(
+        (setting, race.contender("scaling", processes_of(*setting), [f"--scenario={_SCENARIO.value}"]))
+        for setting in settings(case)
+    )
+    if settings(case)[0] not in raced:
+        raise SystemExit("error: what the others are compared with was left out")
     examples = case.steps * case.batch_size
     rows: list[dict[str, Any]] = []
-    for models, devices, processes in chosen:
-        turns = [models * examples * rate for rate in rates[models, devices, processes]]
+    for (models, devices, processes), (_, rates) in raced.items():
+        turns = [models * examples * rate for rate in rates]
         rows.append({"runs": models, "devices": devices, "processes": processes, "turns": turns})
         rows[-1]["models x examples/s"] = statistics.median(turns)
     for row in rows:

@@ -14,7 +14,6 @@ a device per core.
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -116,32 +115,31 @@ def contenders(case: Case) -> dict[str, tuple[str, int]]:
 def measure(number: int, case: Case) -> list[dict[str, Any]]:
     """A row for each contender."""
     named = contenders(case)
-    with contextlib.ExitStack() as stack:
-        rivals = {
-            name: stack.enter_context(
-                race.contender(
-                    "training",
-                    [{"number": number, "way": way, "models": models}],
-                    [f"--scenario={_SCENARIO.value}"],
-                )
-            )
-            for name, (way, models) in named.items()
-        }
-        rates = race.take_turns({name: rival.rate for name, rival in rivals.items()})
-        told = {name: rival.told[0] for name, rival in rivals.items()}
+    raced = race.race(
+        (
+            name,
+            race.contender(
+                "training", [{"number": number, "way": way, "models": models}], [f"--scenario={_SCENARIO.value}"]
+            ),
+        )
+        for name, (way, models) in named.items()
+    )
     examples = case.steps * case.batch_size
-    parameters = next(each["parameters"] for each in told.values() if "parameters" in each)
+    if OWN not in (named[name][0] for name in raced):
+        raise SystemExit("error: this project itself was left out")
+    parameters = next(rival.told[0]["parameters"] for rival, _ in raced.values() if "parameters" in rival.told[0])
     rows = []
-    for name, (way, models) in named.items():
+    for name, (rival, rates) in raced.items():
+        way, models = named[name]
         row: dict[str, Any] = {"contender": name, "way": way, "models": models, "case": case._asdict()}
         if way == SQUARE:
-            row["GFLOP/s"] = 2 * SIDE**3 * models * statistics.median(rates[name]) / 1e9
+            row["GFLOP/s"] = 2 * SIDE**3 * models * statistics.median(rates) / 1e9
         else:
-            row["turns"] = [models * examples * rate for rate in rates[name]]
+            row["turns"] = [models * examples * rate for rate in rates]
             row["models x examples/s"] = statistics.median(row["turns"])
             if case.dense:
                 row["GFLOP/s"] = FLOP * parameters * row["models x examples/s"] / 1e9
-        if losses := told[name].get("losses"):
+        if losses := rival.told[0].get("losses"):
             row["loss"] = statistics.mean(losses)
             row["loss's standard error"] = statistics.stdev(losses) / len(losses) ** 0.5
         rows.append(row)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import clock, common, own, verdict
+from benchmarks import clock, common, own, race, verdict
 from benchmarks.cases import CASES, build_network
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Examples, Splits
@@ -70,6 +70,36 @@ def test_the_project_contends_and_learns():
     assert (
         own.parameters(network, Splits(data, data, data, 3, 1 / 3)) == layers + 23 * 32 + 32 + 7
     )  # hyperconnections' weights
+
+
+WORKER = "import sys; print('{}', flush=True); [print('done', flush=True) for _ in sys.stdin]"
+
+
+def test_a_contender_that_takes_too_long_is_left_out_with_a_reason(parsed, capsys):
+    parsed.limit, parsed.rounds, parsed.seconds = 1.5, 2, 0.1
+    hangs, piece = "import time; time.sleep(60)", "input(); print('done', flush=True)"
+    tires = f"print('{{}}', flush=True); {piece}; input(); {hangs}"
+    dies = f"print('{{}}', flush=True); {piece}; {piece}"
+    contenders = {
+        "slow": [hangs],
+        "broken": ["1 / 0"],
+        "tires": [tires],
+        "dies": [dies],
+        "half": [WORKER, hangs],
+        "good": [WORKER],
+    }
+    raced = race.race(
+        (name, race.started([["-I", "-S", "-c", each] for each in code])) for name, code in contenders.items()
+    )
+    assert [(name, len(rates)) for name, (_, rates) in raced.items()] == [("good", 2)]
+    late, early = "which took longer than --limit=1.5 seconds", "which ended early; see what it said above"
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")] == [
+        f"left out: slow, {late}",
+        f"left out: broken, {early}",
+        f"left out: tires, {late}",
+        f"left out: half, {late}",
+        f"left out: dies, {early}",
+    ]
 
 
 @pytest.mark.parametrize(("loss", "same"), [(1.05, True), (1.3, False)])
