@@ -165,6 +165,31 @@ def test_what_fails_or_hears_nothing_sends_exact_zeros():
         assert {node: float(each.sends) for node, each in sent.items()} == {n: v > 0 for n, v in expected.items()}
 
 
+def test_statistics_are_kept_and_used_apart_for_each_arrival():
+    class Counting(nn.Module):
+        """Adds how often it was trained: 10 for each time with what arrives."""
+
+        @nn.compact
+        def __call__(self, x, training):
+            steps = self.variable("batch_stats", "steps", jnp.zeros, ())
+            if training:
+                steps.value = steps.value + 1
+            return x + 10 * steps.value
+
+    graph, x = build_chain(("i", "n", "cloud")), jnp.ones((1, 1))
+    network = Network(graph, {"cloud": Counting()}, {})
+    variables, wiring = network.init(jax.random.key(0), x), Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
+    apply = jax.jit(network.apply)
+    for alive in (1.0, 1.0, 0.0, 1.0):
+        after = apply(variables, x, jnp.array([alive]), wiring, jax.random.key(0)).statistics
+        variables = variables._replace(statistics=after)
+    # Of the cloud: bit 0 is n->cloud, bit 1 the skip i->cloud, which carries while n has failed.
+    assert after["cloud"].seen.tolist() == after["cloud"].values["steps"].tolist() == [0, 3, 1, 0]
+    for alive, activity, expected in ((1.0, 0.0, 1 + 30), (0.0, 0.0, 1 + 10), (1.0, 1.0, 2 + 30)):
+        logits = apply(variables, x, jnp.array([alive]), wiring._replace(activity=jnp.full(3, activity))).logits
+        assert float(logits[0, 0]) == expected
+
+
 def test_every_node_draws_its_own_noise_in_training():
     class Noise(nn.Module):
         @nn.compact
