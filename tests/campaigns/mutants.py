@@ -43,12 +43,12 @@ class Mutant(NamedTuple):
     equivalent: str = ""
 
 
-PLAN = "tests/engine/test_plan.py"
 TRAINING = "tests/engine/test_training.py"
 EVALUATION = "tests/engine/test_evaluation.py"
 RUNS = "tests/engine/test_run_cells.py"
 COMBINATIONS = "tests/failures/test_combinations.py"
 MODELS = "tests/failures/test_failure_models.py"
+FORWARD = "tests/network/test_forward.py"
 MOBILENET = "tests/network/test_mobilenet.py"
 MESSAGES = "tests/results/test_messages.py"
 RESULTS = "tests/results/test_results.py"
@@ -69,7 +69,11 @@ MUTANTS: dict[str, list[Mutant]] = {
             MODELS,
         ),
         Mutant("values.get(name, 0.0)) for name in causes)", "values.get(name, 0.0)) for name in reversed(causes))"),
-        Mutant("self.order[len(self.sources) == 1 : -1]", "self.order[len(self.sources) : -1]", MODELS),
+        Mutant(
+            "self.order[len(self.sources) == 1 : -1]",
+            "self.order[len(self.sources) : -1]",
+            f"{MODELS}::test_information_probability_is_that_of_all_masks",
+        ),
         Mutant("for skip in skips for node in skip.bypassed)", "for skip in skips for node in skip.bypassed[:1])"),
         Mutant("other.source == skip.source for other", "other.target == skip.target for other"),
     ],
@@ -84,34 +88,112 @@ MUTANTS: dict[str, list[Mutant]] = {
     ],
     "network/forward.py": [
         # Gates.
-        Mutant("simple[edge.bypassed[-1]]", "simple.get(edge.bypassed[0], simple[edge.bypassed[-1]])"),
-        Mutant("jnp.maximum(wiring.activity[i], 1 - stands_for.sends)", "wiring.activity[i]"),
-        # Masks, and biases that leak past them.
-        Mutant("carried = wiring.present[i] * sent.sends", "carried = sent.sends"),
-        Mutant("carried = wiring.present[i] * sent.sends", "carried = wiring.present[i]"),
         Mutant(
-            "_masked(carried, sent.value)", "_masked(jnp.where(sent.sends > 0, carried, wiring.present[i]), sent.value)"
+            "simple[edge.bypassed[-1]]",
+            "simple.get(edge.bypassed[0], simple[edge.bypassed[-1]])",
+            f"{FORWARD}::test_a_skip_around_two_nodes_stands_in_for_the_last_link_of_its_path",
         ),
-        Mutant("sends = alive * jnp.stack(carries).max()", "sends = alive"),
-        Mutant("sends = alive * jnp.stack(carries).max()", "sends = jnp.stack(carries).max()"),
-        Mutant("sent[edge.source].sends * alive.get(edge.name, always)", "sent[edge.source].sends", MODELS),
-        Mutant("Sent(_masked(sends, value), sends)", "Sent(value, sends)"),
-        Mutant("value if source not in self.graph.fallible else _masked(alive, value)", "value"),
-        Mutant("return factor * jnp.where(factor > 0, value, 0.0)", "return factor * value"),
+        Mutant(
+            "jnp.maximum(wiring.activity[i], 1 - stands_for.sends)",
+            "wiring.activity[i]",
+            f"{FORWARD}::test_a_skip_around_two_nodes_stands_in_for_the_last_link_of_its_path",
+        ),
+        # Masks, and biases that leak past them.
+        Mutant(
+            "carried = wiring.present[i] * sent.sends",
+            "carried = sent.sends",
+            f"{FORWARD}::test_no_bias_of_an_adapter_leaks_over_a_silent_link",
+        ),
+        Mutant(
+            "carried = wiring.present[i] * sent.sends",
+            "carried = wiring.present[i]",
+            f"{FORWARD}::test_no_bias_of_an_adapter_leaks_over_a_silent_link",
+        ),
+        Mutant(
+            "_masked(carried, sent.value)",
+            "_masked(jnp.where(sent.sends > 0, carried, wiring.present[i]), sent.value)",
+            f"{FORWARD}::test_no_bias_of_an_adapter_leaks_over_a_silent_link",
+        ),
+        Mutant(
+            "sends = alive * jnp.stack(carries).max()",
+            "sends = alive",
+            f"{FORWARD}::test_what_fails_or_hears_nothing_sends_exact_zeros",
+        ),
+        Mutant(
+            "sends = alive * jnp.stack(carries).max()",
+            "sends = jnp.stack(carries).max()",
+            f"{FORWARD}::test_what_fails_or_hears_nothing_sends_exact_zeros",
+        ),
+        Mutant(
+            "sent[edge.source].sends * alive.get(edge.name, always)",
+            "sent[edge.source].sends",
+            f"{FORWARD}::test_no_bias_of_an_adapter_leaks_over_a_silent_link",
+        ),
+        Mutant(
+            "Sent(_masked(sends, value), sends)",
+            "Sent(value, sends)",
+            f"{FORWARD}::test_what_fails_or_hears_nothing_sends_exact_zeros",
+        ),
+        Mutant(
+            "value if source not in self.graph.fallible else _masked(alive, value)",
+            "value",
+            f"{FORWARD}::test_what_fails_or_hears_nothing_sends_exact_zeros",
+        ),
+        Mutant(
+            "return factor * jnp.where(factor > 0, value, 0.0)",
+            "return factor * value",
+            f"{FORWARD}::test_a_failed_node_that_overflowed_sends_zero",
+        ),
         # Statistics by arrival.
-        Mutant("after[STATISTICS], sends)", "after[STATISTICS], jnp.ones(()))", MOBILENET),
-        Mutant("jnp.where(carried > 0, 2**k, 0)", "jnp.where(carried > 0, 1, 0)", f"{MOBILENET} {MESSAGES}"),
-        Mutant("known.row(arrival)", "known.row(known.seen.argmax())", MOBILENET),
-        Mutant("jnp.where(self.seen[arrival] > 0, arrival,", "jnp.where(self.seen[arrival] >= 0, arrival,", MOBILENET),
-        Mutant("lambda leaf: leaf[arrival], known.values", "lambda leaf: leaf[0], known.values", MOBILENET),
-        Mutant("self.seen[arrival] + 1)", "self.seen[arrival])", MOBILENET),
+        Mutant("after[STATISTICS], sends)", "after[STATISTICS], jnp.ones(()))", f"{MOBILENET}::TestAFailedNode"),
+        Mutant(
+            "jnp.where(carried > 0, 2**k, 0)",
+            "jnp.where(carried > 0, 1, 0)",
+            f"{FORWARD}::test_statistics_are_kept_and_used_apart_for_each_arrival",
+        ),
+        Mutant(
+            "known.row(arrival)",
+            "known.row(known.seen.argmax())",
+            f"{FORWARD}::test_statistics_are_kept_and_used_apart_for_each_arrival",
+        ),
+        Mutant(
+            "jnp.where(self.seen[arrival] > 0, arrival,",
+            "jnp.where(self.seen[arrival] >= 0, arrival,",
+            f"{FORWARD}::test_statistics_are_kept_and_used_apart_for_each_arrival",
+        ),
+        Mutant(
+            "lambda leaf: leaf[arrival], known.values",
+            "lambda leaf: leaf[0], known.values",
+            f"{FORWARD}::test_statistics_are_kept_and_used_apart_for_each_arrival",
+        ),
+        Mutant(
+            "self.seen[arrival] + 1)",
+            "self.seen[arrival])",
+            f"{FORWARD}::test_statistics_are_kept_and_used_apart_for_each_arrival",
+        ),
         # Weights that are learned; dropout.
-        Mutant("wiring.learned * (added", "1.0 * (added"),
-        Mutant("(added if self.learns_weights", "(added if not self.learns_weights"),
-        Mutant("fold_in(training_key, self.graph.order.index(node))", "fold_in(training_key, 0)"),
+        Mutant(
+            "wiring.learned * (added",
+            "1.0 * (added",
+            f"{FORWARD}::test_learned_weights_have_the_gradient_of_weights_and_fixed_ones_none",
+        ),
+        Mutant(
+            "(added if self.learns_weights",
+            "(added if not self.learns_weights",
+            f"{FORWARD}::test_learned_weights_have_the_gradient_of_weights_and_fixed_ones_none",
+        ),
+        Mutant(
+            "fold_in(training_key, self.graph.order.index(node))",
+            "fold_in(training_key, 0)",
+            f"{FORWARD}::test_every_node_draws_its_own_noise_in_training",
+        ),
     ],
     "network/stages.py": [
-        Mutant("(1 - self.momentum) / (1 - self.momentum**steps.value)", "1 - self.momentum", MOBILENET),
+        Mutant(
+            "(1 - self.momentum) / (1 - self.momentum**steps.value)",
+            "1 - self.momentum",
+            f"{MOBILENET}::test_running_statistics_are_averages_that_fade_and_serve_at_inference",
+        ),
         Mutant("(jnp.arange(units) < size)", "(jnp.arange(units) <= size)", "tests/network/test_skip_layers.py"),
     ],
     "failures/model.py": [
@@ -119,21 +201,45 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("draws >= failout_rate[None, :]", "draws < failout_rate[None, :]"),
         Mutant("draws >= failout_rate[None, :]", "draws > failout_rate[None, :]"),
         Mutant("draws >= failout_rate[None, :]", "draws >= failout_rate[None, ::-1]"),
-        Mutant("uniform(key, (steps, failout_rate.shape[0]))", "uniform(key, (steps, 1))", MODELS),
-        Mutant("uniform(key, (steps, failout_rate.shape[0]))", "uniform(key, (1, failout_rate.shape[0]))", TRAINING),
-        Mutant("functools.reduce(jnp.logical_and,", "functools.reduce(jnp.logical_or,", MODELS),
+        Mutant(
+            "uniform(key, (steps, failout_rate.shape[0]))",
+            "uniform(key, (steps, 1))",
+            f"{MODELS}::test_failout_fails_a_group_as_one",
+        ),
+        Mutant(
+            "uniform(key, (steps, failout_rate.shape[0]))",
+            "uniform(key, (1, failout_rate.shape[0]))",
+            f"{TRAINING}::test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity",
+        ),
+        Mutant(
+            "functools.reduce(jnp.logical_and,",
+            "functools.reduce(jnp.logical_or,",
+            f"{MODELS}::test_failout_fails_a_group_as_one",
+        ),
         Mutant("return first in self.graph.bypassed_by(skips)", "return True", CELLS),
-        Mutant("return has_path(self.graph, failing, skips)", "return has_path(self.graph, failing)", MODELS),
+        Mutant(
+            "return has_path(self.graph, failing, skips)",
+            "return has_path(self.graph, failing)",
+            f"{MODELS}::test_training_never_fails_what_leaves_no_path",
+        ),
         # Probabilities.
         Mutant("np.where(survival > 0, 1 - failure, failure)", "np.where(survival > 0, failure, 1 - failure)"),
-        Mutant("np.where(failing, of_groups, 1 - of_groups)", "np.where(failing, 1 - of_groups, of_groups)", MODELS),
-        Mutant("1 - failure[cause] for cause", "failure[cause] for cause", MODELS),
+        Mutant(
+            "np.where(failing, of_groups, 1 - of_groups)",
+            "np.where(failing, 1 - of_groups, of_groups)",
+            f"{MODELS}::test_average_accuracy_equals_brute_force",
+        ),
+        Mutant("1 - failure[cause] for cause", "failure[cause] for cause", f"{MODELS}::test_marginals_count_groups"),
         Mutant("1 - (1 - failure_probability) * (1 - failout_rate)", "failure_probability + failout_rate"),
     ],
     "failures/combinations.py": [
         Mutant("total[-1] = 1 - information", "total[-1] = information"),
         Mutant("1 - (1 - unheard) * (1 - failure", "1 - (1 - unheard) * (failure"),
-        Mutant("else math.prod(links)", "else max(links, default=1.0)", MODELS),
+        Mutant(
+            "else math.prod(links)",
+            "else max(links, default=1.0)",
+            f"{MODELS}::test_information_probability_is_that_of_all_masks",
+        ),
         Mutant("last_heard[sender] > number", "last_heard[sender] >= number"),
         Mutant("reachable - tolerance) + 1", "reachable - tolerance)"),
         Mutant("itertools.combinations(nodes, size)", "itertools.combinations(nodes[::-1], size)"),
@@ -169,52 +275,124 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant(
             "survival_probability(effective, edge.source, edge.name)",
             "survival_probability(effective, edge.source)",
-            MODELS,
+            f"{MODELS}::test_survival_scaling_counts_groups_and_links",
         ),
         # What the methods are.
         Mutant('"resilinet": {"training_activity": 0.5, "inf', '"resilinet": {"training_activity": 0.8, "inf'),
     ],
     "engine/training.py": [
-        Mutant("cell.learning_rate_decay**state.epoch", "cell.learning_rate_decay ** (state.epoch + 1)"),
-        Mutant("cell.learning_rate_decay**state.epoch", "cell.learning_rate_decay**state.chunks"),
+        Mutant(
+            "cell.learning_rate_decay**state.epoch",
+            "cell.learning_rate_decay ** (state.epoch + 1)",
+            f"{TRAINING}::test_the_learning_rate_decays_with_epochs_not_with_chunks",
+        ),
+        Mutant(
+            "cell.learning_rate_decay**state.epoch",
+            "cell.learning_rate_decay**state.chunks",
+            f"{TRAINING}::test_the_learning_rate_decays_with_epochs_not_with_chunks",
+        ),
         # The best epoch.
-        Mutant("better = accuracy > state.best_accuracy", "better = accuracy >= state.best_accuracy"),
-        Mutant("better.reshape(-1,", "better[:1].reshape(-1,"),
-        Mutant("_replace(inference_activity=activity,", "_replace("),
-        Mutant(", inference_scale=jnp.ones_like(weight))", ")"),
+        Mutant(
+            "better = accuracy > state.best_accuracy",
+            "better = accuracy >= state.best_accuracy",
+            f"{TRAINING}::test_best_epoch_is_kept_for_every_selection",
+        ),
+        Mutant(
+            "better.reshape(-1,", "better[:1].reshape(-1,", f"{TRAINING}::test_best_epoch_is_kept_for_every_selection"
+        ),
+        Mutant(
+            "_replace(inference_activity=activity,",
+            "_replace(",
+            f"{TRAINING}::test_best_epoch_is_kept_for_every_selection",
+        ),
+        Mutant(
+            ", inference_scale=jnp.ones_like(weight))",
+            ")",
+            f"{TRAINING}::test_survival_scaling_has_no_say_in_training_or_selection",
+        ),
         # Keys: by run, epoch and batch.
         Mutant(
             "jax.random.fold_in(jax.random.key(seed), run)",
             "jax.random.key(seed + run)",
             f"{RUNS}::test_every_run_and_seed_has_keys_of_its_own",
         ),
-        Mutant("step_key = _chunk_keys(keys.chunks, state.chunks)", "step_key = _chunk_keys(keys.chunks, 0)"),
-        Mutant("key, *_ = _chunk_keys(chunks_key, number)", "key, *_ = _chunk_keys(chunks_key, 0)"),
-        Mutant("jnp.asarray(cell.failout_rate), steps)", "jnp.asarray(cell.failout_rate), 1).repeat(steps, 0)"),
-        Mutant("jax.random.uniform(activity_key,", "jax.random.uniform(failout_key,"),
-        Mutant("fold_in(augment_key, number)", "fold_in(augment_key, 0)"),
-        Mutant("fold_in(step_key, number)", "fold_in(step_key, 0)"),
+        Mutant(
+            "step_key = _chunk_keys(keys.chunks, state.chunks)",
+            "step_key = _chunk_keys(keys.chunks, 0)",
+            f"{TRAINING}::test_every_chunk_has_failures_of_its_own",
+        ),
+        Mutant(
+            "key, *_ = _chunk_keys(chunks_key, number)",
+            "key, *_ = _chunk_keys(chunks_key, 0)",
+            f"{TRAINING}::test_every_epoch_has_an_order_of_its_own_and_uses_each_example_once",
+        ),
+        Mutant(
+            "jnp.asarray(cell.failout_rate), steps)",
+            "jnp.asarray(cell.failout_rate), 1).repeat(steps, 0)",
+            f"{TRAINING}::test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity",
+        ),
+        Mutant(
+            "jax.random.uniform(activity_key,",
+            "jax.random.uniform(failout_key,",
+            f"{TRAINING}::test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity",
+        ),
+        Mutant(
+            "fold_in(augment_key, number)",
+            "fold_in(augment_key, 0)",
+            f"{TRAINING}::test_every_batch_has_noise_of_its_own",
+        ),
+        Mutant(
+            "fold_in(step_key, number)", "fold_in(step_key, 0)", f"{TRAINING}::test_every_batch_has_noise_of_its_own"
+        ),
         Mutant(
             "draw_weight(cell, keys.weight)\n    xs,",
             "draw_weight(cell, keys.init)\n    xs,",
             f"{RUNS}::test_drawn_weights_are_the_same_in_training_and_evaluation",
         ),
-        Mutant("training_wiring(cell, weight, draw)", "inference_wiring(cell, weight)"),
+        Mutant(
+            "training_wiring(cell, weight, draw)",
+            "inference_wiring(cell, weight)",
+            f"{TRAINING}::test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity",
+        ),
     ],
     "engine/shuffling.py": [
         Mutant("_EXPONENT = 3", "_EXPONENT = 1"),
     ],
     "engine/evaluation.py": [
-        Mutant("np.where(informed, correct / examples, chance)", "correct / examples"),
-        Mutant("np.where(plan.cloud == NOTHING, chance, of_answers[..., plan.cloud])", "of_answers[..., plan.cloud]"),
-        Mutant("constant_values=PADDING", "constant_values=0"),
-        Mutant("tally.finite & finite", "finite"),
-        Mutant("tally.correct + correct", "correct"),
-        Mutant("jnp.where(number == NOTHING, 0, each.sends[number])", "each.sends[number]", PLAN),
+        Mutant(
+            "np.where(informed, correct / examples, chance)",
+            "correct / examples",
+            f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
+        ),
+        Mutant(
+            "np.where(plan.cloud == NOTHING, chance, of_answers[..., plan.cloud])",
+            "of_answers[..., plan.cloud]",
+            f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
+        ),
+        Mutant(
+            "constant_values=PADDING",
+            "constant_values=0",
+            f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
+        ),
+        Mutant(
+            "tally.finite & finite",
+            "finite",
+            f"{EVALUATION}::test_a_logit_that_is_no_number_in_any_batch_makes_the_accuracy_missing",
+        ),
+        Mutant("tally.correct + correct", "correct", f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop"),
+        Mutant(
+            "jnp.where(number == NOTHING, 0, each.sends[number])",
+            "each.sends[number]",
+            f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
+        ),
     ],
     "engine/plan.py": [
         # Two combinations share an application only if everything that arrives is the same.
-        Mutant("alive.get(edge.name, True), state[edge.source]", "True, state[edge.source]", MODELS),
+        Mutant(
+            "alive.get(edge.name, True), state[edge.source]",
+            "True, state[edge.source]",
+            f"{MODELS}::test_plan_equals_one_pass_per_combination",
+        ),
         Mutant("(received != NOTHING).any(1)", "(received != NOTHING).all(1)"),
         Mutant("any(1) & alive.get(node, True)", "any(1)"),
         Mutant(
