@@ -45,9 +45,8 @@ class Report:
 
     def print(self, console: Console) -> None:
         """Says on screen what to know before the numbers, then the tables and the sentences."""
-        console.print()
         for note in [*user_note(self.page.results), *diverged_note(self.page.results)]:
-            console.print(note, soft_wrap=True)
+            console.print(f"\n{note}", soft_wrap=True)
         print_tables(console, self.page.tables)
         if self.page.sentences:
             console.print()
