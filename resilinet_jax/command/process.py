@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 
 from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.runtime.limits import cores
 
 # Settings of JAX that a user may have: which devices, how they are reached, what is kept of programs, and two that
 # change numbers, which results name. All others are JAX's defaults, on which the program rests.
@@ -102,8 +103,7 @@ def own_environment() -> None:
         if name in os.environ:
             os.environ[name] = os.environ[name].lower()
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
     os.environ.update(_OWNED)
     warnings.simplefilter("ignore")
     logging.root.setLevel(logging.CRITICAL)

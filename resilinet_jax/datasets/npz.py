@@ -9,7 +9,7 @@ import numpy as np
 
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import DataError, UserError, first_line
-from resilinet_jax.runtime.memory import memory_left
+from resilinet_jax.runtime.limits import memory_left
 
 ARRAYS = ("x", "y", "subject")
 _NUMBERED = "numpy.unique(y, return_inverse=True)[1]"

@@ -21,7 +21,7 @@ import jax
 from resilinet_jax.engine.program import Models, Program
 from resilinet_jax.engine.trial import Trial
 from resilinet_jax.files import checked_json, read_json, write_file
-from resilinet_jax.runtime.memory import memory_left
+from resilinet_jax.runtime.limits import memory_left
 from resilinet_jax.runtime.progress import Progress
 
 EPOCH_SECONDS = 180.0  # of a pass, between two signs of life and two checkpoints

@@ -82,8 +82,8 @@ def machine() -> str:
     kind = jax.local_devices()[0].device_kind
     if jax.default_backend() != "cpu":
         return kind
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = os.environ.get("NPROC") or str(cores)
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = os.environ.get("NPROC") or str(own)  # which XLA has, whatever a container may use of them
     return f"{kind} with {threads} thread{'' if threads == '1' else 's'}"
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import pathlib
 import platform
 import sys
 
@@ -55,43 +54,3 @@ def give_back() -> None:
     """Gives the system what is free (glibc): in small pieces between others it piles up from pass to pass."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def memory_left() -> int | None:
-    """Bytes of memory that this process may take beside what it has; None where the system does not tell.
-
-    A container's limit counts as well as the machine's own memory.
-    """
-    try:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-    return max(0, min([machine, *_group_limits()]) - _resident())
-
-
-def _resident() -> int:
-    """Bytes of memory that this process has."""
-    try:
-        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _group_limits(root: pathlib.Path = pathlib.Path("/")) -> list[int]:
-    """Bytes that each of this process' control groups may have, of both versions (Linux)."""
-    limits = []
-    try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        group = top / path.lstrip("/")
-        # In a container the path is often the host's, and the group's own folder is the top.
-        for folder in dict.fromkeys([*(each for each in (group, *group.parents) if each.is_relative_to(top)), top]):
-            with contextlib.suppress(OSError, ValueError):  # no such group here, or no limit ("max")
-                limits.append(int((folder / ("memory.limit_in_bytes" if controllers else "memory.max")).read_text()))
-    return limits

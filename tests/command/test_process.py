@@ -9,6 +9,7 @@ import pytest
 
 from resilinet_jax.command import process
 from resilinet_jax.errors import UserError
+from resilinet_jax.runtime import limits
 from tests.helpers.process import ROOT
 
 OTHERS = {
@@ -49,7 +50,7 @@ def test_the_environment_is_the_same_whatever_is_inherited_but_for_what_a_user_m
 
 
 def test_a_cpu_becomes_a_device_a_core_unless_the_user_said_otherwise(environ):
-    assert int(environ()["JAX_NUM_CPU_DEVICES"]) == len(os.sched_getaffinity(0))
+    assert int(environ()["JAX_NUM_CPU_DEVICES"]) == limits.cores()
     assert "JAX_NUM_CPU_DEVICES" not in environ(XLA_FLAGS="--xla_force_host_platform_device_count=3")
 
 

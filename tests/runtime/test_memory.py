@@ -46,29 +46,3 @@ def test_starts_anew_once_where_the_system_takes_the_variable_away():
     script = f"import os\nos.environ.pop({memory.VARIABLE!r}, None)\n" + SCRIPT.replace("[VARIABLE]", ".get(VARIABLE)")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[2] == "runs None []"
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "limits"),
-    [
-        ("0::/\n", {"memory.max": "max\n"}, []),
-        ("0::/\n", {"memory.max": "2147483648\n"}, [2**31]),
-        # What holds for a group holds for those in it.
-        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": "4096\n"}, [4096]),
-        ("4:memory:/a\n1:cpu:/\n0::/\n", {"memory/a/memory.limit_in_bytes": "4096\n"}, [4096]),
-        # In a container the path is often that of the host.
-        ("4:cpu,memory:/docker/0123\n", {"memory/memory.limit_in_bytes": "8192\n"}, [8192]),
-        ("", {}, []),
-    ],
-)
-def test_limits_of_control_groups_are_read(tmp_path, groups, files, limits):
-    for name, text in [("proc/self/cgroup", groups), *((f"sys/fs/cgroup/{name}", files[name]) for name in files)]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert memory._group_limits(tmp_path) == limits
-
-
-def test_memory_left_is_what_the_narrowest_limit_leaves(monkeypatch):
-    monkeypatch.setattr(memory, "_group_limits", lambda: [2**31, 2**32])
-    monkeypatch.setattr(memory, "_resident", lambda: 2**30)
-    assert memory.memory_left() == 2**30
