@@ -1,17 +1,17 @@
-"""Makes the disk fail, kills commands and flips bits, and checks that no number changes and nothing is lost.
+"""Kills commands, makes the disk fail and flips bits, and checks that no number changes and nothing is lost.
 
     python -m tests.campaigns.faults                                  # one place in ten, three flips of a file
     python -m tests.campaigns.faults --every=1 --flips=20 --times=20  # every place: hours
     python -m tests.campaigns.faults --only=kill,flips --match=runs/  # cases whose line holds this
 
 A small sweep runs again and again, each time with one fault at one of the places where it opens a file for writing,
-syncs, renames, removes or makes something. The command must end with status 0, or in one line that tells what is wrong.
-Then the same command runs undisturbed: it must leave exactly the files that a sweep without faults leaves. A flipped bit
-must be noticed, or change nothing. The exit status is not zero if a case failed; its line tells how to repeat it.
+syncs, renames, removes or makes something. The command must end with status 0, or in one line that says what is wrong.
+Then the same command runs undisturbed: it must leave exactly the files that a sweep without faults leaves. A flipped
+bit must be noticed, or change nothing. The exit status is not zero if a case failed; a line tells how to repeat it.
 
 Commands run in forks of this process, which has imported everything and made no array. Pictures are not drawn: what
-would be in them is written in their place. What C++ code writes below Orbax is met by kills at random times and by a
-limit of the size of files, as a full disk would be; Python code by a hook for what it does with files.
+would be in them is written in their place. C++ code below Orbax writes where no hook of Python's reaches: it is met by
+kills at random times, and by a limit of the size of files, which is to it as a full disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import argparse
 import atexit
 import collections
 import contextlib
-import errno
+import functools
 import os
 import pathlib
 import random
@@ -31,35 +31,28 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from tests.helpers.disk_faults import Ended, forked, places_of, with_fault
 from tests.helpers.process import ROOT
 
 GROUPS = ("kill", "enospc", "eio", "efbig", "term", "flips", "overwrite", "report")
-SECONDS = 300  # that a command may take; longer means that it hangs
-FILE_SIZES = (0, 50, 500, 700, 2_000, 4_000, 30_000, 100_000, 200_000)  # at which a file is full
+FILE_SIZES = (0, 50, 500, 700, 2_000, 4_000, 30_000, 100_000, 200_000)  # at which no file grows any more
+SWEEP = pathlib.Path("results/health/failure_combinations")
+LEFTOVERS = ("**/*.part", "**/*_overwriting", "**/checkpoints", "**/.*.discarded")
 TRAIN = (
     *("--sweep=failure_combinations", "--dataset=data.npz", "--results_dir=results"),
     *("--hidden_units=4", "--runs=1", "--epochs=2", "--batch_size=64"),
 )
-ANEW = (*TRAIN, "--seed=2")
-REPORT = ("--report=results/health/failure_combinations",)
-SWEEP = pathlib.Path("results/health/failure_combinations")
-LEFTOVERS = ("**/*.part", "**/*_overwriting", "**/checkpoints", "**/.*.discarded")
+ANEW, REPORT = (*TRAIN, "--seed=2"), (f"--report={SWEEP}",)
 
 
 class Job(NamedTuple):
-    """A command that faults meet.
+    """A command, the names of the states that it begins with and leads to, and commands that may follow a fault.
 
-    Attributes:
-      start: name of the state it begins with.
-      flags: of the command.
-      end: name of the state it ends with, if nothing fails.
-      others: flags of commands after a fault, which must be refused, or end like `end` or like the start.
+    Those that follow must be refused, or leave what is in one of the states `start`, `end` and `anew`.
     """
 
     start: str
@@ -75,404 +68,254 @@ JOBS = {
     "overwrite": Job("finished", (*ANEW, "--overwrite"), "overwritten", (ANEW, REPORT)),
     "report": Job("finished", (*REPORT, "--failure_probability=n1:0.3,n2:0.1"), "reported"),
     "report again": Job("stale", REPORT, "finished"),
+    "rerun": Job("finished", TRAIN, "finished"),
 }
+# Where bits are flipped: what a command reads that is run again, one that goes on, and one that compiles nothing anew.
+FLIPS = (
+    ("rerun", "results/**/*"),
+    ("report again", f"{SWEEP}/*"),
+    ("resume", "results/**/*"),
+    ("train", "cache/*/*/tr*"),
+    ("train", "cache/*/*/jit_*[rthe]-*"),  # start, test, train, finish_epoch, validate, order
+)
 
 
 class Case(NamedTuple):
-    """A fault: of which kind, in which job, and where; for a flip, the file and the number of the flip."""
+    """A fault of some kind, in a job, at a place: an operation, a number of bytes, a file whose bit is flipped."""
 
     group: str
-    job: str
     kind: str
+    job: str
     place: str
 
     def __str__(self) -> str:
-        """What `--match` looks at."""
+        """Tells the case apart from all others; `--match` looks at it."""
         return f"{self.kind} | {self.job} | {self.place}"
 
 
-class Ended(NamedTuple):
-    """How a command ended: its status, negative after a signal, and what it wrote to standard error."""
-
-    status: int
-    errors: str
-
-    @property
-    def refused(self) -> bool:
-        """Whether it told one thing that is wrong."""
-        told = [line for line in self.errors.splitlines() if line.startswith("error: ")]
-        return self.status == 1 and len(told) == 1 and "Traceback" not in self.errors
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether it heeded a signal."""
-        return self.status == 1 and "\ninterrupted; " in self.errors and "Traceback" not in self.errors
-
-    @property
-    def fine(self) -> bool:
-        """Whether it did what was asked."""
-        return self.status == 0 and "Traceback" not in self.errors
-
-
-class Hook:
-    """Watches what Python code does with files below a folder, and lets one of it fail.
-
-    Attributes:
-      places: every operation so far, told in a way that is the same each time.
-    """
-
-    def __init__(self, root: pathlib.Path, place: str | None = None, act: Callable[[str], None] | None = None):
-        """Acts from `place` on: `act` is told each operation, and raises, or not."""
-        self.places: list[str] = []
-        self._root, self._place, self._act = f"{root}{os.sep}", place, act
-        self._times: collections.Counter[str] = collections.Counter()
-        self._lock, self._reached = threading.RLock(), False
-        fsync = os.fsync
-        os.fsync = lambda file: (sys.audit("os.fsync", f"/proc/self/fd/{file}"), fsync(file))[1]
-        sys.addaudithook(self)
-
-    def __call__(self, event: str, args: tuple) -> None:
-        """Called by Python before each operation that it audits."""
-        if event == "open":
-            if not isinstance(args[0], str | bytes) or not args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                return
-        elif event not in ("os.fsync", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate"):
-            return
-        path = os.fsdecode(args[0])
-        if event in ("os.remove", "os.rmdir", "os.mkdir") and args[-1] != -1:
-            path = os.path.join(os.readlink(f"/proc/self/fd/{args[-1]}"), path)
-        path = os.path.realpath(path) if event == "os.fsync" else os.path.abspath(path)
-        if not path.startswith(self._root):
-            return
-        told = re.sub(r"\.[0-9a-f]{8}\.part|tmp[a-z0-9_]{8}", ".part", path.removeprefix(self._root))
-        told = event.removeprefix("os.") + " " + re.sub(r"\b[0-9a-f]{32}\b", "*", told)
-        with self._lock:
-            self._times[told] += 1
-            self.places.append(f"{told} #{self._times[told]}")
-            self._reached = self._reached or self.places[-1] == self._place
-            if self._reached and self._act:
-                self._act(self.places[-1])
-
-
-def action(kind: str) -> Callable[[str], None]:
-    """What a hook does from its place on: a full disk stays full, everything else happens once."""
-    done = []
-
-    def act(place: str) -> None:
-        if kind == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(SECONDS)
-        if kind == "enospc" and not place.startswith(("rename", "remove", "rmdir")):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
-        if kind in ("eio", "eacces", "enospc once", "term") and not done:
-            done.append(place)
-            if kind == "term":
-                return os.kill(os.getpid(), signal.SIGTERM)
-            code = getattr(errno, kind.split()[0].upper())
-            raise OSError(code, os.strerror(code), place)
-
-    return act
-
-
 class Campaign:
-    """The states that commands begin with and lead to, and one place where they all run: results name it."""
+    """The states that commands begin with and lead to, and the one place where all of them run: results name it."""
 
     def __init__(self, root: pathlib.Path):
-        """Imports all that commands need; then every state is made."""
-        self._root, self.now, self._states = root, root / "now", root / "states"
+        """Imports all that commands need.
+
+        Args:
+          root: an empty folder.
+        """
+        self._root, self._now, self._states = root, root / "now", root / "states"
         self._verdicts: dict[tuple[str, str], str] = {}
-        self.places: dict[str, list[str]] = {}
-        self.seconds = 0.0
-        self.now.mkdir()
-        os.chdir(self.now)
-        os.environ |= {"XDG_CACHE_HOME": str(self.now / "cache"), "MPLCONFIGDIR": str(root / "matplotlib")}
+        self._places: dict[str, list[str]] = {}
+        self._seconds = 0.0  # that an undisturbed command takes
+        self._now.mkdir()
+        os.chdir(self._now)
+        os.environ |= {"XDG_CACHE_HOME": str(self._now / "cache"), "MPLCONFIGDIR": str(root / "matplotlib")}
         os.environ |= {"JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
         _import_all()
-        _write_data(self.now / "data.npz")
+        _write_data(self._now / "data.npz")
 
     def make_states(self) -> None:
         """Runs the undisturbed commands, and keeps what they leave."""
-        (self.now / "cache").mkdir()
-        self._must(TRAIN)
-        self.save("finished")
-        for path in [*self.now.glob("cache/*/*/traced*"), *self.now.glob("cache/*/*/trial*")]:
-            path.unlink()
-        next(self.now.glob("cache/*/*/jit_order*")).unlink()
-        shutil.rmtree(self.now / "results")
-        self.save("cold")
-        self.load("finished")
-        (self.now / SWEEP / "report.md").write_text("of an older version")
-        (self.now / SWEEP / "figure.png").unlink()
-        self.save("stale")
-        self.load("finished")
-        shutil.rmtree(self.now / "results")
-        self.save("fresh")
-        start = time.monotonic()
-        self._must(TRAIN)
-        self.seconds = time.monotonic() - start
-        if self.files() != self.files("finished"):
-            raise SystemExit("two undisturbed commands left different files")
-        self._count("train")
+        self._count("", TRAIN)
+        self._save("finished")
+        (self._now / SWEEP / "report.md").write_text("of an older version")
+        (self._now / SWEEP / "figure.png").unlink()
+        self._save("stale")
+        shutil.rmtree(self._now / "results")
+        self._save("fresh")
+        for pattern in ("tr*", "jit_order*"):  # traced and measured, and one of many that are compiled
+            for path in self._now.glob(f"cache/*/*/{pattern}"):
+                path.unlink()
+        self._save("cold")
+        self._load("fresh")
+        self._count("", ANEW)
+        self._save("anew")
+        self._count("train", TRAIN)
         # In the second pass, so that there are finished runs beside checkpoints.
-        second = [
-            place for place in self.places["train"] if re.search(r"mkdir.*epochs/1.orbax-checkpoint-tmp #2$", place)
-        ]
-        self.load("fresh")
-        assert self.run(TRAIN, fault=("term", second[0])).interrupted
-        self.save("interrupted")
-        self.load("fresh")
-        self._must(ANEW)
-        self.save("anew")
-        for job in JOBS:
-            if job != "train":
-                self._count(job)
-                if JOBS[job].end not in os.listdir(self._states):
-                    self.save(JOBS[job].end)
+        place = next(each for each in self._places["train"] if re.search(r"mkdir.*epochs/1.orbax-\S* #2", each))
+        self._load("fresh")
+        assert with_fault(_command(TRAIN), self._now, "term", place).how == "interrupted"
+        self._save("interrupted")
+        for name, job in JOBS.items():
+            self._count(name, job.flags)
+            if not (self._states / job.end).exists():
+                self._save(job.end)
+            elif differing := self._differing(job.end):
+                raise SystemExit(f"{name}: without any fault, other files than before: {differing}")
 
-    def _must(self, flags: tuple[str, ...], **how) -> None:
-        ended = self.run(flags, **how)
-        if not ended.fine:
-            raise SystemExit(f"{' '.join(flags)} failed undisturbed:\n{ended.errors}")
+    def _count(self, name: str, flags: tuple[str, ...]) -> None:
+        if name:
+            self._load(JOBS[name].start)
+        start = time.monotonic()
+        ended, places = places_of(_command(flags), self._now)
+        if ended.how != "finished":
+            raise SystemExit(f"{' '.join(flags)} {ended.how}, without any fault:\n{ended.errors}")
+        self._places[name] = list(dict.fromkeys(places))
+        self._seconds = time.monotonic() - start if name == "train" else self._seconds
 
-    def _count(self, job: str) -> None:
-        self.load(JOBS[job].start)
-        told = self._root / "places"
-        self._must(JOBS[job].flags, places=told)
-        self.places[job] = list(dict.fromkeys(told.read_text().splitlines()))
+    def _save(self, name: str) -> None:
+        shutil.copytree(self._now, self._states / name)
 
-    def save(self, name: str) -> None:
-        """Keeps the files as they are now."""
-        shutil.copytree(self.now, self._states / name)
+    def _load(self, name: str) -> None:
+        shutil.rmtree(self._now)
+        shutil.copytree(self._states / name, self._now)
+        os.chdir(self._now)
 
-    def load(self, name: str) -> None:
-        """Brings back a state."""
-        for path in self.now.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        shutil.copytree(self._states / name, self.now, dirs_exist_ok=True)
-
-    def files(self, name: str | None = None, below: pathlib.Path = SWEEP.parent) -> dict[str, bytes]:
-        """All files of the results by name, now or in a state; of runs' files only that tells what they rest on."""
-        folder = self._states / name if name else self.now
-        found = {str(path.relative_to(folder)): path for path in (folder / below).rglob("*") if path.is_file()}
+    def _files(self, name: str | None = None, below: pathlib.Path = SWEEP.parent) -> dict[str, bytes]:
+        """All files of the results, now or in a state, but for those of runs: commands may divide them otherwise."""
+        folder = self._states / name if name else self._now
         return {
-            name: path.read_bytes()
-            for name, path in sorted(found.items())
-            if path.name != ".lock" and path.suffix != ".npz"
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted((folder / below).rglob("*"))
+            if path.is_file() and path.name != ".lock" and path.suffix != ".npz"
         }
 
-    def run(
-        self,
-        flags: tuple[str, ...],
-        fault: tuple[str, str] | None = None,
-        places: pathlib.Path | None = None,
-        during: Callable[[int], None] | None = None,
-        size: int | None = None,
-    ) -> Ended:
-        """Runs a command in a fork.
-
-        Args:
-          flags: of the command.
-          fault: its kind and place.
-          places: file that is told every operation.
-          during: called with the number of the process, while it runs.
-          size: bytes that a file may have.
-        """
-        with tempfile.TemporaryFile() as errors:
-            process = os.fork()
-            if process == 0:
-                _child(flags, errors.fileno(), self.now, fault, places, size)
-            if during:
-                during(process)
-            status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            errors.seek(0)
-            return Ended(status, errors.read().decode())
-
-    def outcome(self, case: Case, seed: str) -> str:
-        """What a fault led to: identical, refused or harmless; anything else is a failure, told in a line."""
-        job, chance = JOBS[case.job], random.Random(f"{seed} {case}")
-        self.load(job.start)
-        if case.group == "flips":
-            return self._flipped(job, case, chance)
-        before = self.files()
-        if case.kind == "efbig":
-            ended = self.run(job.flags, size=int(case.place))
-        elif case.place.startswith("at random"):
-            number = getattr(signal, "SIGKILL" if case.kind == "kill" else "SIGTERM")
-            ended = self._signalled(job, number, chance.random(), own_process=case.job == "train" and number != 9)
-        else:
-            ended = self.run(job.flags, fault=(case.kind, case.place))
-        early = ended.status == -signal.SIGTERM and self.files() == before  # before Python could heed it
-        killed = (case.kind == "kill" and ended.status == -signal.SIGKILL) or ended.interrupted or early
-        if not (killed or ended.fine or ended.refused):
-            return f"ended with {ended.status}: {ended.errors[-2000:]}"
-        key = (case.job, self._state())
-        if key not in self._verdicts:
-            self._verdicts[key] = self._after(job)
-        return self._verdicts[key] or ("identical" if killed else "refused" if ended.refused else "harmless")
-
-    def _signalled(self, job: Job, number: int, when: float, own_process: bool) -> Ended:
-        if own_process:
-            took = 3 * self.seconds  # with all imports
-            with tempfile.TemporaryFile() as errors:
-                process = subprocess.Popen(
-                    [sys.executable, str(ROOT / "launch.py"), *job.flags],
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    env=os.environ | {"PYTHONPATH": str(ROOT)},
-                )
-                time.sleep(when * took)
-                process.send_signal(number)
-                status = process.wait(SECONDS)
-                errors.seek(0)
-                return Ended(status, errors.read().decode())
-
-        def send(process: int) -> None:
-            time.sleep(when * self.seconds)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
-
-        return self.run(job.flags, during=send)
-
-    def _state(self) -> str:
-        from resilinet_jax.files import digest
-
-        files = [path for path in sorted(self.now.rglob("*")) if path.is_file()]
-        return digest("".join(f"{path} {digest(path.read_bytes())}" for path in files).encode())
-
-    def _after(self, job: Job) -> str:
-        """What is wrong after a fault; empty if nothing is."""
-        after = self._root / "after"
-        shutil.rmtree(after, ignore_errors=True)
-        shutil.copytree(self.now, after)
-        if job.others and not any(self._whole(name) for name in (job.start, job.end)):
-            return "neither the old runs nor the new ones are all there"
-        for flags in (*job.others, job.flags):
-            shutil.rmtree(self.now / "results", ignore_errors=True)
-            shutil.copytree(after, self.now, dirs_exist_ok=True)
-            ended = self.run(flags)
-            what = f"then {' '.join(flags[-2:])}"
-            if flags in job.others and ended.refused:
-                continue
-            if not ended.fine:
-                return f"{what} ended with {ended.status}: {ended.errors[-2000:]}"
-            ends = (
-                {job.end, "anew"} if flags == ANEW else {job.start, job.end, "anew"} if flags == REPORT else {job.end}
-            )
-            sweep = SWEEP if flags in job.others else SWEEP.parent
-            if not any(self.files(below=sweep) == self.files(name, below=sweep) for name in ends):
-                return f"{what} left other files: {self._differing(next(iter(ends)))}"
-            if left := [path for pattern in LEFTOVERS for path in (self.now / "results").glob(pattern)]:
-                if flags not in job.others:
-                    return f"{what} left {left}"
-        return ""
-
-    def _whole(self, name: str) -> bool:
-        """Whether all finished runs of a state are here, under whatever name their folder has."""
-        wanted = {path.name for path in self._states.glob(f"{name}/results/health/runs/*.npz")}
-        folders = (self.now / "results/health").glob("*runs*")
-        return any(wanted <= {path.name for path in folder.glob("*.npz")} for folder in folders)
-
     def _differing(self, name: str) -> list[str]:
-        now, then = self.files(), self.files(name)
+        now, then = self._files(), self._files(name)
         return sorted(path for path in now.keys() | then.keys() if now.get(path) != then.get(path))
 
-    def _flipped(self, job: Job, case: Case, chance: random.Random) -> str:
-        path = self.now / case.place.split(" #")[0]
+    def cases(self, groups: Iterable[str], every: int, flips: int, times: int, seed: str) -> Iterator[Case]:
+        """Every case of the groups; of those at places, one in so many."""
+        chance = random.Random(seed)
+        at_random = [f"at random #{number}" for number in range(times)]
+        for group in groups:
+            if group == "flips":
+                for job, pattern in FLIPS:
+                    start = self._states / JOBS[job].start
+                    for path in sorted(path for path in start.glob(pattern) if path.is_file() and path.stat().st_size):
+                        told = path.relative_to(start)
+                        yield from (Case(group, "flip", job, f"{told} #{number}") for number in range(flips))
+            elif group in ("efbig", "term"):
+                for place in at_random if group == "term" else map(str, FILE_SIZES):
+                    yield from (Case(group, group, job, place) for job in ("train", "resume"))
+            else:
+                own = group in ("overwrite", "report")
+                for job in [job for job in JOBS if job.startswith(group)] if own else ("train", "cold", "resume"):
+                    places = [place for place in self._places[job] if job != "cold" or "cache/" in place]
+                    for kind in ("kill", "enospc", "eio", "eacces") if own else (group, *["eacces"] * (group == "eio")):
+                        thin = every * (4 if kind == "eacces" else 1)
+                        yield from (Case(group, kind, job, place) for place in places[chance.randrange(thin) :: thin])
+                        if kind == "kill" and job != "cold":
+                            yield from (Case(group, kind, job, place) for place in at_random)
+
+    def outcome(self, case: Case, seed: str) -> str:
+        """What a fault led to: identical, refused or harmless; anything else is a failure, and tells it."""
+        job, chance = JOBS[case.job], random.Random(f"{seed} {case}")
+        self._load(job.start)
+        if case.kind == "flip":
+            return self._flipped(job, self._now / case.place.split(" #")[0], chance)
+        before, command = self._files(), _command(job.flags)
+        if case.kind == "efbig":
+            limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (int(case.place),) * 2)
+            how = forked(lambda: (limit(), command())[1]).how
+        elif case.kind == "term":
+            how = self._terminated(job, 3 * self._seconds * chance.random())  # Python starts first, and imports
+            if how.startswith(f"ended with -{signal.SIGTERM:d}") and self._files() == before:
+                how = "interrupted"  # before Python could heed it
+        elif case.place.startswith("at random"):
+            how = forked(command, functools.partial(_kill, self._seconds * chance.random())).how
+        else:
+            how = with_fault(command, self._now, case.kind, case.place).how
+        if how not in ("finished", "refused", "interrupted", "killed"):
+            return how
+        key = case.job, _digest(self._now)
+        if key not in self._verdicts:  # what follows depends on nothing else
+            self._verdicts[key] = self._wrong_after(job)
+        return self._verdicts[key] or {"finished": "harmless", "refused": "refused"}.get(how, "identical")
+
+    @staticmethod
+    def _terminated(job: Job, seconds: float) -> str:
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "launch.py"), *job.flags],
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+            )
+            time.sleep(seconds)
+            process.terminate()
+            status = process.wait(300)
+            errors.seek(0)
+            return Ended(status, errors.read()).how
+
+    def _wrong_after(self, job: Job) -> str:
+        """What is wrong when the command, and others, follow a fault; empty if nothing is."""
+        if job.others and not any(self._has_runs(name) for name in (job.start, job.end)):
+            return "neither the runs that were there nor those that replace them are all there"
+        after = self._root / "after"
+        shutil.rmtree(after, ignore_errors=True)
+        shutil.copytree(self._now, after)
+        for flags in (*job.others, job.flags):
+            shutil.rmtree(self._now / "results", ignore_errors=True)
+            shutil.copytree(after, self._now, dirs_exist_ok=True)
+            how, then = forked(_command(flags)).how, f"then {' '.join(flags[-2:])}"
+            other = flags != job.flags
+            if other and how == "refused":
+                continue
+            if how != "finished":
+                return f"{then} {how}"
+            below = SWEEP if other else SWEEP.parent
+            ends = (job.start, job.end, "anew") if other else (job.end,)
+            if not any(self._files(below=below) == self._files(name, below) for name in ends):
+                return f"{then} left other files: {self._differing(job.end)}"
+            left = [str(path) for pattern in LEFTOVERS for path in (self._now / "results").glob(pattern)]
+            if left and not other:
+                return f"{then} left {left}"
+        return ""
+
+    def _has_runs(self, name: str) -> bool:
+        wanted = {path.name for path in self._states.glob(f"{name}/results/health/runs/*.npz")}
+        folders = (self._now / "results/health").glob("*runs*")
+        return any(wanted <= {path.name for path in folder.iterdir()} for folder in folders)
+
+    def _flipped(self, job: Job, path: pathlib.Path, chance: random.Random) -> str:
         content = bytearray(path.read_bytes())
         content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         path.write_bytes(content)
-        before = self.files()
-        ended = self.run(REPORT if case.kind == "flip, report" else TRAIN)
-        if ended.refused:
-            return "refused" if self.files() == before else "refused, and yet something changed"
-        if not ended.fine:
-            return f"ended with {ended.status}: {ended.errors[-2000:]}"
-        if differing := self._differing("finished"):
-            return f"other files: {differing}"
-        return "identical"
-
-    def flips(self, count: int) -> Iterator[Case]:
-        """Of every file that a later command reads: in the results, of an interrupted command, and in the cache."""
-        for job, kind, pattern in (
-            ("finished", "flip, rerun", "results/**/*"),
-            ("finished", "flip, report", f"{SWEEP}/*"),
-            ("resume", "flip, rerun", "results/**/*"),
-            ("train", "flip, rerun", "cache/*/*/t*"),
-            ("train", "flip, rerun", "cache/*/*/jit_*"),
-        ):
-            start = self._states / (JOBS[job].start if job in JOBS else job)
-            files = [path for path in sorted(start.glob(pattern)) if path.is_file() and path.stat().st_size]
-            for path in files if "jit" not in pattern else sorted(files, key=lambda path: -path.stat().st_size)[:5]:
-                for number in range(count):
-                    yield Case("flips", job, kind, f"{path.relative_to(start)} #{number}")
-
-    def cases(self, groups: list[str], every: int, flips: int, times: int, seed: str) -> Iterator[Case]:
-        """Every case of the groups; of those at places, every so-manieth."""
-        chance = random.Random(seed)
-        for group in groups:
-            at_random = [f"at random #{number}" for number in range(times)]
-            if group == "flips":
-                yield from self.flips(flips)
-            elif group == "efbig":
-                yield from (Case(group, "train", group, str(size)) for size in FILE_SIZES)
-            elif group == "term":
-                yield from (Case(group, job, group, place) for place in at_random for job in ("train", "resume"))
-            else:
-                own = group in ("overwrite", "report")
-                jobs = [job for job in JOBS if (job.split()[0] == group if own else job in ("train", "cold", "resume"))]
-                for job in jobs:
-                    places = [place for place in self.places[job] if job != "cold" or "cache/" in place]
-                    for kind in ("kill", "enospc", "eio") if own else (group, *["eacces"] * (group == "eio")):
-                        thin = every * (4 if kind == "eacces" else 1)
-                        yield from (Case(group, job, kind, place) for place in places[chance.randrange(thin) :: thin])
-                    if group in ("kill", "overwrite") and job != "cold":
-                        yield from (Case(group, job, "kill", place) for place in at_random)
+        before, how = self._files(), forked(_command(job.flags)).how
+        if how == "refused":
+            return how if self._files() == before else "refused, and yet something changed"
+        differing = self._differing(job.end) if how == "finished" else []
+        return how if how != "finished" else f"other files: {differing}" if differing else "identical"
 
 
-JOBS["finished"] = Job("finished", TRAIN, "finished")
+def _command(flags: tuple[str, ...]) -> Callable[[], None]:
+    """A command from its first line to what Python does at its end."""
 
+    def command() -> None:
+        from resilinet_jax.__main__ import main
 
-def _child(flags, errors, now, fault, places, size) -> None:
-    """The forked process: the command from its first line to what Python does at its end."""
-    from resilinet_jax.__main__ import main
-
-    status = 1
-    try:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for number, file in enumerate((nowhere, nowhere, errors)):
-            os.dup2(file, number)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
-        signal.alarm(SECONDS)
-        if size is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        hook = Hook(now, fault[1], action(fault[0])) if fault else Hook(now) if places else None
         sys.argv = ["launch.py", *flags]
         try:
             main()
-            status = 0
-        except SystemExit as error:
-            sys.stderr.write(f"{error}\n")
-        atexit._run_exitfuncs()
-        if hook and places:
-            places.write_text("\n".join(hook.places))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+        finally:
+            atexit._run_exitfuncs()
+
+    return command
+
+
+def _kill(seconds: float, process: int) -> None:
+    time.sleep(seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def _digest(folder: pathlib.Path) -> str:
+    from resilinet_jax.files import digest
+
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return digest("".join(f"{path} {digest(path.read_bytes())}" for path in files).encode())
 
 
 def _import_all() -> None:
     from resilinet_jax.command.process import own_environment
 
     own_environment()
-    import matplotlib.pyplot  # noqa: F401, ICN001
+    import matplotlib.pyplot  # noqa: F401
 
     import resilinet_jax.__main__
     import resilinet_jax.command.experiment
     import resilinet_jax.command.reporting
-    import resilinet_jax.datasets.npz
-    import resilinet_jax.runtime.tensorboard  # noqa: F401
+    import resilinet_jax.datasets.npz  # noqa: F401
     from resilinet_jax.engine import pass_size
     from resilinet_jax.report import report
     from resilinet_jax.runtime.identity import code_version
@@ -497,20 +340,20 @@ def _write_data(path: pathlib.Path) -> None:
 def main() -> None:
     """Runs the campaign."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(GROUPS), help="groups of cases, by commas")
-    parser.add_argument("--every", type=int, default=10, help="take every so-manieth place")
+    parser.add_argument("--only", default=",".join(GROUPS), help="groups of cases, with commas between")
+    parser.add_argument("--every", type=int, default=10, help="take one place in so many")
     parser.add_argument("--flips", type=int, default=3, help="of each file")
-    parser.add_argument("--times", type=int, default=5, help="that a signal comes at random")
+    parser.add_argument("--times", type=int, default=5, help="that a signal comes at random, for each command")
     parser.add_argument("--match", default="", help="take the cases whose line holds this")
     parser.add_argument("--seed", default="0", help="of what is random")
     asked = parser.parse_args()
     groups = asked.only.split(",")
     if not set(groups) <= set(GROUPS):
-        parser.error(f"--only must be of {', '.join(GROUPS)}")
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="resilinet_jax.faults."))  # no object that forks would clean up
+        parser.error(f"--only takes {', '.join(GROUPS)}")
+    root = pathlib.Path(tempfile.mkdtemp(prefix="resilinet_jax.faults."))
     counts: dict[str, collections.Counter[str]] = {}
     try:
-        campaign = Campaign(folder)
+        campaign = Campaign(root)
         campaign.make_states()
         cases = list(campaign.cases(groups, asked.every, asked.flips, asked.times, asked.seed))
         cases = [case for case in cases if asked.match in str(case)]
@@ -521,15 +364,15 @@ def main() -> None:
             counts.setdefault(f"{case.group}: {case.kind}", collections.Counter())[known] += 1
             print(f"{number}/{len(cases)} {time.monotonic() - start:.0f} s | {case} | {outcome}", flush=True)
             if known == "FAILED":
-                flags = f"--only={case.group} --seed={asked.seed} --flips={asked.flips} --times={asked.times}"
-                print(f"    python -m tests.campaigns.faults {flags} --every=1 --match='{case}'", flush=True)
+                flags = f"--only={case.group} --every=1 --seed={asked.seed} --flips={asked.flips} --times={asked.times}"
+                print(f"    python -m tests.campaigns.faults {flags} --match='{case}'", flush=True)
     finally:
         os.chdir("/")
-        shutil.rmtree(folder)
-    print(f"{'kind':24}{'cases':>10}{'identical':>10}{'refused':>10}{'harmless':>10}{'FAILED':>10}")
+        shutil.rmtree(root)
+    print(f"{'kind':20}" + "".join(f"{each:>11}" for each in ("cases", "identical", "refused", "harmless", "FAILED")))
     for kind, count in counts.items():
         columns = (count.total(), *(count[each] for each in ("identical", "refused", "harmless", "FAILED")))
-        print(f"{kind:24}" + "".join(f"{each:10,}" for each in columns))
+        print(f"{kind:20}" + "".join(f"{each:11,}" for each in columns))
     sys.exit(any(count["FAILED"] for count in counts.values()))
 
 
