@@ -29,14 +29,9 @@ with interruption.signals_heeded():
 EVERY = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
 
 
-def start(waits, **options):
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(waits)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+def start(waits):
+    command = [sys.executable, "-c", SCRIPT, str(waits)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -60,7 +55,12 @@ def test_a_second_one_ends_at_once():
 
 
 def test_what_nohup_ignores_stays_ignored():
-    with start(0, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a child inherits
+    try:
+        process = start(0)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with process:
         assert process.stdout.readline() == "in\n"
         process.send_signal(signal.SIGHUP)
         assert process.communicate(timeout=20) == ("", "")
