@@ -99,6 +99,13 @@ def test_wiring_at_inference_is_scaled_and_in_training_is_not():
     np.testing.assert_array_equal(in_training.activity, np.linspace(0, 0.99, 7) < 0.5)
 
 
+def test_survival_scaling_leaves_what_training_never_failed():
+    rates = {"n1": 0.1, "n2": 0.2, "n3": 0.3}
+    cell = BUILD("resilinet", skips=("i",), failout_rate=rates, survival_scaling=True)
+    expected = [0.9 if edge.source == "n1" else 1.0 for edge in CHAIN.hyperconnections]
+    np.testing.assert_allclose(cell.inference_scale, expected)
+
+
 def test_survival_scaling_scales_what_is_learned_as_well():
     rates = {"n1": 0.1, "n2": 0.2, "n3": 0.3}
     cell = BUILD("resilinet", failout_rate=rates, survival_scaling=True, weight=Learned(1.0))

@@ -242,7 +242,11 @@ MUTANTS: dict[str, list[Mutant]] = {
         ),
         Mutant("last_heard[sender] > number", "last_heard[sender] >= number"),
         Mutant("reachable - tolerance) + 1", "reachable - tolerance)"),
-        Mutant("itertools.combinations(nodes, size)", "itertools.combinations(nodes[::-1], size)"),
+        Mutant(
+            "itertools.combinations(nodes, size)",
+            "itertools.combinations(nodes[::-1], size)",
+            "tests/failures/test_model.py",
+        ),
         Mutant("max(0.0, 1 - float(self.probabilities(failure_probability).sum()))", "0.0"),
         Mutant("if asked.tobytes() not in self._probabilities:", "if len(self._probabilities) < 1:", RESULTS),
     ],
