@@ -117,10 +117,10 @@ def report_again(
 
 @contextlib.contextmanager
 def _alone_with(target: pathlib.Path) -> Iterator[None]:
-    """Keeps commands out of a sweep's folder meanwhile: those of its scenario's folder, where there have been any."""
-    folder = target.resolve()
+    """Keeps commands out of a scenario's folder meanwhile; of a sweep's folder elsewhere two reports write the same."""
+    scenario = target.resolve().parent
     try:
-        with only_command_in(folder.parent if (folder.parent / ".lock").exists() else folder):
+        with only_command_in(scenario) if (scenario / ".lock").exists() else contextlib.nullcontext():
             yield
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
