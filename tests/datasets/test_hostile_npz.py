@@ -219,7 +219,7 @@ MENDED = (
     ("y negative", {"y": Y - 1}, "row 0 has label -1, expected 0..C-1", NUMBERED),
     ("y from 1", {"y": Y + 1}, "labels go up to 3 but no row has label 0", NUMBERED),
     ("y with a gap", {"y": 2 * Y}, "labels go up to 4 but no row has label 1", NUMBERED),
-    ("y beyond int32", {"y": np.where(Y == 2, np.uint64(2**63), Y.astype("u8"))}, "labels go up to 922337203", NUMBERED),
+    ("y beyond int32", {"y": Y.astype("u8") + np.uint64(2**63) * (Y == 2)}, "labels go up to 922337203", NUMBERED),
     ("subject a table", {"subject": Y[:, None]}, "subject has shape (60, 1)", "subject=numpy.ravel(subject)"),
 )
 
