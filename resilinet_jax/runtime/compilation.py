@@ -58,7 +58,16 @@ def keep_compiled_programs(folder: pathlib.Path) -> str | None:
     # JAX leaves out what compiled in less than a second; a sweep has several such programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    _pack_with_checksums()
     return None
+
+
+def _pack_with_checksums() -> None:
+    """Has JAX pack what is compiled by zlib, as it does where there is no zstd, which lets a flipped bit through."""
+    from jax._src import compilation_cache
+
+    for name in ("zstd", "zstandard"):
+        setattr(compilation_cache, name, None)
 
 
 class Traceable(NamedTuple):

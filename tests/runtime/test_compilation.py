@@ -1,10 +1,14 @@
 """Traced functions kept from one start to the next: used where nothing changed, and never where something did."""
 
+import contextlib
 import dataclasses
+import types
+import zlib
 
 import jax
 import numpy as np
 import pytest
+from jax._src import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resilinet_jax.cells import CellBuilder, Learned
@@ -207,6 +211,19 @@ class TestFolder:
 
 def add(x, y):
     return x + y, {"product": x * y}
+
+
+def test_a_flipped_bit_in_what_jax_compiled_is_noticed(monkeypatch):
+    for name in ("zstd", "zstandard"):  # as where they are installed
+        monkeypatch.setattr(compilation_cache, name, types.SimpleNamespace(compress=bytes, decompress=bytes))
+    compilation._pack_with_checksums()
+    content = bytes(range(256))
+    packed = bytearray(compilation_cache.compress_executable(content))
+    for bit in range(8 * len(packed)):
+        packed[bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(zlib.error):
+            assert compilation_cache.decompress_executable(bytes(packed)) == content  # bits that only fill up
+        packed[bit // 8] ^= 1 << bit % 8
 
 
 class TestLowered:
