@@ -141,6 +141,9 @@ class Campaign:
                 self._save(job.end)
             elif differing := self._differing(job.end):
                 raise SystemExit(f"{name}: without any fault, other files than before: {differing}")
+        self._load("overwritten")
+        # Both tell the flags, and settings.json the digest of the page.
+        assert self._differing("anew") == [f"{SWEEP}/report.html", f"{SWEEP}/settings.json"]
 
     def _count(self, name: str, flags: tuple[str, ...]) -> None:
         if name:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
-SECONDS = 300  # that a fork may take: longer means that it hangs
+SECONDS = 900  # that a fork may take: longer means that it hangs
 
 
 class Ended(NamedTuple):
