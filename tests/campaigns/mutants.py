@@ -366,12 +366,12 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant(
             "np.where(informed, correct / examples, chance)",
             "correct / examples",
-            f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
+            f"{EVALUATION}::test_accuracy_is_chance_without_information_and_missing_where_it_diverged",
         ),
         Mutant(
             "np.where(plan.cloud == NOTHING, chance, of_answers[..., plan.cloud])",
             "of_answers[..., plan.cloud]",
-            f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
+            f"{EVALUATION}::test_accuracy_is_chance_without_information_and_missing_where_it_diverged",
         ),
         Mutant(
             "constant_values=PADDING",

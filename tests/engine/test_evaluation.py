@@ -7,8 +7,8 @@ import pytest
 
 from resilinet_jax.datasets.splits import Examples, chance_accuracy
 from resilinet_jax.engine import evaluation
-from resilinet_jax.engine.evaluation import accuracy_of, count_correct, empty_tally
-from resilinet_jax.engine.plan import plan_applications
+from resilinet_jax.engine.evaluation import Tally, accuracy_of, count_correct, empty_tally
+from resilinet_jax.engine.plan import NOTHING, Plan, plan_applications
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.averages import average_accuracy
 from resilinet_jax.failures.combinations import failure_combinations
@@ -94,6 +94,14 @@ def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, stack, monkeypatc
         expected.append((logits.argmax(-1) == y).mean() if arrived else 0.123)
     assert len(set(expected)) > 2
     np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_accuracy_is_chance_without_information_and_missing_where_it_diverged():
+    # Of the cloud's three applications the second hears nothing, since a skip is absent, and the third diverged. The
+    # second combination leaves no path in the graph.
+    plan = Plan({}, np.array([0, NOTHING, 1, 2]))
+    tally = Tally(np.array([5, 3, 4], np.int32), np.array([True, False, True]), np.array([True, True, False]))
+    np.testing.assert_array_equal(accuracy_of(tally, plan, 10, 0.123), [0.5, 0.123, 0.123, np.nan])
 
 
 def test_a_logit_that_is_no_number_in_any_batch_makes_the_accuracy_missing(monkeypatch):
