@@ -59,6 +59,8 @@ def test_sharded_over_two_devices():
 def test_a_run_alone_equals_the_same_run_among_others(together):
     for name in ("resilinet", "drawn"):
         np.testing.assert_array_equal(run({name: CELLS[name]}, runs=1)[name], together[name][:1])
+    # The others were cells of the same run, which has the same batches; beside another run it has its own as well.
+    np.testing.assert_array_equal(run({"dfg": CELLS["dfg"]}, runs=2)["dfg"], together["dfg"][:2])
 
 
 def test_runs_differ_from_each_other(together):
