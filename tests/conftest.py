@@ -7,15 +7,23 @@ import pytest
 from jaxtyping import install_import_hook
 
 import tests.helpers.typechecking  # noqa: F401  (the hook below looks it up by name)
+from tests.helpers.process import ROOT
 
-# Shapes in annotations are checked at run time, but only while testing.
-install_import_hook("resilinet_jax", "tests.helpers.typechecking.typecheck")
+# Shapes in annotations are checked at run time, but only while testing, and only in modules that name shapes: a fifth
+# of the time went into strings and tuples, which mypy checks.
+FILES = [path.relative_to(ROOT) for path in ROOT.glob("resilinet_jax/**/*.py") if "jaxtyping" in path.read_text()]
+install_import_hook([".".join(path.with_suffix("").parts) for path in FILES], "tests.helpers.typechecking.typecheck")
 
 # Silent broadcasting between ranks is how a mask meets the wrong axis.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Programs here are tiny and many: compiling them takes longer than running them. Commands that tests start do the same.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 jax.config.update("jax_disable_most_optimizations", True)
+# The plainest of XLA's ways to make code takes half as long to compile; from JAX 0.11 on there are no others but one.
+FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
+if jax.__version_info__ < (0, 11):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 # Two devices, so that every test of the engine shards its runs.
 jax.config.update("jax_num_cpu_devices", 2)
 

@@ -24,13 +24,3 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, resilinet_jax; print({'jax', 'flax', 'numpy', 'pandas'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
-
-
-def test_the_quickstart_is_short_and_shows_that_skips_help(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    import quickstart
-
-    assert len((ROOT / "examples" / "quickstart.py").read_text().splitlines()) < 40
-    accuracy = quickstart.main(examples=4000, epochs=8)
-    assert {method: runs.shape for method, runs in accuracy.items()} == dict.fromkeys(accuracy, (3,))
-    assert accuracy["resilinet"].mean() > accuracy["vanilla"].mean()

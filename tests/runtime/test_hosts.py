@@ -14,6 +14,7 @@ from resilinet_jax.command.settings import Mode
 from resilinet_jax.errors import UserError
 from resilinet_jax.runtime import hosts
 from tests.helpers.hostile import command
+from tests.helpers.own_scenario import FILE
 from tests.helpers.process import ROOT
 
 STARTED = []
@@ -41,29 +42,25 @@ def start(*flags, **environment):
     return process
 
 
-@pytest.fixture
-def flags(tmp_path):
-    """Of 3 cells x 3 runs: neither two processes nor eight devices can share them evenly."""
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 600)
-    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(600, 6)) + 2 * np.eye(3, 6)[y], y=y)
-    return [
-        "--sweep=average_accuracy", f"--dataset={tmp_path / 'mine.npz'}", "--runs=3", "--batch_size=32",
-        "--hidden_units=8",
-    ]  # fmt: skip
-
-
 def start_two(*flags):
+    """Two processes of four devices each, with as many threads as this one has, by which XLA sums some products."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"--coordinator_address=127.0.0.1:{free.getsockname()[1]}"
-    return [start(*flags, address, "--num_processes=2", f"--process_id={number}") for number in range(2)]
+    devices = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
+    threads = {"NPROC": str(max(os.cpu_count(), 2))}
+    return [
+        start(*flags, address, "--num_processes=2", f"--process_id={number}", **devices, **threads)
+        for number in range(2)
+    ]
 
 
-def test_two_processes_measure_what_one_does_though_one_of_them_dies_on_the_way(tmp_path, flags, monkeypatch):
-    flags = [*flags, "--epochs=12"]
+def test_eight_devices_of_two_processes_measure_what_one_process_does_though_one_dies(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(FILE)
+    # 3 cells x 3 runs: neither two processes nor four devices can share them evenly.
+    flags = [f"--scenario={tmp_path / 'own.py'}", "--sweep=average_accuracy", "--runs=3", "--epochs=60"]
     processes = start_two(*flags, f"--results_dir={tmp_path / 'two'}")
-    while not list((tmp_path / "two").glob("health/checkpoints/process_0/epochs/[1-9]")):
+    while not list((tmp_path / "two").glob("mine/checkpoints/process_0/epochs/[1-9]")):
         assert [process.poll() for process in processes] == [None, None], [p.communicate() for p in processes]
         time.sleep(0.01)
     processes[0].kill()
@@ -81,26 +78,9 @@ def test_two_processes_measure_what_one_does_though_one_of_them_dies_on_the_way(
     assert "Written to" in said[0][0]
     assert "Written to" not in said[1][0]
     assert "epoch" not in said[1][1]
-    one, two = ((tmp_path / name / "health/average_accuracy/accuracies.csv").read_bytes() for name in ("one", "two"))
+    one, two = ((tmp_path / name / "mine/average_accuracy/accuracies.csv").read_bytes() for name in ("one", "two"))
     assert one == two
-    assert len(one.splitlines()) == 1 + 9 * 8
-
-
-def test_eight_devices_measure_what_one_does(tmp_path, flags):
-    flags = [*flags, "--epochs=2"]
-    processes = [
-        start(
-            *flags,
-            f"--results_dir={tmp_path / str(devices)}",
-            XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}",
-            NPROC="8",  # threads: XLA has as many as there are cores or devices, and sums some products by thread
-        )
-        for devices in (1, 8)
-    ]
-    said = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    one, eight = ((tmp_path / name / "health/average_accuracy/accuracies.csv").read_bytes() for name in ("1", "8"))
-    assert one == eight
+    assert len(one.splitlines()) == 1 + 9 * 2
 
 
 def test_alone_this_process_trains_everything_and_writes():
