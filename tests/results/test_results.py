@@ -69,15 +69,30 @@ def test_usual_setting_is_the_first_in_which_anything_fails():
     assert dataclasses.replace(RESULTS, failure_settings={"calm": {}}).usual_setting == "calm"
 
 
-def test_failout_left_on_is_averaged_over_the_product_of_both():
-    # By hand over n1 .. n3, without failures: p' is the failout rate itself.
-    keep = {"n1": 0.9, "n2": 0.8, "n3": 0.7}
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_failout_left_on_is_averaged_over_the_product_of_both(setting):
+    # By hand over n1 .. n3: a node works if it neither fails nor is failed by failout.
+    rates = {"n1": 0.1, "n2": 0.2, "n3": 0.3}
+    works = {node: (1 - rate) * (1 - SETTINGS[setting].get(node, 0)) for node, rate in rates.items()}
     expected = sum(
-        RESILINET[0][index] * np.prod([1 - keep[node] if node in failing else keep[node] for node in keep])
+        RESILINET[0][index] * np.prod([1 - works[node] if node in failing else works[node] for node in works])
         for index, failing in enumerate(RESULTS.failing_sets)
     )
-    assert RESULTS.average_with_failout("resilinet", "no failure")[0] == pytest.approx(expected)
-    assert RESULTS.average_with_failout("dfg", "normal") == pytest.approx(RESULTS.average("dfg", "normal"))
+    assert RESULTS.average_with_failout("resilinet", setting)[0] == pytest.approx(expected)
+    assert RESULTS.average_with_failout("dfg", setting) == pytest.approx(RESULTS.average("dfg", setting))
+
+
+# Of eight combinations, only these were evaluated: nothing fails, and all three fail.
+FEW = dataclasses.replace(RESULTS.combinations, survival=np.array([[1, 1, 1], [0, 0, 0]], np.float32), complete=False)
+
+
+def test_an_average_is_the_middle_of_what_it_may_be_where_combinations_were_not_evaluated():
+    accuracy = np.array([[0.9, 0.1]])
+    results = dataclasses.replace(RESULTS, combinations=FEW, measured={"resilinet": measured(accuracy)})
+    # The last one stands for all in which no path is left: two neighbours fail.
+    none, no_path = 0.92 * 0.96 * 0.99, 0.08 * 0.04 + 0.04 * 0.01 - 0.08 * 0.04 * 0.01
+    left_out = 1 - none - no_path  # in which everything may be right, or nothing
+    assert results.average("resilinet", "normal")[0] == pytest.approx(none * 0.9 + no_path * 0.1 + left_out / 2)
 
 
 def test_accuracy_under_named_failures():
@@ -98,10 +113,7 @@ def test_percent_tells_how_many_runs_did_not_diverge():
 
 
 def test_failout_left_on_is_of_no_run_where_it_was_not_evaluated():
-    few = dataclasses.replace(
-        RESULTS.combinations, survival=np.array([[1, 1, 1], [0, 0, 0]], np.float32), complete=False
-    )
-    results = dataclasses.replace(RESULTS, combinations=few, measured={"resilinet": measured(np.full((3, 2), 0.5))})
+    results = dataclasses.replace(RESULTS, combinations=FEW, measured={"resilinet": measured(np.full((3, 2), 0.5))})
     assert percent(results.average_with_failout("resilinet", "no failure")) == "n/a"
 
 
