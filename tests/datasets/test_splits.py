@@ -56,6 +56,8 @@ def test_features_are_standardised_by_the_training_split_alone():
     assert len(splits.train.y) == 300
     assert len(splits.validation.y) == 37
     assert len(splits.test.y) == 100
+    rows = np.concatenate([part.x[:, 0] for part in splits[:3]])  # that tell examples apart
+    assert len(np.unique(rows.round(6))) == 437, "a smaller split shares no example with another"
     np.testing.assert_allclose(splits.train.x[:, [0, 2]].mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(splits.train.x[:, [0, 2]].std(0), 1, rtol=1e-5)
     assert not splits.train.x[:, 1].any(), "a constant feature becomes zero"
