@@ -12,14 +12,15 @@ from tests.helpers.process import ROOT
 # Shapes in annotations are checked at run time, but only while testing, and only in modules that name shapes: a fifth
 # of the time went into strings and tuples, which mypy checks.
 FILES = [path.relative_to(ROOT) for path in ROOT.glob("resilinet_jax/**/*.py") if "jaxtyping" in path.read_text()]
-install_import_hook([".".join(path.with_suffix("").parts) for path in FILES], "tests.helpers.typechecking.typecheck")
+SHAPED = ["resilinet_jax.sweeps", *(".".join(path.with_suffix("").parts) for path in FILES)]
+install_import_hook(SHAPED, "tests.helpers.typechecking.typecheck")
 
 # Silent broadcasting between ranks is how a mask meets the wrong axis.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Programs here are tiny and many: compiling them takes longer than running them. Commands that tests start do the same.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 jax.config.update("jax_disable_most_optimizations", True)
-# The plainest of XLA's ways to make code takes half as long to compile; from JAX 0.11 on there are no others but one.
+# XLA's older way to make code, in one piece, takes half as long to compile. JAX 0.12 does not know the second flag.
 FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 11):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 import resilinet_jax
 from tests.helpers.process import ROOT
@@ -24,3 +26,12 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, resilinet_jax; print({'jax', 'flax', 'numpy', 'pandas'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
+
+
+def test_shapes_are_checked_while_testing():
+    from resilinet_jax.results.results import mean
+    from resilinet_jax.sweeps.bandwidth import expected
+
+    for wrong in (lambda: mean(np.zeros((2, 2))), lambda: expected(None, "cell", "normal", np.zeros((2, 2)))):
+        with pytest.raises(TypeCheckError):
+            wrong()

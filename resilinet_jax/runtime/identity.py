@@ -82,9 +82,13 @@ def machine() -> str:
     kind = jax.local_devices()[0].device_kind
     if jax.default_backend() != "cpu":
         return kind
+    return f"{kind} with {threads()} thread{'' if threads() == '1' else 's'}"
+
+
+def threads() -> str:
+    """How many threads XLA has on a CPU, unless it has more devices, whatever a container may use of them."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = os.environ.get("NPROC") or str(own)  # which XLA has, whatever a container may use of them
-    return f"{kind} with {threads} thread{'' if threads == '1' else 's'}"
+    return os.environ.get("NPROC") or str(own)
 
 
 def code_version(root: pathlib.Path | None = None) -> dict[str, str]:

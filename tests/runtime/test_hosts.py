@@ -12,7 +12,7 @@ import pytest
 from resilinet_jax.command import main as command_line
 from resilinet_jax.command.settings import Mode
 from resilinet_jax.errors import UserError
-from resilinet_jax.runtime import hosts
+from resilinet_jax.runtime import hosts, identity
 from tests.helpers.hostile import command
 from tests.helpers.own_scenario import FILE
 from tests.helpers.process import ROOT
@@ -48,7 +48,7 @@ def start_two(*flags):
         free.bind(("127.0.0.1", 0))
         address = f"--coordinator_address=127.0.0.1:{free.getsockname()[1]}"
     devices = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
-    threads = {"NPROC": str(max(os.cpu_count(), 2))}
+    threads = {"NPROC": str(max(int(identity.threads()), 2))}  # two, since this process has two devices
     return [
         start(*flags, address, "--num_processes=2", f"--process_id={number}", **devices, **threads)
         for number in range(2)

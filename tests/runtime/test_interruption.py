@@ -10,7 +10,7 @@ import pytest
 from resilinet_jax.runtime import interruption
 
 SCRIPT = """
-import signal, sys, time
+import sys, time
 from resilinet_jax.runtime import interruption
 
 class Swallows:
