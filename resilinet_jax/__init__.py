@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from resilinet_jax.datasets.splits import chance_accuracy as chance_accuracy
     from resilinet_jax.datasets.splits import split_dataset as split_dataset
     from resilinet_jax.datasets.synthetic import load_synthetic as load_synthetic
+    from resilinet_jax.deploy.model import Model as Model
+    from resilinet_jax.deploy.model import load_model as load_model
+    from resilinet_jax.deploy.model import trained_model as trained_model
     from resilinet_jax.engine.program import TrainingSettings as TrainingSettings
     from resilinet_jax.engine.run_cells import run_cells as run_cells
     from resilinet_jax.errors import UserError as UserError
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from resilinet_jax.report.tables import setting_table as setting_table
     from resilinet_jax.results.comparisons import against as against
     from resilinet_jax.results.results import Results as Results
+    from resilinet_jax.runtime.kept_models import KeptModels as KeptModels
     from resilinet_jax.runtime.progress import Progress as Progress
     from resilinet_jax.runtime.store import Store as Store
     from resilinet_jax.scenarios import load_scenario as load_scenario
@@ -74,6 +78,11 @@ _MODULES = {
         "split_dataset",
     ),
     "datasets.synthetic": ("load_synthetic",),
+    "deploy.model": (
+        "Model",
+        "load_model",
+        "trained_model",
+    ),
     "engine.program": ("TrainingSettings",),
     "engine.run_cells": ("run_cells",),
     "errors": ("UserError",),
@@ -99,6 +108,7 @@ _MODULES = {
     ),
     "results.comparisons": ("against",),
     "results.results": ("Results",),
+    "runtime.kept_models": ("KeptModels",),
     "runtime.progress": ("Progress",),
     "runtime.store": ("Store",),
     "scenarios": ("load_scenario",),

@@ -61,6 +61,10 @@ class Cell(NamedTuple):
         inference_only = ("inference_activity", "inference_scale")
         return _digest({name: value for name, value in self._asdict().items() if name not in inference_only})
 
+    def selection_key(self) -> str:
+        """Digest of what a run's best variables depend on: its training, and what selects the best epoch."""
+        return _digest({name: value for name, value in self._asdict().items() if name != "inference_scale"})
+
 
 def draw_weight(cell: Cell, key: Key[Array, ""]) -> Float[Array, " hyperconnections"]:
     """A run's hyperconnection weights: uniform in [weight_low, weight_high], from the run's key."""

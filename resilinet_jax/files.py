@@ -120,6 +120,15 @@ def zip_bytes(entries: Mapping[str, bytes]) -> bytes:
     return content.getvalue()
 
 
+def tensor_bytes(arrays: Mapping[str, Any], **metadata: str) -> bytes:
+    """A file of safetensors with these arrays by name, and texts that tell what they belong to."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    # The library writes memory as it lies.
+    return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata or None)
+
+
 @contextlib.contextmanager
 def only_command_in(folder: pathlib.Path) -> Iterator[None]:
     """Keeps other commands out of a results folder meanwhile; the lock of a process that died does not count.
@@ -177,6 +186,28 @@ def write_folder(folder: pathlib.Path, files: Mapping[str, bytes], before: Mappi
         left = _content(path)
         if left is not None and digest(left) == before[name]:
             path.unlink()
+
+
+def write_whole_folder(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder that appears whole or not at all, in place of one that is there.
+
+    Args:
+      folder: its parents are made where they are missing.
+      files: content by name; nothing else will be in it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.????????.part"):  # of a command that was killed
+        shutil.rmtree(left)
+    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        part.mkdir()
+        for name, content in files.items():
+            write_file(part / name, content)
+        discard(folder)
+        part.replace(folder)
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _content(path: pathlib.Path) -> bytes | None:

@@ -42,6 +42,7 @@ from resilinet_jax.runtime.identity import (
     stamp,
     write_identity,
 )
+from resilinet_jax.runtime.kept_models import KeptModels
 from resilinet_jax.runtime.progress import Progress
 from resilinet_jax.runtime.store import Store
 from resilinet_jax.runtime.user_code import errors_in
@@ -140,6 +141,8 @@ def draw(choice: Choice) -> pathlib.Path:
     return target
 
 
+MODELS = "models"  # where trained networks are kept, in the folder of their runs
+
 # What a sweep's network has beside the scenario's own, as `Scenario.build_network` takes it.
 Changes = tuple[tuple[str, Any], ...]
 
@@ -157,35 +160,41 @@ def _apart(folder: pathlib.Path, changes: Changes, overwriting: bool) -> pathlib
     return folder.with_name("_".join([folder.name, *(name for name, _ in changes), *["overwriting"] * overwriting]))
 
 
+def kept_apart(folder: pathlib.Path, network: Mapping[str, Any]) -> pathlib.Path:
+    """The folder for the finished runs of a sweep whose network has these arguments beside the scenario's own."""
+    return _apart(folder, tuple(network.items()), overwriting=False)
+
+
 def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) -> str | None:
     # Matplotlib and pandas take a second to import: after the data, so that mistakes there are told sooner, but before
     # training, so that it can't end without a report.
     from resilinet_jax.command.reporting import publish_both
 
     choice, data, combinations = work.choice.with_network(dict(changes)), work.data, work.combinations
-    settings, preset, failure_settings = choice.settings, choice.preset, choice.scenario.failure_settings
+    settings, failure_settings = choice.settings, choice.scenario.failure_settings
     network = build_network(choice, data.classes)
-    by_sweep = {name: build_cells(network.graph, failure_settings, preset, sweep) for name, sweep in sweeps.items()}
+    by_sweep = {
+        name: build_cells(network.graph, failure_settings, choice.preset, sweep) for name, sweep in sweeps.items()
+    }
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
     progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(choice))
-    identity = _identity_with_data(choice, data, combinations)
-    store = Store(_ready_for_runs(choice, changes, identity), progress.note, stamp(identity), machine())
+    identity = identity_with_data(choice, data, combinations)
+    runs = _ready_for_runs(choice, changes, identity)
+    store = Store(runs, progress.note, stamp(identity), machine())
+    kept = KeptModels(runs / MODELS, progress.note, stamp(identity)) if settings.keep_models else None
     under_way = _apart(choice.checkpoints_folder, changes, settings.overwrite)
     checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note, stamp(identity))
-    wanted = plan_models(cells, preset.runs)
+    training = training_settings(choice, data)
+    wanted = plan_models(cells, training.run_numbers)
     finished = len(wanted) - len(unfinished(wanted, store))
     already = f", {finished} of them finished already" if finished else ""
     work.console.print(f"{len(wanted)} runs for {', '.join(sweeps)}{already}.", soft_wrap=True)
-    training = TrainingSettings(
-        preset.runs,
-        preset.epochs,
-        preset.batch_size,
-        settings.seed,
-        runs_per_pass=settings.runs_per_pass,
-        compiler_options=choice.scenario.compiler_options(),
-        rests_on=_program_identity(choice, data),
-    )
-    measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints)
+    if kept is not None:
+        again = finished - (len(wanted) - len(unfinished(wanted, store, kept)))
+        models = {name for model in wanted for name in model.kept_names()}
+        for note in notes.models_note(len(models), network, data.feed.spec("train").x, runs / MODELS, again):
+            work.console.print(note, soft_wrap=True)
+    measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints, kept)
     with contextlib.suppress(OSError):  # the last process to end finds it empty
         under_way.rmdir()
     if len(store.machines) > 1:
@@ -204,6 +213,20 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     return notes.diverged_line(cells, measured, len(wanted))
 
 
+def training_settings(choice: Choice, data: Data) -> TrainingSettings:
+    """How every run is trained."""
+    settings, preset = choice.settings, choice.preset
+    return TrainingSettings(
+        preset.runs,
+        preset.epochs,
+        preset.batch_size,
+        settings.seed,
+        runs_per_pass=settings.runs_per_pass,
+        compiler_options=choice.scenario.compiler_options(),
+        rests_on=_program_identity(choice, data),
+    )
+
+
 def _live_curves(choice: Choice) -> LiveCurves | None:
     if not choice.settings.tensorboard:
         return None
@@ -212,7 +235,14 @@ def _live_curves(choice: Choice) -> LiveCurves | None:
     return LiveCurves(choice.tensorboard_folder)
 
 
-def _identity_with_data(choice: Choice, data: Data, combinations: Combinations) -> dict[str, Any]:
+def identity_with_data(choice: Choice, data: Data, combinations: Combinations) -> dict[str, Any]:
+    """What every run in a results folder rests on, by names that a user knows.
+
+    Args:
+      choice: what the user asked for, with the sweep's network.
+      data: that it is trained and tested on.
+      combinations: the failure combinations that are evaluated.
+    """
     return {
         **_identity(choice),
         **numbers_rest_on(),

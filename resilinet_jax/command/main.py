@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resilinet_jax.command.flags import parse_flags
 from resilinet_jax.command.process import check_output, find_devices, import_jax, own_environment, own_streams
@@ -44,11 +44,12 @@ def main(argv: Sequence[str], sweeps: Sweeps) -> None:
 def _launch(argv: Sequence[str], sweeps: Sweeps) -> None:
     values, mode = parse_flags(argv)
     names = sweeps.sweep_names()
+    mode.check_one_job(values["sweep"])
     if mode.report is not None:
         _report(mode.report, values["failure_probability"], values["sweep"], sweeps)
+    elif mode.export is not None:
+        _export(mode.export, mode, values, sweeps)
     elif mode.draw:
-        if values["sweep"] is not None:
-            raise UserError("--draw trains nothing; leave --sweep out")
         choice = choose(Settings(**values | {"sweep": "all"}))
         import_jax()
         from resilinet_jax.command.experiment import draw
@@ -95,19 +96,41 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
         raise UserError(diverged)
 
 
+def _export(typed: str, mode: Mode, values: dict[str, Any], sweeps: Sweeps) -> None:
+    for name in ("export", "cell", "run", "artefact"):
+        check_flag(name, getattr(mode, name))
+    folder = _results_folder("export", typed)
+    target = None if mode.artefact is None else typed_path(mode.artefact, "--artefact")
+    import_jax()
+    from resilinet_jax.command.exporting import export_cell
+    from resilinet_jax.report.console import PlainConsole
+
+    notes = filter(None, [_set_up_jax(mode)])
+    find_devices()
+    console = PlainConsole()
+    for note in notes:
+        console.print(note, soft_wrap=True)
+    export_cell(folder, mode.cell, mode.run, target, sweeps, console, values["scenario"], values["sweep"])
+
+
 def _report(typed: str, failure_probability: str | None, asked: str | None, sweeps: Sweeps) -> None:
     for name, value in {"report": typed, "failure_probability": failure_probability}.items():
         check_flag(name, value)
-    folder: pathlib.Path = typed_path(typed, "--report")
+    folder = _results_folder("report", typed)
     if failure_probability is not None:
         parse_failure_probability(failure_probability)
-    if not folder.is_dir():
-        raise UserError(f"--report={folder}: no such folder; give a sweep's results, as results/health/failout_rate")
     import_jax()
     from resilinet_jax.command.reporting import report_again
     from resilinet_jax.report.console import PlainConsole
 
     report_again(folder, sweeps, PlainConsole(), failure_probability, asked)
+
+
+def _results_folder(flag: str, typed: str) -> pathlib.Path:
+    folder: pathlib.Path = typed_path(typed, f"--{flag}")
+    if not folder.is_dir():
+        raise UserError(f"--{flag}={folder}: no such folder; give a sweep's results, as results/health/failout_rate")
+    return folder
 
 
 def _set_up_jax(mode: Mode) -> str | None:

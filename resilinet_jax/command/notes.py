@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+import jax
 
 from resilinet_jax.cells import Cell
 from resilinet_jax.command.settings import Choice
 from resilinet_jax.failures.combinations import Combinations
+from resilinet_jax.network.forward import Network
 from resilinet_jax.runtime.store import Measured
 from resilinet_jax.scenarios._base import Data
 
@@ -57,6 +62,26 @@ def combinations_note(combinations: Combinations) -> list[str]:
         f"{number:,} of {total:,} failure combinations are evaluated: each average accuracy is the middle of an "
         "interval that holds it (widths: last table)."
     ]
+
+
+def models_note(
+    models: int, network: Network, examples: jax.ShapeDtypeStruct, folder: pathlib.Path, again: int
+) -> list[str]:
+    """Sentences that say how much room trained networks will take, and which runs are trained again for them.
+
+    Args:
+      models: how many will be kept.
+      network: that is trained.
+      examples: shape and type of its input.
+      folder: where they go.
+      again: how many finished runs lack theirs.
+    """
+    one = jax.ShapeDtypeStruct((1, *examples.shape[1:]), examples.dtype)
+    leaves = jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0), one))
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves) / 1e6
+    kept = f"Models: {models} of {size:.3g} MB each, {models * size:.3g} MB in all, are kept in {folder}."
+    trained = f"{again} finished {'run has' if again == 1 else 'runs have'} no model there: trained again."
+    return [kept, *[trained] * bool(again)]
 
 
 def diverged_line(cells: Mapping[str, Cell], measured: Mapping[str, Measured], runs: int) -> str | None:

@@ -130,6 +130,34 @@ def _alone_with(target: pathlib.Path) -> Iterator[None]:
         ) from None
 
 
+def finished_sweep(target: pathlib.Path, project: Sweeps, asked: str | None) -> tuple[Record, Sweep, Results]:
+    """What stands in a sweep's results folder; nothing that came with it is run.
+
+    Args:
+      target: the sweep's folder.
+      project: the project's sweeps.
+      asked: `--sweep`, which names the file of a user's own sweep.
+
+    Raises:
+      UserError: if it holds damaged results, or those of another version or of a sweep that was not asked for.
+    """
+    try:
+        record = Record.read(target / RECORD)
+        record = record if record.graph else _completed(record, target)
+        settings, graph = Settings(**record.settings), Graph.from_data(record.graph)
+        sweep = _same_sweep(record, project, target, asked)
+        combinations = build_combinations(graph, record.failure_settings, settings.tolerance)
+        cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep)
+        results = read_results(target, combinations, record.failure_settings, cells, record.message_bytes, record.files)
+    except CodeError:
+        raise
+    except Exception as error:  # whatever others may have written into their files
+        raise UserError(
+            f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
+        ) from None
+    return record, sweep, results
+
+
 def _report_one(
     target: pathlib.Path,
     project: Sweeps,
@@ -148,25 +176,13 @@ def _report_one(
       asked: as in `report_again`.
       alone: whether no other report is made; else one under other failures than these stays as it is.
     """
-    try:
-        record = Record.read(target / RECORD)
-        record = record if record.graph else _completed(record, target)
-        settings, graph = Settings(**record.settings), Graph.from_data(record.graph)
-        sweep = _same_sweep(record, project, target, asked)
-        combinations = build_combinations(graph, record.failure_settings, settings.tolerance)
-        cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep)
-        results = read_results(target, combinations, record.failure_settings, cells, record.message_bytes, record.files)
-    except CodeError:
-        raise
-    except Exception as error:  # whatever others may have written into their files
-        raise UserError(
-            f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
-        ) from None
+    record, sweep, results = finished_sweep(target, project, asked)
+    settings = Settings(**record.settings)
     recorded = settings.failure_probability  # of a report under somebody's own failures, which it is made for again
     if failure_probability and recorded and not alone:
         return
     wanted = failure_probability or recorded
-    failures = user_failures(wanted, combinations, settings.tolerance)
+    failures = user_failures(wanted, results.combinations, settings.tolerance)
     record = _with_failures(record, wanted)
     into = user_report_folder(target) if failures and not recorded else target
     publish(sweep, into, _under(results, failures), record, console)

@@ -25,7 +25,13 @@ SPLITS = ("random", "subject")
 PRESETS = ("quick", "paper")
 PROGRAM = "python -m resilinet_jax"  # starts the command line wherever it is installed
 _NETWORK_FLAGS = ("hidden_units", "alpha", "image_size")
-_NO_MATTER = ("results_dir", "overwrite", "runs_per_pass", "tensorboard")  # where things go and how fast they get there
+_NO_MATTER = (
+    "results_dir",
+    "overwrite",
+    "runs_per_pass",
+    "tensorboard",
+    "keep_models",
+)  # where things go and how fast they get there
 _TAKEN = ("all", "list", "runs", "checkpoints", "tensorboard")  # names that no user's sweep may have
 
 
@@ -64,12 +70,16 @@ def _datasets() -> str:
 class Settings:
     """What results may depend on, where they go, and how they are made; None where the preset decides."""
 
-    sweep: str = dataclasses.field(metadata={"help": "Which ablation to run: a name, all, your own.py, or list."})
-    scenario: str = _flag("health", f"Which network: {', '.join(scenario_names())}, or your own.py.")
+    sweep: str = dataclasses.field(
+        metadata={"help": "Which ablation to run: a name, all, list, or the path of a .py file of yours."}
+    )
+    scenario: str = _flag(
+        "health", f"Which network: {', '.join(scenario_names())}, or the path of a .py file of yours."
+    )
     dataset: str = _flag("auto", f"auto, or one that the scenario knows; a suffix means a file. {_datasets()}.")
     data_dir: str | None = _flag(None, "TFDS' folder, or where the files of a published data set lie.")
     split: str = _flag("random", f"What is split 80/10/10, rows or subjects: {', '.join(SPLITS)}.")
-    preset: str = _flag("quick", f"Size of everything: {', '.join(PRESETS)}; the flags below change it.")
+    preset: str = _flag("quick", f"Size of everything: {', '.join(PRESETS)}; other flags change it.")
     runs: int | None = _flag(None, "Seeds per cell.", Range(1, 10_000))
     epochs: int | None = _flag(None, "Passes over the training split.", Range(1, 1_000_000))
     batch_size: int | None = _flag(None, "Examples per training step.", Range(1, _INT32))
@@ -99,6 +109,7 @@ class Settings:
     results_dir: str = _flag("results", "Results go to <results_dir>/<scenario>/<sweep>.")
     overwrite: bool = _flag(False, "Train anew, and replace results that are there.")
     tensorboard: bool = _flag(False, "Write live curves to <results_dir>/<scenario>/tensorboard.")
+    keep_models: bool = _flag(False, "Keep the trained networks beside the runs' measurements, for --export.")
 
     @property
     def data_folder(self) -> pathlib.Path | None:
@@ -122,12 +133,39 @@ class Mode:
 
     report: str | None = _flag(None, "Makes the report in this results folder again, without training.")
     draw: bool = _flag(False, "Makes a picture of the scenario's graph, without training.")
+    export: str | None = _flag(
+        None, "Makes an artefact, for nodes to run, from a cell of this finished sweep's folder."
+    )
+    cell: str | None = _flag(None, "Which cell --export takes, by its name in the tables.")
+    run: int = _flag(0, "Which run of that cell.", Range(0, 10_000))
+    artefact: str | None = _flag(
+        None, "Where it goes; <results_dir>/<scenario>/artefacts/<sweep>/<cell>/run_<n> without it."
+    )
     huge_pages: bool = _flag(True, "Start anew with memory settings that make training on CPU faster.")
     compilation_cache: bool = _flag(True, "Keep compiled programs in the user's cache folder.")
     coordinator_address: str | None = _flag(None, "host:port of process 0, where several processes share the work.")
     num_processes: int | None = _flag(None, "How many processes share the work.", Range(1, 2**16))
     process_id: int | None = _flag(None, "Which of them this is, from 0; it alone prints and writes.")
     distributed: bool = _flag(False, "Several processes, found by JAX itself: SLURM, TPU pods, Kubernetes.")
+
+    def check_one_job(self, sweep: str | None) -> None:
+        """Refuses more than one thing to do; `--sweep` beside `--report` or `--export` may name a user's file.
+
+        Args:
+          sweep: `--sweep`.
+
+        Raises:
+          UserError: naming the flags.
+        """
+        jobs = {"report": self.report is not None, "export": self.export is not None, "draw": self.draw}
+        asked = [f"--{name}" for name, given in jobs.items() if given]
+        if sweep is not None and not (asked and is_user_file(sweep)):
+            asked.append("--sweep")
+        if len(asked) > 1:
+            raise UserError(f"{' and '.join(asked)} are two things to do; give one of them")
+        for name in ("cell", "artefact"):
+            if getattr(self, name) is not None and self.export is None:
+                raise UserError(f"--{name} belongs to --export=<a sweep's results>; add that, or leave --{name} out")
 
     def check(self) -> None:
         """Refuses flags about several processes that can't work, before anything is waited for.

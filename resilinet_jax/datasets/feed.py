@@ -16,7 +16,7 @@ from resilinet_jax.datasets.splits import SPLITS, Examples, Splits, check_exampl
 
 if TYPE_CHECKING:
     from jax.sharding import Sharding
-    from jaxtyping import Array, Key, Num
+    from jaxtyping import Array, Int, Key, Num
 
     Augment = Callable[[Key[Array, ""], Num[Array, "batch *features"]], Num[Array, "batch *features"]]
 else:  # JAX takes longer to import than data to load, and is not needed to refuse them
@@ -59,6 +59,7 @@ class Resident:
 
     Attributes:
       notes: sentences of the splits, which the screen and the report say.
+      standardisation: what the examples have gone through; None if they are as they were recorded.
     """
 
     chunks = 1
@@ -74,6 +75,7 @@ class Resident:
         self.augment: Augment | None = augment
         self.classes = splits.classes
         self.notes = splits.notes
+        self.standardisation = splits.standardisation
         self._splits = splits
         self.sizes = {split: len(getattr(splits, split).y) for split in SPLITS}
         self._placed: dict[tuple[str, Sharding], Examples] = {}
@@ -96,6 +98,10 @@ class Resident:
     def chance(self) -> float:
         """Expected accuracy of guessing on the test split by the training split's class frequencies."""
         return self._splits.chance
+
+    def class_counts(self) -> Int[np.ndarray, " classes"]:
+        """Number of training examples of each class."""
+        return np.bincount(np.asarray(self._splits.train.y), minlength=self.classes)
 
     def _place(self, split: str, sharding: Sharding) -> Examples:
         import jax

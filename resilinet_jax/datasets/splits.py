@@ -7,7 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Num, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from resilinet_jax.errors import UserError, first_line, listed
 
@@ -117,6 +117,22 @@ def _as_array(what: str, values: Any) -> np.ndarray:
 SPLITS = ("train", "validation", "test")
 
 
+class Standardisation(NamedTuple):
+    """What turns a reading as it was recorded into what a network is trained on.
+
+    Attributes:
+      centre: of each feature, its mean over the training split.
+      scale: of each feature, its deviation over the training split; 1 where it is constant there.
+    """
+
+    centre: Float[np.ndarray, "*features"]
+    scale: Float[np.ndarray, "*features"]
+
+    def __call__(self, x: Num[np.ndarray, "examples *features"]) -> Float[np.ndarray, "examples *features"]:
+        """Readings in the scale of the training split, as float32."""
+        return ((x - self.centre) / self.scale).astype(np.float32)
+
+
 class Splits(NamedTuple):
     """A data set ready to train on.
 
@@ -127,6 +143,7 @@ class Splits(NamedTuple):
       classes: number of classes.
       chance: accuracy of guessing on the test split by the training split's class frequencies.
       notes: sentences about the data that a reader must know.
+      standardisation: what the examples have gone through; None if they are as they were recorded.
     """
 
     train: Examples
@@ -135,6 +152,7 @@ class Splits(NamedTuple):
     classes: int
     chance: float
     notes: tuple[str, ...] = ()
+    standardisation: Standardisation | None = None
 
 
 def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | None = None) -> Splits:
@@ -163,13 +181,10 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
     deviation = train.x.std(0, dtype=np.float64)
     # The float64 mean of equal values may miss them.
     constant = np.asarray((train.x == train.x[0]).all(0) | (deviation == 0))
-    centre, scale = np.where(constant, train.x[0], mean), np.where(constant, 1.0, deviation)  # it becomes 0, not NaN
-
-    def standardise(examples: Examples) -> Examples:
-        return examples._replace(x=((examples.x - centre) / scale).astype(np.float32))
-
+    # What is constant becomes 0, not NaN.
+    standardise = Standardisation(np.where(constant, train.x[0], mean), np.where(constant, 1.0, deviation))
     with np.errstate(over="ignore"):  # refused below
-        ready = [standardise(examples) for examples in (train, validation, test)]
+        ready = [examples._replace(x=standardise(np.asarray(examples.x))) for examples in (train, validation, test)]
     for examples in ready:
         finite = np.isfinite(examples.x).all(0)
         if not finite.all():
@@ -179,7 +194,8 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
                 "10^38 times as much elsewhere; drop it, or scale it"
             )
     chance = chance_accuracy(np.asarray(train.y), np.asarray(test.y))
-    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance, _constant_note(dataset.name, constant))
+    notes = _constant_note(dataset.name, constant)
+    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance, notes, standardise)
 
 
 def _constant_note(name: str, constant: Bool[np.ndarray, " *features"]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from resilinet_jax.engine.evaluation import accuracy_of, empty_tally
 from resilinet_jax.engine.plan import without_failures
 from resilinet_jax.engine.program import Models, Program
 from resilinet_jax.engine.training import RunState
-from resilinet_jax.network.forward import ADDED_WEIGHT
+from resilinet_jax.network.forward import ADDED_WEIGHT, Variables
 from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.progress import Progress
@@ -29,7 +29,9 @@ class Curves(NamedTuple):
     validation_accuracy: Float[np.ndarray, "models selections epochs"]
 
 
-def run_pass(program: Program, models: Models, progress: Progress, checkpoints: Checkpoints | None = None) -> Measured:
+def run_pass(
+    program: Program, models: Models, progress: Progress, checkpoints: Checkpoints | None = None
+) -> tuple[Measured, Variables]:
     """Trains one pass of models for all epochs, from its last checkpoint on, and evaluates them.
 
     Args:
@@ -39,7 +41,8 @@ def run_pass(program: Program, models: Models, progress: Progress, checkpoints: 
       checkpoints: of this pass; None to keep nothing.
 
     Returns:
-      Of each model's variants: leaves [models, variants, ...].
+      What was measured of each model's variants, with leaves [models, variants, ...]; and the variables of each
+      model's best epochs, with leaves [models, selections, ...], on the devices.
     """
     count = len(models.selection)
     models, mesh = program.place(models)
@@ -71,7 +74,7 @@ def run_pass(program: Program, models: Models, progress: Progress, checkpoints: 
         interruption.check()
     with progress.phase(f"evaluating {count} runs under every failure combination"):
         accuracy = _test_accuracy(program, call["test"], state, models, split, whole)[:count]
-    return _measured(accuracy, state, models, curves)
+    return _measured(accuracy, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
 
 
 def _resume(

@@ -44,7 +44,7 @@ class TrainingSettings:
     """How every run of a sweep is trained.
 
     Attributes:
-      runs: seeds per cell, numbered from 0.
+      runs: seeds per cell, numbered from `first_run`.
       epochs: passes over the training split.
       batch_size: examples per step.
       seed: of everything random in training.
@@ -56,6 +56,7 @@ class TrainingSettings:
       compiler_options: of XLA, besides the backend's (`default_compiler_options`).
       rests_on: tells networks, augmentations and versions of the code apart, so that traced functions can be kept for
         the next start; None where that isn't known, and nothing is kept.
+      first_run: number of the first seed.
     """
 
     runs: int
@@ -67,6 +68,12 @@ class TrainingSettings:
     runs_per_pass: int | None = None
     compiler_options: Mapping[str, bool | str] = dataclasses.field(default_factory=dict)
     rests_on: str | None = None
+    first_run: int = 0
+
+    @property
+    def run_numbers(self) -> range:
+        """The number of each seed, which decides all that is random in a run."""
+        return range(self.first_run, self.first_run + self.runs)
 
 
 class Models(NamedTuple):

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +20,12 @@ from resilinet_jax.engine.program import Models, Program, TrainingSettings
 from resilinet_jax.engine.training import run_keys
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations, all_combinations
+from resilinet_jax.network.arrays import to_arrays
 from resilinet_jax.network.forward import Network
 from resilinet_jax.runtime import hosts, interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
+from resilinet_jax.runtime.kept_models import KeptModels
+from resilinet_jax.runtime.kept_models import Name as KeptName
 from resilinet_jax.runtime.memory import give_back
 from resilinet_jax.runtime.progress import Progress, Run
 from resilinet_jax.runtime.store import Measured, Name, Store
@@ -74,18 +77,33 @@ class Model(NamedTuple):
         """Names under which a `Store` keeps the runs of this model's variants."""
         return [(cell.key(), self.run) for _, cell in self.training.variants]
 
+    def kept_names(self) -> list[KeptName]:
+        """Names under which `KeptModels` keeps this model's variables, one for each selection."""
+        by_selection = dict(self.training.variants)
+        return [(by_selection[selection].selection_key(), self.run) for selection in sorted(by_selection)]
 
-def plan_models(cells: Mapping[str, Cell], runs: int) -> list[Model]:
-    """Every model that has to be trained for these cells: each training, each of `runs` times."""
-    return [Model(training, run) for training in plan_trainings(cells) for run in range(runs)]
+
+def plan_models(cells: Mapping[str, Cell], runs: Iterable[int]) -> list[Model]:
+    """Every model that has to be trained for these cells: each training, once for each of these numbers of runs."""
+    return [Model(training, run) for training in plan_trainings(cells) for run in runs]
 
 
-def unfinished(models: Sequence[Model], store: Store) -> list[Model]:
-    """The models of which some variant is in no process' store."""
+def unfinished(models: Sequence[Model], store: Store, kept: KeptModels | None = None) -> list[Model]:
+    """The models that are still to be trained.
+
+    Args:
+      models: all that are wanted.
+      store: of this process; a model is unfinished if some variant of it is in no process' store.
+      kept: where the trained networks have to be as well; None if they need not be kept.
+    """
     names = [name for model in models for name in model.names()]
     there = hosts.on_any_process(np.array([name in store for name in names], bool))
     known = {name for name, here in zip(names, there) if here}
-    return [model for model in models if not known.issuperset(model.names())]
+    return [
+        model
+        for model in models
+        if not known.issuperset(model.names()) or not (kept is None or all(name in kept for name in model.kept_names()))
+    ]
 
 
 def run_cells(
@@ -97,6 +115,7 @@ def run_cells(
     combinations: Combinations | None = None,
     store: Store | None = None,
     checkpoints: Checkpoints | None = None,
+    kept: KeptModels | None = None,
 ) -> dict[str, Measured]:
     """Trains and evaluates every cell, each `settings.runs` times, but for runs that are finished.
 
@@ -109,23 +128,25 @@ def run_cells(
       combinations: that are evaluated; None for all.
       store: of finished runs; the others are added, pass by pass. None to keep nothing.
       checkpoints: of passes, so that an interrupted one goes on. None to keep nothing.
+      kept: gets the trained network of every run, `kept[cell.selection_key(), run]`; finished runs that it lacks are
+        trained again. None to keep none.
 
     Returns:
       By cell name, what its runs left: leaves [runs, ...].
     """
     combinations = combinations or all_combinations(network.graph)
     store = Store() if store is None else store
-    models = plan_models(cells, settings.runs)
-    missing = unfinished(models, store)
+    models = plan_models(cells, settings.run_numbers)
+    missing = unfinished(models, store, kept)
     own = [missing[number] for number in hosts.own_share(len(missing))]
     if own:
-        _train(network, feed, own, settings, progress, combinations, store, checkpoints)
+        _train(network, feed, own, settings, progress, combinations, store, checkpoints, kept)
     elif checkpoints is not None and {_label(model) for model in models} >= set(checkpoints.members()):
         checkpoints.discard()  # a command that was killed while it removed them has left some
     widths = (len(combinations.survival), settings.epochs, settings.epochs, len(network.graph.hyperconnections))
     _exchange(store, models, widths)
     return {
-        name: Measured(*map(np.stack, zip(*(store[cell.key(), run] for run in range(settings.runs)))))
+        name: Measured(*map(np.stack, zip(*(store[cell.key(), run] for run in settings.run_numbers))))
         for name, cell in cells.items()
     }
 
@@ -139,8 +160,9 @@ def _train(
     combinations: Combinations,
     store: Store,
     checkpoints: Checkpoints | None,
+    kept: KeptModels | None,
 ) -> None:
-    """Trains models in passes, and adds each pass to the store."""
+    """Trains models in passes; adds each to the store and, if they are wanted, its networks to the kept models."""
     selections = max(len(model.training.selections) for model in models)
     variants = max(len(model.training.variants) for model in models)
     # Apart: the gradient of a hyperconnection's weight costs a sum over all that it carries.
@@ -172,7 +194,7 @@ def _train(
             progress.members([_shown(model) for model in members])
             try:
                 batch = assemble(members, selections, variants, settings.seed)
-                measured = run_pass(programs[members[0].learns_weights], batch, progress, checkpoints)
+                measured, best = run_pass(programs[members[0].learns_weights], batch, progress, checkpoints)
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -181,6 +203,11 @@ def _train(
                 progress.too_many(len(members))
                 waiting.extendleft(reversed(_passes(members, -(-len(members) // 2))))
                 continue
+            if kept is not None:
+                host = jax.device_get(best)
+                for m, model in enumerate(members):
+                    for s, name in enumerate(model.kept_names()):
+                        kept.add({name: to_arrays(jax.tree.map(lambda leaf: leaf[m, s], host))})  # noqa: B023
             store.add(
                 {
                     name: Measured(*(leaf[m, v] for leaf in measured))

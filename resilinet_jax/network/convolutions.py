@@ -8,14 +8,16 @@ Each exists in up to three forms with the same meaning:
 * `FAST`: the same forward, with gradients of their own for XLA's CPU backend, whose convolutions and whose
   gradients of slices are slow (`python -m benchmarks.training` shows what that is worth).
 
-`operations()` is the one place that chooses, by backend. The batch comes last because vector units then always
+`operations()` is the one place that chooses, by platform. The batch comes last because vector units then always
 have something long to work on, whatever the image's size.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -71,9 +73,22 @@ class Operations(NamedTuple):
     normalise: Callable[[Images, PerChannel, PerChannel], Normalised]
 
 
+_PLATFORM: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+
+
+@contextlib.contextmanager
+def lowered_for(platform: str) -> Iterator[None]:
+    """Has what is traced meanwhile take the form for this platform, whatever machine traces it."""
+    token = _PLATFORM.set(platform)
+    try:
+        yield
+    finally:
+        _PLATFORM.reset(token)
+
+
 def operations() -> Operations:
-    """The form for the default backend."""
-    return FAST if jax.default_backend() == "cpu" else TAPS
+    """The form for the platform of `lowered_for`, else for the default backend."""
+    return FAST if (_PLATFORM.get() or jax.default_backend()) == "cpu" else TAPS
 
 
 def compiler_options() -> dict[str, bool]:

@@ -350,19 +350,53 @@ class Network:
         """
         edges = list(self.graph.incoming(node))
         simple = {edge.source: k for k, (_, edge) in enumerate(edges) if not edge.is_skip}
-        added = variables.params[ADDED_WEIGHT]
-        weight = wiring.weight + wiring.learned * (added if self.learns_weights else jax.lax.stop_gradient(added))
-        carries, received = [], []
+        carries = []
         for (i, edge), sent in zip(edges, incoming):
             carried = wiring.present[i] * sent.sends
             if edge.is_skip:
                 stands_for = incoming[simple[edge.bypassed[-1]]]
                 carried *= jnp.maximum(wiring.activity[i], 1 - stands_for.sends)
             carries.append(carried)
-            received.append(weight[i] * _masked(carried, sent.value))
         sends = alive * jnp.stack(carries).max()
-        value, statistics = self._compute(variables, node, sum(received[1:], received[0]), carries, sends, training_key)
+        weight = self.weight(variables, wiring)
+        weights = [weight[i] for i, _ in edges]
+        values = [sent.value for sent in incoming]
+        value, statistics = self.compute(variables, node, values, carries, weights, sends, training_key)
         return Sent(_masked(sends, value), sends), statistics
+
+    def weight(self, variables: Variables, wiring: Wiring) -> Float[Array, " hyperconnections"]:
+        """Every hyperconnection's weight, with what training has added to it."""
+        added = variables.params[ADDED_WEIGHT]
+        return wiring.weight + wiring.learned * (added if self.learns_weights else jax.lax.stop_gradient(added))
+
+    def compute(
+        self,
+        variables: Variables,
+        node: str,
+        values: Sequence[Array],
+        carries: Sequence[Float[Array, ""]],
+        weights: Sequence[Float[Array, ""]],
+        sends: Float[Array, ""] | float = 1.0,
+        training_key: Key[Array, ""] | None = None,
+    ) -> tuple[Array, dict[str, Statistics]]:
+        """What a node's stage makes of the weighted sum of what is carried to it.
+
+        Args:
+          variables: from `init`; of it, the node's own.
+          node: its name; not that of a source.
+          values: what each hyperconnection brings, already adapted, in the order of `Graph.incoming(node)`.
+          carries: 1 where it is carried: it is there, its sender sends and its gate is open; else 0.
+          weights: factor on each.
+          sends: 1 if the node sends, else 0; only training asks.
+          training_key: in training, of the step, for dropout; None at inference.
+
+        Returns:
+          The stage's output for a batch. In training, by its name, also its running statistics after the batch, if it
+          keeps any; else an empty dict.
+        """
+        received = [weight * _masked(carried, value) for weight, carried, value in zip(weights, carries, values)]
+        total = sum(received[1:], received[0])
+        return self._compute(variables, node, total, carries, jnp.asarray(sends), training_key)
 
     def _compute(
         self,

@@ -110,7 +110,9 @@ def code_version(root: pathlib.Path | None = None) -> dict[str, str]:
 def environment() -> dict[str, Any]:
     """Versions, devices and variables, as far as they can change a number or how fast it comes."""
     return {
+        "code": code_version()["code"],
         "python": platform.python_version(),
+        "machine": machine(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.local_devices()],

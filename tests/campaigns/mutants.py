@@ -110,8 +110,8 @@ MUTANTS: dict[str, list[Mutant]] = {
             f"{FORWARD}::test_no_bias_of_an_adapter_leaks_over_a_silent_link",
         ),
         Mutant(
-            "_masked(carried, sent.value)",
-            "_masked(jnp.where(sent.sends > 0, carried, wiring.present[i]), sent.value)",
+            "weight * _masked(carried, value) for",
+            "weight * value for",
             f"{FORWARD}::test_no_bias_of_an_adapter_leaks_over_a_silent_link",
         ),
         Mutant(
@@ -432,6 +432,17 @@ MUTANTS: dict[str, list[Mutant]] = {
             'held_out("test", whole)',
             f"{RUNS}::test_the_epoch_is_selected_on_validation_and_reported_on_test",
         ),
+    ],
+    "deploy/exporting.py": [
+        Mutant("weight[[i for i, _ in edges]]", "weight[: len(edges)]"),
+        Mutant("list(carries), list(arrays[WEIGHT])", "list(carries[::-1]), list(arrays[WEIGHT])"),
+        Mutant('"default": in_form_for("gpu")', '"default": in_form_for("cpu")', equivalent="both say the same"),
+        Mutant("if not apart <= TOLERANCE:", "if apart > 1:"),
+    ],
+    "deploy/model.py": [
+        Mutant("float(name not in failed)", "float(name in failed)"),
+        Mutant("np.asarray(output.informed) > 0", "np.asarray(output.informed) >= 0"),
+        Mutant("jnp.full_like(present, manifest.activity)", "jnp.ones_like(present)"),
     ],
     "results/results.py": [
         Mutant("kept.std(ddof=1)", "kept.std(ddof=0)"),

@@ -24,7 +24,7 @@ def asked(monkeypatch):
     """What the engine would have been asked to run; it answers with accuracies made up on the spot."""
     seen = {}
 
-    def answer(network, feed, cells, training, progress, combinations, store, checkpoints):
+    def answer(network, feed, cells, training, progress, combinations, store, *others):
         seen.update(network=network, splits=feed._splits, cells=cells, training=training, combinations=combinations)
         curves = np.full((training.runs, training.epochs), 0.25)
         accuracy = np.full((training.runs, len(combinations.survival)), 0.5)

@@ -316,7 +316,7 @@ class TestWriting(Refusals):
         """Accuracies made up on the spot."""
         monkeypatch.setattr(
             "resilinet_jax.command.experiment.run_cells",
-            lambda network, feed, cells, training, progress, combinations, store, checkpoints: {
+            lambda network, feed, cells, training, progress, combinations, *others: {
                 name: Measured(
                     np.full((training.runs, len(combinations.survival)), 0.5),
                     *[np.full((training.runs, training.epochs), 0.5)] * 2,

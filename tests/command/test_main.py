@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from resilinet_jax.command import main as command_line
-from resilinet_jax.command.settings import Settings
+from resilinet_jax.command.settings import Mode, Settings
 from resilinet_jax.report import report
 from tests.helpers.fakes import text_in
 from tests.helpers.hostile import command, completed
@@ -38,9 +38,7 @@ def test_list_names_every_sweep():
 
 def test_help_names_every_flag():
     text = launch("--help").stdout
-    fields = {field.name for field in dataclasses.fields(Settings)}
-    others = {"huge_pages", "compilation_cache", "coordinator_address", "num_processes", "process_id", "distributed"}
-    for flag in fields | others:
+    for flag in (field.name for owner in (Settings, Mode) for field in dataclasses.fields(owner)):
         assert f"--{flag}:" in text or f"--[no]{flag}:" in text, flag
 
 

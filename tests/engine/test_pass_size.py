@@ -24,7 +24,7 @@ def program():
 
 @pytest.fixture(scope="module")
 def models():
-    return engine.assemble(engine.plan_models({"dfg": CELLS["dfg"]}, 2), 1, 1, 0)
+    return engine.assemble(engine.plan_models({"dfg": CELLS["dfg"]}, range(2)), 1, 1, 0)
 
 
 class TestFitting:

@@ -14,21 +14,21 @@ from resilinet_jax.engine.program import Program
 from resilinet_jax.engine.run_cells import plan_trainings, run_cells
 from resilinet_jax.engine.training import run_keys
 from resilinet_jax.errors import UserError
+from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.runtime.checkpoints import Checkpoints
-from resilinet_jax.runtime.store import Store
+from resilinet_jax.runtime.kept_models import KeptModels
+from resilinet_jax.runtime.store import Measured, Store
 from resilinet_jax.sweeps import load_sweep, sweep_names
 from tests.helpers.blobs import BUILD, CELLS, NETWORK, SETTINGS, SPLITS, Shared, Silent
-from tests.helpers.reference import CHAIN
+from tests.helpers.reference import CHAIN, forward
 
 TWO_CELLS = {name: CELLS[name] for name in ("dfg", "resilinet")}
 
 
-def measure(cells, splits=SPLITS, progress=None, store=None, checkpoints=None, **changes):
+def measure(cells, splits=SPLITS, progress=None, store=None, checkpoints=None, kept=None, **changes):
     # By two, one for each device: passes of the same shape share what is compiled.
     settings = dataclasses.replace(SETTINGS, **{"runs_per_pass": 2, **changes})
-    return run_cells(
-        NETWORK, Resident(splits), cells, settings, progress or Silent(), store=store, checkpoints=checkpoints
-    )
+    return run_cells(NETWORK, Resident(splits), cells, settings, progress or Silent(), None, store, checkpoints, kept)
 
 
 def run(cells, splits=SPLITS, **changes):
@@ -42,9 +42,12 @@ def _shared():
         yield
 
 
+KEPT = KeptModels()
+
+
 @pytest.fixture(scope="module")
 def undisturbed():
-    return measure(CELLS)
+    return measure(CELLS, kept=KEPT)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,50 @@ def test_a_run_alone_equals_the_same_run_among_others(together):
         np.testing.assert_array_equal(run({name: CELLS[name]}, runs=1)[name], together[name][:1])
     # The others were cells of the same run, which has the same batches; beside another run it has its own as well.
     np.testing.assert_array_equal(run({"dfg": CELLS["dfg"]}, runs=2)["dfg"], together["dfg"][:2])
+
+
+def said_by(cell, run):
+    """A trained network's accuracy under each failure combination, from its kept variables in plain loops."""
+    arrays, params = KEPT[cell.selection_key(), run], {}
+    for path, array in arrays.items():
+        kind, name, *layer = path.split("/")
+        if kind == "params" and layer:
+            module = params.setdefault(name, {})
+            (module.setdefault(layer[0], {}) if len(layer) > 1 else module)[layer[-1]] = array
+    weight = np.asarray(draw_weight(cell, run_keys(SETTINGS.seed, run).weight))
+    activity = np.full(len(weight), cell.inference_activity)
+    for failing in all_combinations(CHAIN).failing_sets:
+        alive = {name: name not in failing for name in CHAIN.fallible}
+        logits, informed = forward(CHAIN, params, SPLITS.test.x, alive, weight, cell.present, activity)
+        yield (logits.argmax(1) == SPLITS.test.y).mean() if informed else SPLITS.chance
+
+
+def test_kept_models_are_those_that_were_measured(undisturbed):
+    for name, cell in CELLS.items():
+        for run in range(SETTINGS.runs):
+            np.testing.assert_allclose(list(said_by(cell, run)), undisturbed[name].accuracy[run], atol=1e-6)
+
+
+def test_a_finished_run_without_its_model_is_trained_again(undisturbed):
+    store, kept, told, cells = Store(), KeptModels(), Silent(), {"dfg": CELLS["dfg"]}
+    finished = {(CELLS["dfg"].key(), run): Measured(*(leaf[run] for leaf in undisturbed["dfg"])) for run in range(2)}
+    store.add(finished)
+    trained = []
+    told.members = trained.extend
+    measure(cells, store=store, runs=2, progress=told)
+    assert not trained
+    measure(cells, store=store, runs=2, kept=kept, progress=told)
+    assert [run.name for run in trained] == ["dfg/run_0", "dfg/run_1"]
+    name = CELLS["dfg"].selection_key(), 1
+    assert all((kept[name][path] == array).all() for path, array in KEPT[name].items())
+    trained.clear()
+    measure(cells, store=store, runs=2, kept=kept, progress=told)
+    assert not trained
+
+
+def test_a_run_of_any_number_trains_alone(together):
+    alone = run({"dfg": CELLS["dfg"]}, runs=1, first_run=1)["dfg"]
+    np.testing.assert_array_equal(alone, together["dfg"][1:2])
 
 
 def test_runs_differ_from_each_other(together):

@@ -87,7 +87,7 @@ def test_a_second_start_traces_nothing_and_measures_the_same(kept, traced):
 def test_a_kept_function_still_overwrites_its_state(kept):
     for _ in range(2):
         prepared = Program(NETWORK, Resident(split_dataset(BLOBS, "random", 0)), SETTINGS, 1, all_combinations(GRAPH))
-        models = assemble(plan_models({"dfg": BUILD("dfg")}, 2), 1, 1, seed=0)
+        models = assemble(plan_models({"dfg": BUILD("dfg")}, range(2)), 1, 1, seed=0)
         models, mesh = prepared.place(models)
         call = prepared.compile(mesh, models)
         state = call["start"](models.keys)

@@ -382,7 +382,7 @@ def test_draw_makes_a_picture_without_data_and_training(here, scenario, name):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--draw", "--sweep=all"], "--draw trains nothing; leave --sweep out"),
+        (["--draw", "--sweep=all"], "--draw and --sweep are two things to do; give one of them"),
         (["--draw", "--scenario=helth"], "unknown scenario 'helth'; did you mean health?"),
         (
             ["--draw", "--scenario=own.py"],

@@ -1,0 +1,240 @@
+"""From a cell of a finished sweep to an artefact that its nodes are made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from resilinet_jax.cells import Cell, describe
+from resilinet_jax.command.experiment import MODELS, identity_with_data, kept_apart, training_settings
+from resilinet_jax.command.ingredients import Sweeps, build_network
+from resilinet_jax.command.reporting import finished_sweep
+from resilinet_jax.command.settings import Choice, Settings, choose
+from resilinet_jax.deploy.artefact import Artefact, Manifest, Predicted, check_target, write_artefact
+from resilinet_jax.deploy.exporting import check_programs, export_nodes
+from resilinet_jax.deploy.model import Model, trained_model
+from resilinet_jax.engine.run_cells import run_cells
+from resilinet_jax.errors import UserError, suggest
+from resilinet_jax.files import only_command_in
+from resilinet_jax.network.forward import Network
+from resilinet_jax.report.report import RECORD
+from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.results.messages import hyperconnection_bytes, messages
+from resilinet_jax.results.record import Record
+from resilinet_jax.results.results import Results
+from resilinet_jax.runtime.checkpoints import Checkpoints
+from resilinet_jax.runtime.identity import environment, machine, stamp
+from resilinet_jax.runtime.kept_models import Arrays, KeptModels, check_safetensors
+from resilinet_jax.runtime.progress import Progress
+from resilinet_jax.runtime.store import Store
+from resilinet_jax.runtime.user_code import is_user_file
+from resilinet_jax.scenarios._base import Data, Preset
+
+CHECKED = 64  # test examples on which exported programs are compared with the network
+
+
+class _Finished(NamedTuple):
+    """A finished sweep, and what it was made from, all of it as it was then."""
+
+    record: Record
+    sweep: Sweep
+    results: Results
+    choice: Choice
+    data: Data
+    network: Network
+
+
+def export_cell(
+    folder: pathlib.Path,
+    cell: str | None,
+    run: int,
+    target: pathlib.Path | None,
+    project: Sweeps,
+    console: Console,
+    scenario: str,
+    asked: str | None,
+) -> Artefact:
+    """Makes an artefact of one run of a cell: from its kept model, or from that run trained again.
+
+    Args:
+      folder: of the finished sweep.
+      cell: its name.
+      run: its number.
+      target: where the artefact goes; None for the usual place.
+      project: the project's sweeps.
+      console: where notes go.
+      scenario: `--scenario`, which names the file of a user's own scenario.
+      asked: `--sweep`, which names the file of a user's own sweep.
+
+    Raises:
+      UserError: if the results are not of this code and these data, if there is no such cell or run, or if the run
+        trained again has other accuracies.
+    """
+    record, sweep, results = _read(folder, project, asked)
+    name = _cell_name(cell, results)
+    runs = len(results.measured[name].accuracy)
+    if run >= runs:
+        raise UserError(f"--run={run}: {name} has {runs} run{'s' * (runs > 1)}; expected 0 to {runs - 1}")
+    if np.isnan(results.measured[name].accuracy[run]).any():
+        raise UserError(f"run {run} of {name} diverged, so there is nothing to export; choose another --run")
+    home = folder.resolve().parent
+    target = target or home / "artefacts" / record.sweep / name.replace("/", "_") / f"run_{run}"
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"--artefact={target} lies in the sweep's folder, which is replaced as a whole; choose another")
+    check_target(target)
+    check_safetensors()
+    finished = _as_it_was(record, sweep, results, home, scenario)
+    with only_command_in(home):
+        arrays = _arrays(finished, home, name, run, console)
+        data, network = finished.data, finished.network
+        example = data.feed.spec("train").x
+        names = tuple(map(str, range(data.classes)))
+        standardisation = getattr(data.feed, "standardisation", None)
+        seed = finished.choice.settings.seed
+        model = trained_model(network, results.cells[name], arrays, seed, run, example, standardisation, names)
+        files = export_nodes(model, example)
+        check_programs(model, files, _some_of_the_test_split(data))
+        manifest = _manifest(finished, name, run, model, {node: each.signature for node, each in files.items()})
+        artefact = write_artefact(
+            target,
+            manifest,
+            {node: each.arrays for node, each in files.items()},
+            {node: each.program for node, each in files.items()},
+        )
+    size = sum(path.stat().st_size for path in target.iterdir())
+    console.print(f"Exported run {run} of {name}, {len(files)} nodes, {size / 1e6:.3g} MB, to {target}", soft_wrap=True)
+    return artefact
+
+
+def _read(folder: pathlib.Path, project: Sweeps, asked: str | None) -> tuple[Record, Sweep, Results]:
+    if not (folder / RECORD).is_file():
+        raise UserError(f"--export={folder} holds no results; give a sweep's folder, as results/health/failout_rate")
+    record, sweep, results = finished_sweep(folder, project, asked)
+    made, now = (each.get("code", "unknown") for each in (record.environment, environment()))
+    if made != now:
+        raise UserError(f"{folder} was made by version {made} of the code, not {now}; run the sweep again, then export")
+    if not record.files:
+        raise UserError(f"{folder} tells no digests of its files, as older results; run the sweep again, then export")
+    return record, sweep, results
+
+
+def _cell_name(asked: str | None, results: Results) -> str:
+    if asked is None:
+        raise UserError(f"--cell is missing; give one of {', '.join(results.cells)}")
+    if asked not in results.cells:
+        raise UserError(f"--cell: unknown cell {asked!r}{suggest(asked, list(results.cells))}")
+    return asked
+
+
+def _as_it_was(record: Record, sweep: Sweep, results: Results, home: pathlib.Path, scenario: str) -> _Finished:
+    """Loads the data and builds the network again, and refuses them where they are others."""
+    if is_user_file(record.scenario) and scenario != record.scenario:
+        raise UserError(f"results of a scenario of somebody's own; add --scenario={record.scenario}, which is run then")
+    choice = choose(Settings(**{**record.settings, "results_dir": str(home.parent), "runs": record.preset["runs"]}))
+    choice = dataclasses.replace(choice, preset=Preset(**record.preset)).with_network(dict(sweep.network))
+    if not choice.scenario.version.items() <= record.environment.items():
+        raise UserError(f"{record.scenario} has changed since; bring it back, or run the sweep again")
+    data = choice.load_data()
+    if (got := data.fingerprint) != (expected := record.dataset["fingerprint"]):
+        raise UserError(
+            f"{data.name} is not what the sweep was trained on (fingerprint {got[:8]}, not {expected[:8]}); bring that "
+            "back, or run the sweep again"
+        )
+    return _Finished(record, sweep, results, choice, data, build_network(choice, data.classes))
+
+
+def _arrays(finished: _Finished, home: pathlib.Path, name: str, run: int, console: Console) -> Arrays:
+    """The variables of a run: kept, or trained again with the same accuracies."""
+    cell, choice, data = finished.results.cells[name], finished.choice, finished.data
+    combinations = finished.results.combinations
+    progress = Progress()
+    own_stamp = stamp(identity_with_data(choice, data, combinations))
+    runs = kept_apart(home / choice.runs_folder.name, finished.sweep.network)
+    found = KeptModels(runs / MODELS, progress.note, own_stamp).get((cell.selection_key(), run))
+    if found is not None:
+        return found
+    console.print(f"No model of run {run} of {name} was kept (--keep_models): it is trained again.", soft_wrap=True)
+    kept, store = KeptModels(), Store()
+    under_way = Checkpoints(home / "checkpoints_export", progress.note, own_stamp)
+    training = dataclasses.replace(training_settings(choice, data), runs=1, first_run=run, runs_per_pass=None)
+    again = run_cells(
+        finished.network, data.feed, {name: cell}, training, progress, combinations, store, under_way, kept
+    )
+    before = finished.results.measured[name].accuracy[run]
+    after = again[name].rounded().accuracy[0]
+    if not np.array_equal(before, after):
+        raise UserError(_differs(finished.record, name, run, float(np.abs(before - after).max())))
+    return kept[cell.selection_key(), run]
+
+
+def _differs(record: Record, name: str, run: int, most: float) -> str:
+    now: dict[str, Any] = environment()
+    then = record.environment
+    versions = [
+        f"{package} {then.get('versions', {}).get(package)}, now {version}"
+        for package, version in now["versions"].items()
+        if then.get("versions", {}).get(package) != version
+    ]
+    if then.get("machine") != machine():
+        versions.append(f"{then.get('machine')}, now {machine()}")
+    why = f"; what differs: {', '.join(versions)}" if versions else ""
+    return (
+        f"run {run} of {name}, trained again, has other accuracies (by up to {100 * most:.2g} %){why}; run the sweep "
+        "again with --keep_models, and export that"
+    )
+
+
+def _some_of_the_test_split(data: Data) -> np.ndarray:
+    import jax
+    from jax.sharding import SingleDeviceSharding
+
+    chunk = next(iter(data.feed.held_out("test", SingleDeviceSharding(jax.local_devices()[0]))))
+    return np.asarray(chunk.x[:CHECKED])
+
+
+def _manifest(finished: _Finished, name: str, run: int, model: Model, nodes: Mapping[str, Any]) -> Manifest:
+    record, results, data = finished.record, finished.results, finished.data
+    graph, cell = results.graph, results.cells[name]
+    spec = data.feed.spec("train").x
+    count = getattr(data.feed, "class_counts", None)
+    standardisation = model.standardisation and {
+        field: np.asarray(value).tolist() for field, value in model.standardisation._asdict().items()
+    }
+    return Manifest(
+        scenario=record.scenario,
+        network={**finished.choice.preset.network},
+        graph=graph,
+        sweep=record.sweep,
+        cell=name,
+        run=run,
+        settings=describe(graph, cell),
+        present=[bool(each) for each in cell.present],
+        activity=float(cell.inference_activity),
+        skip_units=float(cell.skip_units),
+        input_shape=list(spec.shape[1:]),
+        input_dtype=str(np.dtype(spec.dtype)),
+        standardisation=standardisation,
+        classes=model.classes,
+        class_counts=[] if count is None else count().tolist(),
+        nodes=nodes,
+        predicted=_predicted(results, name, cell, run),
+        dataset=record.dataset,
+        split={name: record.settings[name] for name in ("dataset", "data_dir", "split", "seed")},
+        code={"code": record.environment["code"], **finished.choice.scenario.version},
+        versions=record.environment["versions"],
+    )
+
+
+def _predicted(results: Results, name: str, cell: Cell, run: int) -> list[Predicted]:
+    arrives = messages(results.graph, cell, results.combinations.survival)
+    sizes = hyperconnection_bytes(results.graph, results.message_bytes)
+    edges = [edge.name for edge in results.graph.hyperconnections]
+    return [
+        Predicted(failing, float(accuracy), [edge for edge, there in zip(edges, row) if there], int(sizes @ row))
+        for failing, accuracy, row in zip(results.failing_sets, results.measured[name].accuracy[run], arrives)
+    ]

@@ -1,0 +1,1 @@
+"""A trained network as files, and on nodes of its own."""

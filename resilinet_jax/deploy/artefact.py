@@ -1,0 +1,245 @@
+"""A trained network as files that its nodes are made from: a manifest, and for each node its weights and its program.
+
+No JAX: a small machine reads it with NumPy and safetensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from resilinet_jax.errors import UserError, listed, suggest
+from resilinet_jax.files import check_writable, checked_json, digest, read_json, tensor_bytes, write_whole_folder
+from resilinet_jax.network.graph import Graph
+
+MANIFEST = "manifest.json"
+FORMAT = 1  # of the manifest; another number is another meaning
+WEIGHT, SKIP_UNITS = "weight", "skip_units"  # a node's arrays beside its variables
+Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a node computes, as its program takes and returns it.
+
+    Attributes:
+      arguments: names of the node's arrays, in the order in which the program takes them.
+      shape: of what it sends for one example, the batch left out.
+      dtype: of that, as NumPy calls it.
+      batch_axis: where the batch stands in what it sends.
+    """
+
+    arguments: Sequence[str]
+    shape: Sequence[int]
+    dtype: str
+    batch_axis: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """What the simulation says of one failure combination.
+
+    Attributes:
+      failing: the nodes and links that are dead.
+      accuracy: on the test split.
+      messages: names of the hyperconnections over which a message arrives, for each inference.
+      bytes: of those messages together, for one example.
+    """
+
+    failing: Sequence[str]
+    accuracy: float
+    messages: Sequence[str]
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What an artefact is.
+
+    Attributes:
+      scenario: as given by `--scenario`.
+      network: the arguments of the scenario's `build_network`, but for the number of classes.
+      graph: the scenario's.
+      sweep: that trained it.
+      cell: its name in that sweep.
+      run: its number.
+      settings: the cell's, in words.
+      present: whether each hyperconnection exists, in the graph's order.
+      activity: of the skips at inference: 1 (add) or 0 (select).
+      skip_units: hidden units of each skip layer that count.
+      input_shape: of one example.
+      input_dtype: of it, once it is standardised, as NumPy calls it.
+      standardisation: `centre` and `scale` of each feature, which readings go through; None if they stay as recorded.
+      classes: their names.
+      class_counts: how many training examples each had; empty where that is not known.
+      nodes: what each node computes, by its name.
+      predicted: what the simulation says, for every failure combination that was evaluated.
+      dataset: what it was trained and tested on: `name`, `fingerprint`, number of `rows` and of `classes`.
+      split: the flags that decide which examples are the test split.
+      code: version of the project's code that can change a number, and of a user's own.
+      versions: of the libraries that made it.
+      files: SHA-256 of every other file, by name.
+    """
+
+    scenario: str
+    network: Mapping[str, Any]
+    graph: Graph
+    sweep: str
+    cell: str
+    run: int
+    settings: Mapping[str, str]
+    present: Sequence[bool]
+    activity: float
+    skip_units: float
+    input_shape: Sequence[int]
+    input_dtype: str
+    standardisation: Mapping[str, Any] | None
+    classes: Sequence[str]
+    class_counts: Sequence[int]
+    nodes: Mapping[str, Signature]
+    predicted: Sequence[Predicted]
+    dataset: Mapping[str, Any]
+    split: Mapping[str, Any]
+    code: Mapping[str, str]
+    versions: Mapping[str, str]
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """The manifest as JSON text, for people and programs, with a checksum."""
+        return checked_json({"format": FORMAT, **dataclasses.asdict(self)})
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Manifest:
+        """The manifest of which `to_json` made these values.
+
+        Raises:
+          UserError: if they are of another format.
+          TypeError, KeyError: if they are something else.
+        """
+        fields = dict(values)
+        if (got := fields.pop("format", None)) != FORMAT:
+            raise UserError(f"the artefact is of format {got}, expected {FORMAT}; export it again with this version")
+        return cls(
+            **fields
+            | {
+                "graph": Graph.from_data(fields["graph"]),
+                "nodes": {name: Signature(**each) for name, each in fields["nodes"].items()},
+                "predicted": [Predicted(**each) for each in fields["predicted"]],
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefact:
+    """A folder with a trained network, all of whose files are those that were exported.
+
+    Attributes:
+      folder: where it is.
+      manifest: what it is.
+      digest: of the manifest, and so of everything in it: what two nodes compare.
+    """
+
+    folder: pathlib.Path
+    manifest: Manifest
+    digest: str
+
+    @classmethod
+    def open(cls, folder: pathlib.Path) -> Artefact:
+        """Opens an artefact and checks every file in it.
+
+        Raises:
+          UserError: if there is none, or it is of another format, or a file is not what was exported.
+        """
+        path = folder / MANIFEST
+        try:
+            values = read_json(path)
+            manifest = Manifest.from_json(values)
+        except FileNotFoundError:
+            raise UserError(f"{folder} holds no {MANIFEST}; give a folder that --export has made") from None
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(f"{path} is damaged; export the artefact again") from None
+        wrong = [name for name, expected in manifest.files.items() if _digest(folder / name) != expected]
+        if wrong:
+            raise UserError(f"{folder}: {listed(wrong)} missing or not what was exported; export the artefact again")
+        return cls(folder, manifest, digest(path.read_bytes()))
+
+    @functools.cached_property
+    def graph(self) -> Graph:
+        """The graph of nodes."""
+        return self.manifest.graph
+
+    def arrays(self, node: str) -> dict[str, np.ndarray]:
+        """A node's arrays, by the names that its signature tells.
+
+        Raises:
+          UserError: for an unknown node.
+        """
+        from safetensors.numpy import load
+
+        self._check(node)
+        return dict(load((self.folder / weights_file(node)).read_bytes()))
+
+    def program(self, node: str) -> bytes:
+        """A node's program, as `jax.export` has it.
+
+        Raises:
+          UserError: for an unknown node.
+        """
+        self._check(node)
+        return (self.folder / program_file(node)).read_bytes()
+
+    def _check(self, node: str) -> None:
+        if node not in self.manifest.nodes:
+            raise UserError(f"{self.folder} has no node {node!r}{suggest(node, list(self.manifest.nodes))}")
+
+
+def check_target(folder: pathlib.Path) -> None:
+    """Refuses a place where an artefact can't be written, or would take the place of something else.
+
+    Raises:
+      UserError: naming it.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise UserError(f"{folder} holds something else than an artefact; choose another --artefact")
+    check_writable(folder)
+
+
+def weights_file(node: str) -> str:
+    """Name of the file with a node's arrays."""
+    return f"{urllib.parse.quote(node, safe=' ')}.safetensors"
+
+
+def program_file(node: str) -> str:
+    """Name of the file with a node's program."""
+    return f"{urllib.parse.quote(node, safe=' ')}.stablehlo"
+
+
+def write_artefact(
+    folder: pathlib.Path, manifest: Manifest, arrays: Mapping[str, Arrays], programs: Mapping[str, bytes]
+) -> Artefact:
+    """Writes an artefact, which appears whole or not at all, in place of one that is there.
+
+    Args:
+      folder: where it goes; `check_target` has looked at it.
+      manifest: what it is, `files` left empty.
+      arrays: of each node.
+      programs: of each node.
+    """
+    files = {weights_file(node): tensor_bytes(each) for node, each in arrays.items()}
+    files |= {program_file(node): program for node, program in programs.items()}
+    told = dataclasses.replace(manifest, files={name: digest(content) for name, content in files.items()})
+    write_whole_folder(folder, files | {MANIFEST: told.to_json()})
+    return Artefact.open(folder)
+
+
+def _digest(path: pathlib.Path) -> str | None:
+    return digest(path.read_bytes()) if path.is_file() else None

@@ -1,0 +1,166 @@
+"""From a trained model to the programs and arrays of its nodes, by `jax.export`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from jaxtyping import Array, Float, Num
+
+from resilinet_jax.deploy.artefact import SKIP_UNITS, WEIGHT, Arrays, Signature
+from resilinet_jax.deploy.model import Model
+from resilinet_jax.errors import UserError, one_line
+from resilinet_jax.network.arrays import from_arrays, to_arrays
+from resilinet_jax.network.convolutions import lowered_for
+from resilinet_jax.network.forward import Variables, Wiring
+from resilinet_jax.network.senders import senders
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+TOLERANCE = 1e-5  # of logits, for their size, between the programs and the network
+
+
+class NodeFiles(NamedTuple):
+    """What becomes of one node.
+
+    Attributes:
+      arrays: its variables, its adapters', and the weights of its incoming hyperconnections.
+      program: by `jax.export`, for `PLATFORMS` and any number of examples; called with the arrays, with 1 for each
+        incoming hyperconnection that carries and 0 for others, and with what each brings (a source: the input alone).
+      signature: what it computes.
+    """
+
+    arrays: Arrays
+    program: bytes
+    signature: Signature
+
+
+def export_nodes(model: Model, example: jax.ShapeDtypeStruct) -> dict[str, NodeFiles]:
+    """The files of every node, by its name, in data-flow order.
+
+    Args:
+      model: to export.
+      example: shape and type of the network's input; the number of examples does not matter.
+
+    Raises:
+      UserError: naming a node whose stage can't be exported.
+    """
+    graph = model.network.graph
+    arrays = to_arrays(model.variables)
+    weight = np.asarray(model.network.weight(model.variables, model.wiring), np.float32)
+    (batch,) = export.symbolic_shape("batch")
+    sent: dict[str, jax.ShapeDtypeStruct] = {}
+    files = {}
+    for node in graph.order:
+        edges = list(graph.incoming(node))
+        owners = (node, *(edge.name for _, edge in edges))
+        like = _own(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.variables), owners)
+        paths = to_arrays(jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like))
+        own: dict[str, np.ndarray] = {path: arrays[path] for path in paths}
+        if edges:
+            own |= {WEIGHT: weight[[i for i, _ in edges]], SKIP_UNITS: np.array(model.wiring.skip_units, np.float32)}
+        given = [sent[edge.source] for _, edge in edges] or [
+            jax.ShapeDtypeStruct((batch, *example.shape[1:]), example.dtype)
+        ]
+        carries = jax.ShapeDtypeStruct((len(edges),), np.float32)
+        program = _on_each_platform(_computes(model, node, like))
+        try:
+            exported = export.export(jax.jit(program), platforms=PLATFORMS)(own, carries, *given)
+        except Exception as error:  # whatever a user's stage does that no batch of unknown size allows
+            why = one_line(str(error).split("\n")[0])[:120]
+            raise UserError(
+                f"node {node!r} can't be exported for batches of any size ({why}); see docs/deployment.md"
+            ) from None
+        sent[node] = jax.ShapeDtypeStruct(exported.out_avals[0].shape, exported.out_avals[0].dtype)
+        files[node] = NodeFiles(own, bytes(exported.serialize()), _signature(node, sorted(own), sent[node]))
+    return files
+
+
+def _own(variables: Variables, owners: tuple[str, ...]) -> Variables:
+    """The part of a network's variables that one node and its adapters use."""
+    return Variables(*({name: part[name] for name in owners if name in part} for part in variables))
+
+
+def _computes(model: Model, node: str, like: Variables) -> Callable[..., Array]:
+    network, edges = model.network, [edge for _, edge in model.network.graph.incoming(node)]
+
+    def compute(arrays: Mapping[str, Array], carries: Float[Array, " incoming"], *values: Array) -> Array:
+        variables = from_arrays(arrays, like)
+        if not edges:
+            return network.source_sends(variables, node, values[0], jnp.ones(()))[0].value
+        nothing = jnp.zeros(())
+        wiring = Wiring(nothing, nothing, nothing, skip_units=arrays[SKIP_UNITS])
+        adapted = [network.adapt(variables, edge, value, wiring) for edge, value in zip(edges, values)]
+        return network.compute(variables, node, adapted, list(carries), list(arrays[WEIGHT]))[0]
+
+    return compute
+
+
+def _on_each_platform(function: Callable[..., Array]) -> Callable[..., Array]:
+    """The function in the form that suits the platform which it is lowered for, whatever machine exports it."""
+
+    def in_form_for(platform: str) -> Callable[..., Array]:
+        def traced(*arguments: Any) -> Array:
+            with lowered_for(platform):
+                return function(*arguments)
+
+        return traced
+
+    forms = {"cpu": in_form_for("cpu"), "default": in_form_for("gpu")}
+    return lambda *arguments: jax.lax.platform_dependent(*arguments, **forms)
+
+
+def _signature(node: str, arguments: list[str], sent: jax.ShapeDtypeStruct) -> Signature:
+    axes = [axis for axis, size in enumerate(sent.shape) if not isinstance(size, int)]
+    if len(axes) != 1 or str(sent.shape[axes[0]]) != "batch":
+        raise UserError(
+            f"node {node!r} sends an array of shape {sent.shape}, in which not just one axis is the batch; give it one"
+        )
+    shape = [int(size) for axis, size in enumerate(sent.shape) if axis != axes[0]]
+    return Signature(arguments, shape, str(np.dtype(sent.dtype)), axes[0])
+
+
+def check_programs(model: Model, files: Mapping[str, NodeFiles], x: Num[np.ndarray, "examples *features"]) -> None:
+    """Refuses programs that do not say what the network says, with nothing failed and with each node or link alone.
+
+    Args:
+      model: that was exported.
+      files: of its nodes.
+      x: standardised readings.
+
+    Raises:
+      UserError: naming what is dead where they differ.
+    """
+    graph = model.network.graph
+    call = {node: export.deserialize(bytearray(each.program)).call for node, each in files.items()}
+    apply = jax.jit(model.output)
+    for dead in ((), *((name,) for name in graph.fallible)):
+        survival = np.array([[name not in dead for name in graph.fallible]], np.float32)
+        present, always = np.asarray(model.wiring.present), bool(np.asarray(model.wiring.activity).max(initial=0))
+        who = senders(graph, survival, present, always)
+        sent: dict[str, Array] = {}
+        for node in (node for node in graph.order if who.sends[node][0]):
+            edges = list(graph.incoming(node))
+            brought = [sent.get(edge.source) for _, edge in edges]
+            carries = np.array([who.arrives[0, i] for i, _ in edges], np.float32)
+            shapes = [files[edge.source].signature for _, edge in edges]
+            values = [_nothing(s, len(x)) if value is None else value for value, s in zip(brought, shapes)]
+            sent[node] = call[node](dict(files[node].arrays), jnp.asarray(carries), *(values or [jnp.asarray(x)]))
+        wanted = np.asarray(apply(model.variables, x, survival[0]).logits)
+        got = np.asarray(sent[graph.cloud]) if graph.cloud in sent else np.zeros_like(wanted)
+        apart = np.abs(got - wanted).max(initial=0) / max(1.0, np.abs(wanted).max(initial=0))
+        if not apart <= TOLERANCE:
+            raise UserError(
+                f"with {', '.join(dead) or 'nothing'} dead the exported programs say something else than the network, "
+                f"by {apart:.1g} of its largest logit; report this, with the command"
+            )
+
+
+def _nothing(signature: Signature, examples: int) -> Array:
+    """What stands in for a value that does not arrive."""
+    shape = list(signature.shape)
+    shape.insert(signature.batch_axis, examples)
+    return jnp.zeros(shape, signature.dtype)

@@ -1,0 +1,170 @@
+import json
+import pathlib
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import resilinet_jax as rj
+from resilinet_jax.command import exporting
+from resilinet_jax.command import main as command_line
+from resilinet_jax.files import read_json
+from resilinet_jax.report import report
+from resilinet_jax.runtime import user_code
+from tests.helpers.fakes import text_in
+from tests.helpers.hostile import command
+from tests.helpers.nodes import Nodes
+from tests.helpers.own_scenario import FILE
+
+SWEEP = "--sweep=failure_combinations"
+RESULTS = "results/mine/failure_combinations"
+EXPORT = (f"--export={RESULTS}", "--scenario=own.py", "--cell=resilinet", "--run=1")
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
+        for kind in ("_png", "_svg"):
+            patch.setattr(report, kind, text_in)
+        patch.chdir(tmp_path_factory.mktemp("here"))
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def run(patched):
+    """Runs a command afresh; what it says, or the line that it ends with."""
+
+    def said(*flags):
+        patched.setattr(user_code, "_loaded", {})
+        try:
+            command(*flags, "--nohuge_pages")
+        except SystemExit as stop:
+            return str(stop.code)
+        return ""
+
+    return said
+
+
+@pytest.fixture(scope="module")
+def here(run):
+    """The folder of a finished sweep that has kept its models."""
+    folder = pathlib.Path.cwd()
+    (folder / "own.py").write_text(FILE)
+    assert run(SWEEP, "--scenario=own.py", "--keep_models") == ""
+    return folder
+
+
+def test_an_exported_cell_says_what_the_sweep_measured(here, run):
+    assert run(*EXPORT) == ""
+    folder = here / "results/mine/artefacts/failure_combinations/resilinet/run_1"
+    nodes = Nodes(folder)
+    manifest = nodes.manifest
+    frame = pd.read_csv(here / RESULTS / "accuracies.csv", keep_default_na=False)
+    measured = frame.query("cell == 'resilinet' and run == 1").set_index("failing").accuracy
+    rng = np.random.default_rng(0)  # the file's own data
+    y = rng.integers(0, 3, 200)
+    x = rng.normal(size=(200, 5)) + 2 * np.eye(3, 5)[y]
+    splits = rj.split_dataset(rj.Dataset("mine", x, y), "random", 0)
+    shuffled = np.random.default_rng(0).permutation(200)[-20:]
+    model = rj.load_model(folder, scenario="own.py")
+    sizes = {"i": 5 * 4, "edge": 4 * 4}
+    for predicted in manifest.predicted:
+        failing = "+".join(predicted.failing) or "none"
+        assert predicted.accuracy == measured[failing]
+        logits = nodes.answer(splits.test.x, dict.fromkeys(predicted.failing, 0))
+        assert (logits.argmax(1) == splits.test.y).mean() == pytest.approx(measured[failing], abs=1e-6)
+        np.testing.assert_allclose(model(x[shuffled], failed=predicted.failing), logits, rtol=1e-5, atol=1e-5)
+        assert predicted.messages == (["i->edge", "edge->cloud"] if failing == "none" else ["i->cloud"])
+        assert predicted.bytes == sum(sizes[name.split("->")[0]] for name in predicted.messages)
+    assert manifest.class_counts == np.bincount(splits.train.y).tolist()
+    assert (manifest.input_shape, manifest.input_dtype) == ([5], "float32")
+    assert json.loads((folder / "manifest.json").read_text())["settings"]["inference_activity"] == "0"
+
+
+def test_without_its_model_a_run_is_trained_again_to_the_last_bit(here, run, tmp_path):
+    assert run(*EXPORT, f"--artefact={tmp_path / 'kept'}") == ""
+    (models,) = here.glob("results/mine/runs*/models")
+    models.rename(tmp_path / "models")
+    try:
+        assert run(*EXPORT, f"--artefact={tmp_path / 'again'}") == ""
+    finally:
+        (tmp_path / "models").rename(models)
+    kept, again = (sorted((tmp_path / name).glob("*.safetensors")) for name in ("kept", "again"))
+    assert [path.read_bytes() for path in kept] == [path.read_bytes() for path in again]
+    assert len(kept) == 3
+    assert not list(here.glob("results/mine/checkpoints*/*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--cell=resilinett"], r"--cell: unknown cell 'resilinett'; did you mean resilinet\? \(known: .*\)"),
+        (["--run=2"], r"--run=2: resilinet has 2 runs; expected 0 to 1"),
+        (["--scenario=health"], r"results of a scenario of somebody's own; add --scenario=own.py, which is run then"),
+        (["--artefact=results/mine/failure_combinations/x"], r".*lies in the sweep's folder, which is replaced.*"),
+        (["--artefact=results/mine/runs"], r".*runs holds something else than an artefact; choose another --artefact"),
+        (["--export=results/mine"], r"--export=results/mine holds no results; give a sweep's folder, as .*"),
+        (["--export=nowhere"], r"--export=nowhere: no such folder; .*"),
+        (["--sweep=all"], r"--export and --sweep are two things to do; give one of them"),
+        (["--draw"], r"--export and --draw are two things to do; give one of them"),
+        (["--run=-1"], r"--run must be an integer in \[0, 10000\], got -1"),
+    ],
+)
+def test_a_mistake_is_one_line(here, run, flags, message):
+    given = {flag.split("=")[0]: flag for flag in (*EXPORT, *flags)}
+    assert re.fullmatch(f"error: {message}", run(*given.values()))
+
+
+def test_a_cell_must_be_named(here, run):
+    line = run(*(flag for flag in EXPORT if not flag.startswith("--cell")))
+    assert line == "error: --cell is missing; give one of resilinet, dfg, vanilla"
+    assert run("--cell=dfg") == "error: --cell belongs to --export=<a sweep's results>; add that, or leave --cell out"
+
+
+def test_results_that_were_changed_are_refused(here, run):
+    path = here / RESULTS / "accuracies.csv"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"resilinet,1,none,", b"resilinet,1,none,0"))
+    try:
+        line = run(*EXPORT)
+    finally:
+        path.write_bytes(before)
+    assert "accuracies.csv is not what the sweep wrote" in line
+    assert line.count("\n") == 0
+
+
+def test_results_of_other_code_are_refused(here, run, monkeypatch):
+    now = read_json(here / RESULTS / "settings.json")["environment"]["code"]
+    monkeypatch.setattr(exporting, "environment", lambda: {"code": "another"})
+    line = run(*EXPORT)
+    assert (
+        line == f"error: {RESULTS} was made by version {now} of the code, not another; run the sweep again, then export"
+    )
+
+
+def test_a_scenario_that_has_changed_is_refused(here, run):
+    (here / "own.py").write_text(FILE.replace("nn.relu(", "nn.tanh("))
+    try:
+        line = run(*EXPORT)
+    finally:
+        (here / "own.py").write_text(FILE)
+    assert line == "error: own.py has changed since; bring it back, or run the sweep again"
+
+
+def test_a_run_that_comes_out_otherwise_is_refused_and_what_differs_is_named(here, run, monkeypatch, tmp_path):
+    measured = exporting.run_cells
+
+    def other(*arguments):
+        return {name: each._replace(accuracy=each.accuracy + 0.1) for name, each in measured(*arguments).items()}
+
+    monkeypatch.setattr(exporting, "run_cells", other)
+    monkeypatch.setattr(exporting, "MODELS", "elsewhere")
+    monkeypatch.setattr(exporting, "machine", lambda: "TPU v9")
+    line = run(*EXPORT, f"--artefact={tmp_path / 'a'}")
+    told = (
+        r"error: run 1 of resilinet, trained again, has other accuracies \(by up to 10 %\); what differs: cpu .*, now "
+    )
+    assert re.fullmatch(told + "TPU v9; run the sweep again with --keep_models, and export that", line)
+    assert not (tmp_path / "a").exists()
