@@ -10,8 +10,11 @@ import pytest
 from resilinet_jax.runtime import interruption
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from resilinet_jax.runtime import interruption
+
+for name in sys.argv[3:]:  # which the tests may have been started to ignore, as by nohup
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 class Swallows:
     def __del__(self):  # as a library's callback: what is raised here is lost
@@ -31,9 +34,9 @@ with interruption.signals_heeded():
 EVERY = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
 
 
-def start(waits, patience=20.0):
+def start(waits, patience=20.0, heeds=EVERY):
     """Waits for a signal as long as `patience` seconds: where much runs beside it, one may come late."""
-    command = [sys.executable, "-c", SCRIPT, str(waits), str(patience)]
+    command = [sys.executable, "-c", SCRIPT, str(waits), str(patience), *heeds]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -60,7 +63,7 @@ def test_a_second_one_ends_at_once():
 def test_what_nohup_ignores_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a child inherits
     try:
-        process = start(0, patience=0.5)
+        process = start(0, patience=0.5, heeds=())
     finally:
         signal.signal(signal.SIGHUP, before)
     with process:
