@@ -18,8 +18,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import filelock
-
 from resilinet_jax.errors import DataError, UserError
 
 CHECKSUM = "sha256"  # the field of a JSON file that tells the checksum of all others
@@ -136,6 +134,8 @@ def only_command_in(folder: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: if another command is at work there, or the file system knows no locks.
     """
+    import filelock  # which a machine that only runs a node can do without
+
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
     try:

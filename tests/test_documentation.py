@@ -170,7 +170,7 @@ def test_the_api_reference_has_every_public_name_and_module():
     entries = {entry for page in DOCS.glob("api/*.md") for entry in re.findall(r"^::: (\S+)$", text_of(page), re.M)}
     files = [path for path in package.rglob("[!_]*.py") if path.parent.parent in (ROOT, package)]
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
-    assert modules <= entries
+    assert {module for module in modules if not module.endswith("_pb2")} <= entries
     for entry in entries:
         importlib.import_module(entry)
 

@@ -135,17 +135,41 @@ def _as_it_was(record: Record, sweep: Sweep, results: Results, home: pathlib.Pat
     """Loads the data and builds the network again, and refuses them where they are others."""
     if is_user_file(record.scenario) and scenario != record.scenario:
         raise UserError(f"results of a scenario of somebody's own; add --scenario={record.scenario}, which is run then")
-    choice = choose(Settings(**{**record.settings, "results_dir": str(home.parent), "runs": record.preset["runs"]}))
-    choice = dataclasses.replace(choice, preset=Preset(**record.preset)).with_network(dict(sweep.network))
+    settings = {**record.settings, "results_dir": str(home.parent)}
+    choice = choice_again(settings, record.preset).with_network(dict(sweep.network))
     if not choice.scenario.version.items() <= record.environment.items():
         raise UserError(f"{record.scenario} has changed since; bring it back, or run the sweep again")
+    data = same_data(choice, record.dataset)
+    return _Finished(record, sweep, results, choice, data, build_network(choice, data.classes))
+
+
+def choice_again(settings: Mapping[str, Any], preset: Mapping[str, Any]) -> Choice:
+    """The choice that a record or manifest tells of.
+
+    Args:
+      settings: the flags by name.
+      preset: the scenario's preset as the flags changed it, by field.
+    """
+    return dataclasses.replace(choose(Settings(**settings)), preset=Preset(**preset))
+
+
+def same_data(choice: Choice, dataset: Mapping[str, Any]) -> Data:
+    """The data of a choice, which must be those that results rest on.
+
+    Args:
+      choice: of the same settings.
+      dataset: `fingerprint` and more of what they rest on.
+
+    Raises:
+      UserError: if the data are others, or gone.
+    """
     data = choice.load_data()
-    if (got := data.fingerprint) != (expected := record.dataset["fingerprint"]):
+    if (got := data.fingerprint) != (expected := dataset["fingerprint"]):
         raise UserError(
             f"{data.name} is not what the sweep was trained on (fingerprint {got[:8]}, not {expected[:8]}); bring that "
             "back, or run the sweep again"
         )
-    return _Finished(record, sweep, results, choice, data, build_network(choice, data.classes))
+    return data
 
 
 def _arrays(finished: _Finished, home: pathlib.Path, name: str, run: int, console: Console) -> Arrays:
@@ -224,7 +248,7 @@ def _manifest(finished: _Finished, name: str, run: int, model: Model, nodes: Map
         nodes=nodes,
         predicted=_predicted(results, name, cell, run),
         dataset=record.dataset,
-        split={name: record.settings[name] for name in ("dataset", "data_dir", "split", "seed")},
+        recorded={"settings": record.settings, "preset": record.preset},
         code={"code": record.environment["code"], **finished.choice.scenario.version},
         versions=record.environment["versions"],
     )

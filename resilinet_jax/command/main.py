@@ -49,6 +49,8 @@ def _launch(argv: Sequence[str], sweeps: Sweeps) -> None:
         _report(mode.report, values["failure_probability"], values["sweep"], sweeps)
     elif mode.export is not None:
         _export(mode.export, mode, values, sweeps)
+    elif mode.deploy is not None:
+        _deploy(mode.deploy, mode, values["scenario"])
     elif mode.draw:
         choice = choose(Settings(**values | {"sweep": "all"}))
         import_jax()
@@ -111,6 +113,26 @@ def _export(typed: str, mode: Mode, values: dict[str, Any], sweeps: Sweeps) -> N
     for note in notes:
         console.print(note, soft_wrap=True)
     export_cell(folder, mode.cell, mode.run, target, sweeps, console, values["scenario"], values["sweep"])
+
+
+def _deploy(typed: str, mode: Mode, scenario: str) -> None:
+    check_flag("deploy", typed)
+    check_flag("chaos_seconds", mode.chaos_seconds)
+    folder = typed_path(typed, "--deploy")
+    if not (folder / "manifest.json").is_file():
+        raise UserError(f"--deploy={folder} is no artefact; make one with --export")
+    import_jax()
+    try:
+        import grpc  # noqa: F401
+    except ImportError:
+        raise UserError("--deploy needs gRPC; pip install 'resilinet_jax[deploy]'") from None
+    from resilinet_jax.command.deploying import deploy
+    from resilinet_jax.report.console import PlainConsole
+
+    _set_up_jax(mode)
+    find_devices()
+    if failed := deploy(folder, scenario, PlainConsole(), mode.chaos_seconds):
+        raise UserError(failed)
 
 
 def _report(typed: str, failure_probability: str | None, asked: str | None, sweeps: Sweeps) -> None:

@@ -138,6 +138,8 @@ class Mode:
     )
     cell: str | None = _flag(None, "Which cell --export takes, by its name in the tables.")
     run: int = _flag(0, "Which run of that cell.", Range(0, 10_000))
+    deploy: str | None = _flag(None, "Runs the nodes of this artefact here, kills them, and compares with predictions.")
+    chaos_seconds: float = _flag(0.0, "So long --deploy also kills, stops and starts nodes at random.", Range(0.0, 1e6))
     artefact: str | None = _flag(
         None, "Where it goes; <results_dir>/<scenario>/artefacts/<sweep>/<cell>/run_<n> without it."
     )
@@ -157,7 +159,8 @@ class Mode:
         Raises:
           UserError: naming the flags.
         """
-        jobs = {"report": self.report is not None, "export": self.export is not None, "draw": self.draw}
+        jobs = {"report": self.report is not None, "export": self.export is not None, "deploy": self.deploy is not None}
+        jobs["draw"] = self.draw
         asked = [f"--{name}" for name, given in jobs.items() if given]
         if sweep is not None and not (asked and is_user_file(sweep)):
             asked.append("--sweep")

@@ -34,12 +34,15 @@ class Signature:
       shape: of what it sends for one example, the batch left out.
       dtype: of that, as NumPy calls it.
       batch_axis: where the batch stands in what it sends.
+      dense: of a node with dense layers alone, its `layers` and, for each incoming hyperconnection, its adapter, by the
+        names of their arrays: all that NumPy needs; None of others.
     """
 
     arguments: Sequence[str]
     shape: Sequence[int]
     dtype: str
     batch_axis: int
+    dense: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Manifest:
       nodes: what each node computes, by its name.
       predicted: what the simulation says, for every failure combination that was evaluated.
       dataset: what it was trained and tested on: `name`, `fingerprint`, number of `rows` and of `classes`.
-      split: the flags that decide which examples are the test split.
+      recorded: the `settings` and the `preset` of the sweep, from which its data come again.
       code: version of the project's code that can change a number, and of a user's own.
       versions: of the libraries that made it.
       files: SHA-256 of every other file, by name.
@@ -106,7 +109,7 @@ class Manifest:
     nodes: Mapping[str, Signature]
     predicted: Sequence[Predicted]
     dataset: Mapping[str, Any]
-    split: Mapping[str, Any]
+    recorded: Mapping[str, Mapping[str, Any]]
     code: Mapping[str, str]
     versions: Mapping[str, str]
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)

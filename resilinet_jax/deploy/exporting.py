@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +16,11 @@ from jaxtyping import Array, Float, Num
 from resilinet_jax.deploy.artefact import SKIP_UNITS, WEIGHT, Arrays, Signature
 from resilinet_jax.deploy.model import Model
 from resilinet_jax.errors import UserError, one_line
-from resilinet_jax.network.arrays import from_arrays, to_arrays
+from resilinet_jax.network.arrays import from_arrays, quoted, to_arrays
 from resilinet_jax.network.convolutions import lowered_for
-from resilinet_jax.network.forward import Variables, Wiring
+from resilinet_jax.network.forward import Network, Variables, Wiring
 from resilinet_jax.network.senders import senders
+from resilinet_jax.network.stages import DenseStage
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-5  # of logits, for their size, between the programs and the network
@@ -75,13 +78,35 @@ def export_nodes(model: Model, example: jax.ShapeDtypeStruct) -> dict[str, NodeF
                 f"node {node!r} can't be exported for batches of any size ({why}); see docs/deployment.md"
             ) from None
         sent[node] = jax.ShapeDtypeStruct(exported.out_avals[0].shape, exported.out_avals[0].dtype)
-        files[node] = NodeFiles(own, bytes(exported.serialize()), _signature(node, sorted(own), sent[node]))
+        signature = _signature(node, sorted(own), sent[node])
+        dense = _dense(model.network, node, [edge.name for _, edge in edges])
+        files[node] = NodeFiles(own, bytes(exported.serialize()), dataclasses.replace(signature, dense=dense))
     return files
 
 
 def _own(variables: Variables, owners: tuple[str, ...]) -> Variables:
     """The part of a network's variables that one node and its adapters use."""
     return Variables(*({name: part[name] for name in owners if name in part} for part in variables))
+
+
+def _dense(network: Network, node: str, edges: list[str]) -> dict[str, Any] | None:
+    """A node's layers and adapters by the names of their arrays, if all of them are dense; else None."""
+
+    def names(*owner: str) -> dict[str, Any]:
+        path = "/".join(["params", *map(quoted, owner)])
+        return {"kernel": f"{path}/kernel", "bias": f"{path}/bias"}
+
+    stage, adapters = network.stages.get(node), [network.adapters.get(edge) for edge in edges]
+    if not all(adapter is None or type(adapter) is nn.Dense for adapter in adapters):
+        return None
+    if stage is not None and type(stage) is not DenseStage:
+        return None
+    count = 0 if stage is None else stage.layers + (stage.classes is not None)
+    layers = [{**names(node, f"Dense_{k}"), "relu": stage is not None and k < stage.layers} for k in range(count)]
+    return {
+        "layers": layers,
+        "adapters": [None if adapter is None else names(edge) for edge, adapter in zip(edges, adapters)],
+    }
 
 
 def _computes(model: Model, node: str, like: Variables) -> Callable[..., Array]:

@@ -161,8 +161,7 @@ class Receiver:
             return self.lost(edge)
         if self.floor is None:  # what was before this node, others have seen to
             self.floor = self._known = watermark
-        if watermark > self.floor + MOST_AHEAD:
-            raise ProtocolError(f"heartbeat of request {watermark}, far ahead of {self.floor}")
+        self.check(watermark)
         self._known = max(self._known, watermark)
         # Whoever lags far behind, as after a stop, is not waited for before it has caught up.
         if not self.links[edge].up and watermark >= self.floor - SMALL_LAG:
@@ -187,8 +186,7 @@ class Receiver:
             self.floor = request - 1
         if request <= self.floor:
             return []
-        if request > self.floor + MOST_AHEAD:
-            raise ProtocolError(f"request {request}, far ahead of {self.floor}")
+        self.check(request)
         self._known = max(self._known, request)
         link.last = max(link.last, request)
         self.brought.setdefault(request, {})[edge] = has_value
@@ -196,8 +194,22 @@ class Receiver:
             return self._rise(edge, request)
         return self._advance()
 
+    def check(self, request: int) -> None:
+        """Refuses a number that no sender of this network can have got to.
+
+        Raises:
+          ProtocolError: naming it.
+        """
+        if self.floor is not None and request > self.floor + MOST_AHEAD:
+            raise ProtocolError(f"request {request}, far ahead of {self.floor}")
+
     def asked(self, request: int) -> list[Action]:
-        """Somebody wants an answer to a request: so it exists."""
+        """Somebody wants an answer to a request: so it exists.
+
+        Raises:
+          ProtocolError: for a number that nobody can have got to.
+        """
+        self.check(request)
         if self.floor is None:
             self.floor = request - 1
         self._known = max(self._known, request)
@@ -217,12 +229,7 @@ class Receiver:
 
     def _gates_of(self, simple: str) -> list[Action]:
         """Opens or closes the gates of skips that stand in for a hyperconnection, as its state has it."""
-        return [
-            action
-            for name, edge in self.edges.items()
-            if edge.stands_for == simple
-            for action in self._gate(name)
-        ]
+        return [action for name, edge in self.edges.items() if edge.stands_for == simple for action in self._gate(name)]
 
     def _gate(self, skip: str) -> list[Action]:
         stands_for, link = self.edges[skip].stands_for, self.links[skip]

@@ -87,6 +87,36 @@ class Model:
         alive = jnp.ones(len(self.network.graph.fallible)) if survival is None else jnp.asarray(survival)
         return self.network.apply(variables, x, alive, self.wiring)
 
+    def carried(
+        self, x: Num[Array | np.ndarray, "examples *features"], edges: Collection[str]
+    ) -> Float[np.ndarray, "examples classes"]:
+        """The logits where just these hyperconnections carry: what an answer's witness must give.
+
+        Args:
+          x: standardised readings.
+          edges: names of the hyperconnections that carry; a node to which none does has nothing to send.
+        """
+        names = [edge.name for edge in self.network.graph.hyperconnections]
+        return np.asarray(self._carried(self.variables, x, jnp.array([float(name in edges) for name in names])))
+
+    @functools.cached_property
+    def _carried(self) -> jax.stages.Wrapped:
+        network, graph = self.network, self.network.graph
+
+        def logits(variables: Variables, x: Array, carries: Float[Array, " hyperconnections"]) -> Array:
+            weight, sent = network.weight(variables, self.wiring), {}
+            for node in graph.order:
+                edges = list(graph.incoming(node))
+                if not edges:
+                    sent[node] = network.source_sends(variables, node, x, jnp.ones(()))[0].value
+                    continue
+                values = [network.adapt(variables, edge, sent[edge.source], self.wiring) for _, edge in edges]
+                own, weights = ([vector[i] for i, _ in edges] for vector in (carries, weight))
+                sent[node] = network.compute(variables, node, values, own, weights)[0]
+            return sent[graph.cloud]
+
+        return jax.jit(logits)
+
     @functools.cached_property
     def _apply(self) -> jax.stages.Wrapped:
         return jax.jit(self.output)

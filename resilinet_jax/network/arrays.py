@@ -49,5 +49,9 @@ def from_arrays(arrays: Mapping[str, Shaped[Numbers, "..."]], like: Variables) -
 
 
 def _name(path: Iterable[Any]) -> str:
-    keys = (jax.tree_util.keystr((key,), simple=True) for key in path)
-    return "/".join(key.replace("%", "%25").replace("/", "%2F") for key in keys)
+    return "/".join(quoted(jax.tree_util.keystr((key,), simple=True)) for key in path)
+
+
+def quoted(name: str) -> str:
+    """A name as it stands in a path."""
+    return name.replace("%", "%25").replace("/", "%2F")

@@ -100,8 +100,8 @@ def html_page(page: Page, figures: Sequence[Picture], curves: Sequence[Picture])
     dataset = str(record.dataset["name"])
     paper = published(record.sweep, record.scenario, dataset)
     heading = page.title.rstrip(".")
-    body = tag(
-        "main",
+    return _document(
+        f"{heading}, on {dataset}",
         tag("h1", heading),
         tag("p", _summary(page.results, record.scenario, dataset)),
         _notes(page.notes),
@@ -116,13 +116,29 @@ def html_page(page: Page, figures: Sequence[Picture], curves: Sequence[Picture])
         *_network(page.results),
         *_to_repeat(page.results, record),
     )
+
+
+def plain_page(title: str, notes: Sequence[str], tables: Sequence[Table], figures: Sequence[Picture]) -> bytes:
+    """A page of tables and figures that are not a sweep's.
+
+    Args:
+      title: of the page.
+      notes: what a reader must know before the numbers.
+      tables: in order.
+      figures: after them.
+    """
+    return _document(title, tag("h1", title), _notes(notes), *map(_scrolling, tables), *map(_figure, figures))
+
+
+def _document(title: str, *content: str) -> bytes:
+    body = tag("main", *content)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("link", rel="icon", href="data:,"),  # or a browser asks its server for one
-        tag("title", f"{heading}, on {dataset}"),
+        tag("title", title),
         tag("style", Markup(STYLE)),
     )
     return f"<!DOCTYPE html>\n{tag('html', head, tag('body', body), lang='en')}\n".encode()

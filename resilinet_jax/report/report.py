@@ -55,16 +55,16 @@ class Report:
 
     def files(self) -> dict[str, bytes]:
         """Everything that a sweep leaves on disk, by file name; equal reports give equal bytes."""
-        pictures = [Picture(_svg(each.figure), each.caption) for each in self.figures]
+        pictures = [Picture(svg(each.figure), each.caption) for each in self.figures]
         curves = [
-            Picture(_svg(curve), f"Mean over the runs (line) and their range (band) by epoch. {which}")
+            Picture(svg(curve), f"Mean over the runs (line) and their range (band) by epoch. {which}")
             for which, curve in training_curves(self.page.results)
         ]
         files = {
             **csv_files(self.page.results),
             "report.md": self._markdown().encode(),
             "report.html": html_page(self.page, pictures, curves),
-            **{f"{each.name}.png": _png(each.figure) for each in self.figures},
+            **{f"{each.name}.png": png(each.figure) for each in self.figures},
         }
         digests = {name: digest(content) for name, content in files.items()}
         return {**files, RECORD: dataclasses.replace(self.page.record, files=digests).to_json()}
@@ -166,13 +166,15 @@ def _shortened(name: str, letters: int = 50) -> str:
     return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-letters // 2 :]}"
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as a file of pixels."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """A figure as a file of lines, for a page; the same whenever it is drawn."""
     buffer = io.BytesIO()
     with rc_context({"svg.hashsalt": "resilinet_jax"}):  # or its identifiers are drawn anew each time
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -326,7 +326,7 @@ def _import_all() -> None:
     code_version()  # which is remembered
     # Two runs a pass, after measuring what they cost, however fast this machine is.
     pass_size.SURE_FLOPS = pass_size.EPOCH_SECONDS = 0.0
-    report._svg = report._png = _stand_in
+    report.svg = report.png = _stand_in
 
 
 def _stand_in(figure) -> bytes:

@@ -45,7 +45,7 @@ def unreported(monkeypatch):
 @pytest.fixture(autouse=True)
 def unrendered(monkeypatch):
     """Figures are made, but no picture of them, which takes most of a report's time."""
-    for kind in ("_png", "_svg"):
+    for kind in ("png", "svg"):
         monkeypatch.setattr(report, kind, text_in)
 
 

@@ -26,7 +26,7 @@ EXPORT = (f"--export={RESULTS}", "--scenario=own.py", "--cell=resilinet", "--run
 def patched(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
-        for kind in ("_png", "_svg"):
+        for kind in ("png", "svg"):
             patch.setattr(report, kind, text_in)
         patch.chdir(tmp_path_factory.mktemp("here"))
         yield patch

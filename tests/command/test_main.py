@@ -146,7 +146,7 @@ def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz, here):
 @pytest.fixture
 def unrendered(monkeypatch):
     """No picture is made of a figure, which takes most of a report's time."""
-    for kind in ("_png", "_svg"):
+    for kind in ("png", "svg"):
         monkeypatch.setattr(report, kind, text_in)
 
 

@@ -65,7 +65,7 @@ def test_the_report_goes_beside_the_sweeps_own():
 @pytest.fixture(autouse=True)
 def unrendered(monkeypatch):
     """Figures are made, but no picture of them, which takes most of a report's time."""
-    for kind in ("_png", "_svg"):
+    for kind in ("png", "svg"):
         monkeypatch.setattr(pictures, kind, text_in)
 
 

@@ -45,7 +45,7 @@ def exported(model, x, folder, **changes):
         "present": [bool(each) for each in model.wiring.present], "activity": float(model.wiring.activity[0]),
         "skip_units": float(model.wiring.skip_units), "input_shape": x.shape[1:], "input_dtype": str(x.dtype),
         "standardisation": None, "classes": model.classes, "class_counts": [],
-        "nodes": {node: each.signature for node, each in files.items()}, "predicted": [], "dataset": {}, "split": {},
+        "nodes": {node: each.signature for node, each in files.items()}, "predicted": [], "dataset": {}, "recorded": {},
         "code": {}, "versions": {},
     }  # fmt: skip
     arrays, programs = ({node: each[k] for node, each in files.items()} for k in (0, 1))

@@ -92,7 +92,7 @@ def test_text_stays_text_in_markdown(name):
 
 
 def test_whatever_names_hold_a_report_is_no_more_than_text(monkeypatch):
-    for kind in ("_png", "_svg"):
+    for kind in ("png", "svg"):
         monkeypatch.setattr(pictures, kind, text_in)
     evil = f"<script>|`{STEERING}\n\n# x"
     results = renamed(fake("average_accuracy"), MARKUP)

@@ -52,7 +52,7 @@ class Page(html.parser.HTMLParser):
 @pytest.fixture(autouse=True)
 def render(monkeypatch):
     """Figures are made, but no picture of them, which takes most of a report's time, unless a test asks for a kind."""
-    drawn = {kind: getattr(pictures, kind) for kind in ("_png", "_svg")}
+    drawn = {kind: getattr(pictures, kind) for kind in ("png", "svg")}
     for kind in drawn:
         monkeypatch.setattr(pictures, kind, text_in)
     return lambda kind: monkeypatch.setattr(pictures, kind, drawn[kind])
@@ -70,7 +70,7 @@ def report(name="failout_rate", results=None, dataset="synthetic", notes=("made 
 
 @pytest.mark.parametrize("name", sweep_names())
 def test_every_page_is_whole_and_needs_nothing_from_elsewhere(name, render):
-    render("_svg")
+    render("svg")
     results = with_history(fake(name))
     results.measured[list(results.cells)[-1]].accuracy[:] = np.nan
     raw = report(name, results).files()["report.html"]
@@ -111,8 +111,8 @@ def test_text_becomes_markup_only_through_tags():
 
 
 def test_a_report_made_again_is_the_same_to_the_byte(render):
-    render("_svg")
-    render("_png")
+    render("svg")
+    render("png")
     once, again = (report("average_accuracy", with_history(fake("average_accuracy"))) for _ in range(2))
     assert once.files() == again.files()
 
@@ -246,7 +246,7 @@ def test_answers_and_further_figures_are_told_on_the_page_and_beside_it(render):
     assert all(answer.endswith(", on synthetic.") for answer in ranked.page.sentences)
     assert all(answer in Page(files["report.html"]).text["li"] for answer in ranked.page.sentences)
     assert all(f"* {answer}" in files["report.md"].decode() for answer in ranked.page.sentences)
-    render("_png")
+    render("png")
     files = report("average_accuracy").files()
     page = Page(files["report.html"])
     assert len(page.all("img")) == 2

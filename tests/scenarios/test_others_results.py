@@ -69,7 +69,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
     monkeypatch.setattr(user_code, "_loaded", {})
     monkeypatch.setattr(experiment, "run_cells", made_up)
-    for kind in ("_png", "_svg"):
+    for kind in ("png", "svg"):
         monkeypatch.setattr(report, kind, text_in)
     (tmp_path / "own.py").write_text(FILE)
     (tmp_path / "evil.py").write_text("from resilinet_jax.sweeps.failure_combinations import SWEEP\n")

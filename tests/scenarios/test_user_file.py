@@ -256,7 +256,7 @@ def here(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
-    for kind in ("_png", "_svg"):
+    for kind in ("png", "svg"):
         monkeypatch.setattr(report, kind, text_in)  # pictures take most of a report's time
 
     def said(*flags):

@@ -43,7 +43,7 @@ TABLE_2 = {
 @pytest.fixture(autouse=True)
 def unrendered(monkeypatch):
     """Figures are made, but no picture of them, which takes most of a report's time."""
-    for kind in ("_png", "_svg"):
+    for kind in ("png", "svg"):
         monkeypatch.setattr(pictures, kind, text_in)
 
 

@@ -46,7 +46,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
     monkeypatch.setattr(user_code, "_loaded", {})
     monkeypatch.setattr(experiment, "run_cells", made_up)  # a cell is trained in the same way whoever has made it
-    for kind in ("_png", "_svg"):
+    for kind in ("png", "svg"):
         monkeypatch.setattr(report, kind, text_in)
     y = np.arange(120) % 3
     np.savez("mine.npz", x=np.eye(3, 5)[y], y=y)

@@ -1,0 +1,68 @@
+"""From an artefact to a trial of its nodes on this machine, and the report of it."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+from rich.console import Console
+
+from resilinet_jax.command.exporting import choice_again, same_data
+from resilinet_jax.datasets.splits import PADDING
+from resilinet_jax.deploy.artefact import Artefact
+from resilinet_jax.deploy.model import load_model
+from resilinet_jax.deploy.report import deployment_files, deployment_notes, deployment_tables
+from resilinet_jax.deploy.trial import run_trial
+from resilinet_jax.errors import UserError
+from resilinet_jax.files import check_writable, write_folder
+from resilinet_jax.report.report import print_tables
+from resilinet_jax.runtime.user_code import is_user_file
+from resilinet_jax.scenarios._base import Data
+
+
+def deploy(folder: pathlib.Path, scenario: str, console: Console, chaos_seconds: float = 0.0) -> str | None:
+    """Tries an artefact's nodes, writes what was measured beside it, and prints it.
+
+    Args:
+      folder: of the artefact.
+      scenario: `--scenario`, which names the file of a user's own scenario.
+      console: where tables and notes go.
+      chaos_seconds: how long nodes are killed, stopped and started at random afterwards.
+
+    Returns:
+      One line naming the expectations that were not met, or None.
+
+    Raises:
+      UserError: for an artefact that is none, other data than it was tested on, or nodes that do not start.
+    """
+    artefact = Artefact.open(folder)
+    manifest = artefact.manifest
+    if is_user_file(manifest.scenario) and scenario != manifest.scenario:
+        raise UserError(
+            f"{folder} is of a scenario of somebody's own; add --scenario={manifest.scenario}, which is run"
+        )
+    target = folder.with_name(f"{folder.name}_deployment")
+    check_writable(target)
+    choice = choice_again(manifest.recorded["settings"], manifest.recorded["preset"])
+    x, y = _test_split(same_data(choice, manifest.dataset))
+    model = load_model(folder, manifest.scenario)
+    tell = lambda text: console.print(text, soft_wrap=True)  # noqa: E731
+    trial = asyncio.run(run_trial(artefact, model, x, y, tell, chaos_seconds=chaos_seconds))
+    write_folder(target, deployment_files(artefact, trial), {})
+    print_tables(console, deployment_tables(artefact, trial))
+    for note in deployment_notes(trial):
+        console.print(note, soft_wrap=True)
+    console.print(f"Written to {target}", soft_wrap=True)
+    failed = trial.failed()
+    more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+    return f"not as predicted: {'; '.join(failed[:3])}{more}" if failed else None
+
+
+def _test_split(data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """The whole test split on the host, as the network takes it, and its labels."""
+    chunks = list(data.feed.held_out("test", SingleDeviceSharding(jax.local_devices()[0])))
+    x, y = (np.concatenate([np.asarray(chunk[k]) for chunk in chunks]) for k in (0, 1))
+    return x[y != PADDING], y[y != PADDING]

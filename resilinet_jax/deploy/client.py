@@ -1,0 +1,271 @@
+"""Whoever asks a running network: sends readings to its sources, and gets answers from its cloud."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+import numpy as np
+from jaxtyping import Float, Num
+
+from resilinet_jax.deploy import wire_pb2 as pb
+from resilinet_jax.deploy.artefact import Artefact
+from resilinet_jax.deploy.node import STREAM_ENDED, dial, serialized
+from resilinet_jax.deploy.placement import Placement
+from resilinet_jax.deploy.wire import ASK, CARRY, INPUT, metadata, to_array, to_bytes, to_edges
+from resilinet_jax.errors import UserError
+
+ANSWERED, NO_INFORMATION, DEADLINE = "answered", "no information", "deadline"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the network says of a batch of readings.
+
+    Attributes:
+      request: its number.
+      status: `answered`; `no information` where nothing reached the cloud; `deadline` if no answer came in time.
+      logits: of each reading; None unless answered.
+      witness: names of the hyperconnections that carried for this answer.
+      seconds: from asking to the answer.
+    """
+
+    request: int
+    status: str
+    logits: Float[np.ndarray, "rows classes"] | None
+    witness: frozenset[str]
+    seconds: float
+
+
+class Client:
+    """A connection to a running network; `async with Client(artefact, placement) as client`."""
+
+    def __init__(
+        self,
+        artefact: Artefact,
+        placement: Placement,
+        deadline: float = 30.0,
+        credentials: tuple[Any, Any] | None = None,
+    ):
+        """Prepares a client; nothing is dialled yet.
+
+        Args:
+          artefact: that the nodes run.
+          placement: of the nodes.
+          deadline: seconds after which a request is given up.
+          credentials: of gRPC, for a server and for channels; None for plain connections.
+        """
+        self.artefact, self.placement, self.deadline = artefact, placement, deadline
+        self._credentials = credentials
+        self._epoch = time.time_ns()
+        self._last = 0
+        self.repeated = 0  # answers to requests that had one, or had been given up
+        self._waiting: dict[int, tuple[float, asyncio.Future[Answer]]] = {}
+        self._room = asyncio.Semaphore(placement.window)
+        self._ready = asyncio.Event()
+        self._sources: dict[str, asyncio.Queue[bytes]] = {}
+        self._questions: asyncio.Queue[Any] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Client:
+        """Dials sources and cloud."""
+        graph = self.artefact.graph
+        self._tasks = [asyncio.create_task(self._feed(source)) for source in graph.sources]
+        self._tasks += [asyncio.create_task(self._listen()), asyncio.create_task(self._give_up())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Hangs up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def ready(self, seconds: float = 60.0) -> None:
+        """Waits until the cloud hears from a source.
+
+        Raises:
+          UserError: if it doesn't in time.
+        """
+        end = time.monotonic() + seconds
+        while not self._ready.is_set():
+            for task in self._tasks:
+                if task.done():
+                    task.result()  # raises what has ended it
+            if time.monotonic() > end:
+                raise UserError(
+                    f"the network is not ready after {seconds:.0f} s; do its nodes run, at these addresses?"
+                )
+            self._questions.put_nowait(pb.Question(epoch=self._epoch))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await self._ready.wait()
+
+    async def ask(self, x: Num[np.ndarray, "rows *features"]) -> Answer:
+        """The answer for a batch of readings as they were recorded.
+
+        Args:
+          x: at least one row; they are standardised here, as the training split was.
+        """
+        return await self.ask_standardised(self.standardised(x))
+
+    async def ask_standardised(self, x: Num[np.ndarray, "rows *features"]) -> Answer:
+        """The answer for a batch of standardised readings."""
+        await self._room.acquire()
+        return await self._sent(x)
+
+    def standardised(self, x: Num[np.ndarray, "rows *features"]) -> Num[np.ndarray, "rows *features"]:
+        """Readings as the network takes them.
+
+        Raises:
+          UserError: if they have another shape than the network's input.
+        """
+        manifest, x = self.artefact.manifest, np.asarray(x)
+        if list(x.shape[1:]) != list(manifest.input_shape) or not len(x):
+            raise UserError(
+                f"readings must be of shape (rows, {', '.join(map(str, manifest.input_shape))}), got {x.shape}"
+            )
+        if manifest.standardisation is not None:
+            x = (x - np.asarray(manifest.standardisation["centre"])) / np.asarray(manifest.standardisation["scale"])
+        return x.astype(manifest.input_dtype)
+
+    async def stream(
+        self, batches: Iterable[np.ndarray] | AsyncIterable[np.ndarray], standardised: bool = False
+    ) -> AsyncIterator[Answer]:
+        """Answers to batches, in the order of the batches; as many are under way as the placement allows.
+
+        Args:
+          batches: of readings.
+          standardised: whether they have been standardised already.
+        """
+        pending: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue(self.placement.window)
+
+        async def send_all() -> None:
+            async for batch in _asynchronous(batches):
+                x = batch if standardised else self.standardised(batch)
+                await self._room.acquire()
+                await pending.put(asyncio.create_task(self._sent(x)))
+            await pending.put(None)
+
+        sending = asyncio.create_task(send_all())
+        try:
+            while (task := await pending.get()) is not None:
+                yield await task
+            await sending
+        finally:
+            sending.cancel()
+
+    async def _sent(self, x: np.ndarray) -> Answer:
+        self._last += 1
+        request = self._last
+        message = pb.Message(request=request, values=to_bytes(x), epoch=self._epoch).SerializeToString()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[request] = time.monotonic(), answer
+        for queue in self._sources.values():
+            queue.put_nowait(message)
+        self._questions.put_nowait(pb.Question(request=request, epoch=self._epoch))
+        try:
+            return await answer
+        finally:
+            self._room.release()
+
+    def _answered(self, message: Any) -> None:
+        if message.epoch != self._epoch:
+            return
+        if not message.request:
+            self._ready.set()
+            return
+        began, future = self._waiting.pop(message.request, (0.0, None))
+        if future is None or future.done():
+            self.repeated += 1
+            return
+        signature = self.artefact.manifest.nodes[self.artefact.graph.cloud]
+        known = message.status == pb.Answer.ANSWERED
+        edges = self.artefact.graph.hyperconnections
+        future.set_result(
+            Answer(
+                message.request,
+                ANSWERED if known else NO_INFORMATION,
+                to_array(message.values, signature) if known else None,
+                frozenset(edges[index].name for index in to_edges(message.witness)),
+                time.monotonic() - began,
+            )
+        )
+
+    async def _give_up(self) -> None:
+        while True:
+            await asyncio.sleep(min(0.1, self.deadline / 4))
+            now = time.monotonic()
+            for request, (began, future) in list(self._waiting.items()):
+                if now - began > self.deadline and not future.done():
+                    del self._waiting[request]
+                    future.set_result(Answer(request, DEADLINE, None, frozenset(), now - began))
+
+    async def _feed(self, source: str) -> None:
+        """Keeps a stream to a source; while there is none, it gets nothing."""
+        name = f"{INPUT}->{source}"
+        while True:
+            channel = dial(self.placement.nodes[source].address, source, self._credentials)
+            with contextlib.suppress(*STREAM_ENDED):
+                call = channel.stream_stream(
+                    CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString
+                )(metadata=metadata(name, self.artefact.digest))
+                if await call.read() is not grpc.aio.EOF:
+                    queue: asyncio.Queue[bytes] = asyncio.Queue()
+                    await call.write(pb.Message(watermark=self._last, epoch=self._epoch))
+                    self._sources[source] = queue
+                    reader = asyncio.create_task(_read(call, lambda _: None))
+                    try:
+                        while not reader.done():
+                            with contextlib.suppress(TimeoutError):
+                                async with asyncio.timeout(self.placement.heartbeat):
+                                    message = await queue.get()
+                                await call.write(message)
+                                continue
+                            await call.write(pb.Message(watermark=self._last, epoch=self._epoch))
+                    finally:
+                        reader.cancel()
+                        self._sources.pop(source, None)
+            await channel.close(None)
+            await asyncio.sleep(self.placement.heartbeat)
+
+    async def _listen(self) -> None:
+        cloud = self.artefact.graph.cloud
+        while True:
+            channel = dial(self.placement.nodes[cloud].address, cloud, self._credentials)
+            with contextlib.suppress(*STREAM_ENDED):
+                call = channel.stream_stream(
+                    ASK, request_serializer=serialized, response_deserializer=pb.Answer.FromString
+                )()
+                for request in sorted(self._waiting):  # after a break
+                    self._questions.put_nowait(pb.Question(request=request, epoch=self._epoch))
+                reader = asyncio.create_task(_read(call, self._answered))
+                try:
+                    while not reader.done():
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(self.placement.heartbeat):
+                                question = await self._questions.get()
+                            await call.write(question)
+                finally:
+                    reader.cancel()
+            await channel.close(None)
+            await asyncio.sleep(self.placement.heartbeat)
+
+
+async def _read(call: Any, take: Any) -> None:
+    with contextlib.suppress(*STREAM_ENDED):
+        while (message := await call.read()) is not grpc.aio.EOF:
+            take(message)
+
+
+async def _asynchronous(batches: Iterable[np.ndarray] | AsyncIterable[np.ndarray]) -> AsyncIterator[np.ndarray]:
+    if isinstance(batches, AsyncIterable):
+        async for batch in batches:
+            yield batch
+    else:
+        for batch in batches:
+            yield batch

@@ -1,0 +1,623 @@
+"""One node of a split network as a process: its gates, its engine, and its streams to others.
+
+Readers put what arrives into one bounded queue. One loop takes it out, decides, computes and sends heartbeats, so that
+a heartbeat says that this loop goes on. Writers take from bounded queues; where one is full the loop waits, and so,
+through HTTP/2's flow control, does whoever sends to this node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from resilinet_jax.deploy import wire_pb2 as pb
+from resilinet_jax.deploy.artefact import Artefact, Signature
+from resilinet_jax.deploy.engines import Engine
+from resilinet_jax.deploy.gates import (
+    MOST_AHEAD,
+    Action,
+    Blind,
+    Close,
+    Decide,
+    Incoming,
+    Open,
+    ProtocolError,
+    Receiver,
+    Sender,
+    Want,
+    incoming,
+)
+from resilinet_jax.deploy.placement import Placement
+from resilinet_jax.deploy.wire import (
+    ASK,
+    CARRY,
+    COUNTERS,
+    DIGEST,
+    EDGE,
+    INPUT,
+    OPTIONS,
+    metadata,
+    to_array,
+    to_bytes,
+    to_edges,
+    to_words,
+)
+
+LOG = logging.getLogger("resilinet_jax.node")
+EVENTS = 64  # that wait for the loop
+STREAM_ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # what reading and writing raise then
+KEPT_ANSWERS = 4096  # for questions that come after their answers
+AHEAD = 24 * 3600 * 10**9  # nanoseconds by which clocks of clients may be ahead of a node's
+
+
+@dataclasses.dataclass
+class _Value:
+    """What a hyperconnection has brought for a request."""
+
+    array: np.ndarray
+    rows: int
+    witness: frozenset[int]
+
+
+class _Output(NamedTuple):
+    """What a node sends for a request, as it is written, and how many bytes of it are values."""
+
+    content: bytes
+    payload: int
+
+
+class _Outgoing:
+    """One hyperconnection from this node: its gate, its stream, and what waits to be written."""
+
+    def __init__(self, name: str, target: str, gated: bool):
+        self.name, self.target, self.gated = name, target, gated
+        self.gate: Sender[_Output] = Sender(gated)
+        self.waiting: collections.deque[Any] = collections.deque()
+        self.connected = False
+        self.heard = 0.0
+        self.more = asyncio.Event()
+        self.sent = collections.Counter[str]()
+
+    def put(self, message: Any) -> None:
+        self.waiting.append(message)
+        self.more.set()
+
+    def count(self, message: Any) -> None:
+        """Counts what has been written: outputs, which come as (payload bytes, message), and all else."""
+        kind = "heartbeats"
+        if isinstance(message, _Output):
+            kind = "messages" if message.payload else "silent"
+            self.sent[f"{self.name} bytes"] += message.payload
+        elif message.request:
+            kind = "silent"
+        self.sent[f"{self.name} {kind}"] += 1
+
+
+class Node:
+    """A node that runs until it is told to stop."""
+
+    def __init__(
+        self,
+        artefact: Artefact,
+        name: str,
+        placement: Placement,
+        engine: Engine,
+        credentials: tuple[Any, Any] | None = None,
+    ):
+        """Prepares a node; nothing is listened to yet.
+
+        Args:
+          artefact: of the whole network.
+          name: of this node.
+          placement: of all nodes.
+          engine: that computes it.
+          credentials: of gRPC, for a server and for channels; None for plain connections.
+        """
+        self.artefact, self.name, self.placement, self.engine = artefact, name, placement, engine
+        self._credentials = credentials
+        graph, manifest = artefact.graph, artefact.manifest
+        self.is_cloud = name == graph.cloud
+        self._indices = {edge.name: i for i, edge in enumerate(graph.hyperconnections)}
+        self._incoming = incoming(graph, name, manifest.present, manifest.activity)
+        self._slots = {edge.name: k for k, (_, edge) in enumerate(graph.incoming(name))}
+        self._signatures = {edge.name: manifest.nodes[edge.source] for _, edge in graph.incoming(name)}
+        if name in graph.sources:
+            self._incoming = [Incoming(f"{INPUT}->{name}")]
+            one = Signature((), manifest.input_shape, manifest.input_dtype, 0)
+            self._slots, self._signatures = {f"{INPUT}->{name}": 0}, {f"{INPUT}->{name}": one}
+        self._outgoing = [
+            _Outgoing(edge.name, edge.target, edge.is_skip and not manifest.activity)
+            for i, edge in enumerate(graph.hyperconnections)
+            if edge.source == name and manifest.present[i]
+        ]
+        self._events: asyncio.Queue[Callable[[], list[Action]]] = asyncio.Queue(EVENTS)
+        self._controls: dict[str, asyncio.Queue[Any]] = {}
+        self._heard: dict[str, float] = {}
+        self._askers: set[asyncio.Queue[Any]] = set()
+        self._questions: dict[int, asyncio.Queue[Any]] = {}
+        self._answers: collections.OrderedDict[int, Any] = collections.OrderedDict()
+        self._epoch = 0
+        self._moved = asyncio.Event()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forgets all requests: another client numbers its own."""
+        self.receiver = Receiver(self._incoming)
+        self._values: dict[int, dict[str, _Value]] = {}
+        self._waiting_since = time.monotonic()
+        self._questions.clear()
+        self._answers.clear()
+        for out in self._outgoing:
+            out.gate = Sender(out.gated)
+            if out.connected:
+                out.gate.connected()
+        for edge in self._controls:
+            self._do(self.receiver.connected(edge))
+
+    # The loop that computes.
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Listens, sends and computes until it is cancelled.
+
+        Args:
+          ready: called once others can connect.
+        """
+        self._warm_up()
+        server = grpc.aio.server(options=OPTIONS)
+        server.add_generic_rpc_handlers((_Handlers(self),))
+        address = self.placement.nodes[self.name].address
+        if self._credentials is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, self._credentials[0])
+        await server.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for out in self._outgoing:
+                    tasks.create_task(self._send(out))
+                ready()
+                await self._loop()
+        finally:
+            await server.stop(None)
+
+    def _warm_up(self) -> None:
+        """Computes once, so that nobody waits for a compilation."""
+        values = [self._nothing(edge, self.placement.rows) for edge in self._slots]
+        source = self.name in self.artefact.graph.sources
+        self.engine(np.ones(0 if source else len(values), np.float32), values)
+
+    async def _loop(self) -> None:
+        tick = self.placement.heartbeat
+        last = time.monotonic()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, last + tick - time.monotonic())):
+                    event = await self._events.get()
+                try:
+                    self._do(event())
+                except ProtocolError as error:
+                    LOG.warning("ignored: %s", error)
+                await self._written()
+            now = time.monotonic()
+            if now - last >= tick:
+                if now - last > tick + self.placement.suspicion / 2:  # this process itself was away
+                    self._heard = dict.fromkeys(self._heard, now)
+                    for out in self._outgoing:
+                        out.heard = now
+                last = now
+                self._beat(now)
+
+    def _beat(self, now: float) -> None:
+        """Says that this node is alive, and looks for who has fallen silent."""
+        message = pb.Message(watermark=self.receiver.floor or 0, blind=self.receiver.blind, epoch=self._epoch)
+        for out in self._outgoing:
+            if out.connected and len(out.waiting) < self.placement.window:
+                out.put(message)
+            if out.connected and now - out.heard > self.placement.suspicion:
+                self._drop(out, "takes nothing")
+        for edge, controls in self._controls.items():
+            controls.put_nowait(pb.Control(epoch=self._epoch, ack=self.receiver.floor or 0))
+            if self.receiver.links[edge].up and now - self._heard[edge] > self.placement.suspicion:
+                LOG.info("%s: nothing heard for %.2f s", edge, now - self._heard[edge])
+                self._do(self.receiver.lost(edge))
+        late = self.placement.patience and now - self._waiting_since > self.placement.patience
+        if late:
+            self._do(self.receiver.waited())
+
+    async def _written(self) -> None:
+        """Waits until every queue has room again: whoever sends to this node waits with it."""
+        while any(out.connected and len(out.waiting) > self.placement.window for out in self._outgoing):
+            self._beat(time.monotonic())
+            await asyncio.sleep(self.placement.heartbeat / 4)
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Decide):
+                self._decide(action)
+            elif isinstance(action, Blind):
+                LOG.info("hears from %s", "nobody" if action.blind else "somebody")
+                self._beat_now()
+            else:
+                self._control(action)
+
+    def _beat_now(self) -> None:
+        message = pb.Message(watermark=self.receiver.floor or 0, blind=self.receiver.blind, epoch=self._epoch)
+        for out in self._outgoing:
+            if out.connected:
+                out.put(message)
+        if self.is_cloud and not self.receiver.blind:
+            for asker in self._askers:
+                asker.put_nowait(pb.Answer(epoch=self._epoch))
+
+    def _control(self, action: Open | Close | Want) -> None:
+        queue = self._controls.get(action.edge)
+        if queue is None:
+            return
+        control = pb.Control(epoch=self._epoch)
+        if isinstance(action, Open):
+            control.open, control.since = True, action.since
+        elif isinstance(action, Close):
+            control.close = True
+        else:
+            control.want.append(action.request)
+        queue.put_nowait(control)
+
+    def _decide(self, action: Decide) -> None:
+        values = self._values.pop(action.request, {})
+        self._waiting_since = time.monotonic()
+        request, result, witness = action.request, None, frozenset[int]()
+        if action.carries:
+            carries = np.zeros(len(self._slots), np.float32)
+            brought: list[Any] = [None] * len(self._slots)
+            for edge in action.carries:
+                slot, value = self._slots[edge], values[edge]
+                carries[slot], brought[slot] = 1, value.array
+                own = {self._indices[edge]} if edge in self._indices else set()
+                witness = witness | value.witness | own
+                count = value.rows
+            for edge, slot in self._slots.items():
+                if brought[slot] is None:
+                    brought[slot] = self._nothing(edge, count)
+            source = self.name in self.artefact.graph.sources
+            result = self.engine(carries[:0] if source else carries, brought)
+        if self.is_cloud:
+            status = pb.Answer.NO_INFORMATION if result is None else pb.Answer.ANSWERED
+            values_out = b"" if result is None else to_bytes(result)
+            answer = pb.Answer(
+                request=request, status=status, values=values_out, witness=to_words(witness), epoch=self._epoch
+            )
+            self._answer(request, answer)
+        payload = None if result is None or self.is_cloud else to_bytes(result)
+        content = pb.Message(
+            request=request, values=payload or b"", silent=payload is None, witness=to_words(witness), epoch=self._epoch
+        ).SerializeToString()
+        output = _Output(content, len(payload or b""))
+        for out in self._outgoing:
+            for number, kept in out.gate.output(request, output, len(content)):
+                self._push(out, number, kept)
+        for queue in self._controls.values():
+            queue.put_nowait(pb.Control(epoch=self._epoch, ack=request))
+        self._moved.set()
+
+    def _nothing(self, edge: str, rows: int) -> np.ndarray:
+        signature = self._signatures[edge]
+        shape = list(signature.shape)
+        shape.insert(signature.batch_axis, rows)
+        return np.zeros(shape, signature.dtype)
+
+    def _push(self, out: _Outgoing, request: int, message: _Output | None) -> None:
+        if out.connected:
+            out.put(message or pb.Message(request=request, silent=True, epoch=self._epoch))
+
+    # What arrives.
+
+    def _adopt(self, epoch: int) -> bool:
+        """Whether a number is of the client that counts; a later one takes its place."""
+        if epoch > time.time_ns() + AHEAD:
+            raise ProtocolError(f"an epoch of the future ({epoch})")
+        if epoch > self._epoch:
+            self._epoch = epoch
+            self._begin()
+        return epoch == self._epoch
+
+    def heard(self, edge: str, message: Any) -> list[Action]:
+        """A message or heartbeat has come over a hyperconnection.
+
+        Raises:
+          ProtocolError: if no node of this artefact sends that.
+        """
+        if not self._adopt(message.epoch):
+            return []
+        if not message.request:
+            return self.receiver.heartbeat(edge, message.watermark, message.blind)
+        if not message.silent:
+            array = to_array(message.values, self._signatures[edge])
+            if message.request > (self.receiver.floor or 0):
+                witness = to_edges(message.witness)
+                if any(index >= len(self.artefact.graph.hyperconnections) for index in witness):
+                    raise ProtocolError("a witness of hyperconnections that this network does not have")
+                rows = array.shape[self._signatures[edge].batch_axis]
+                if any(other.rows != rows for other in self._values.get(message.request, {}).values()):
+                    raise ProtocolError(f"request {message.request} with {rows} rows, others bring another number")
+                self.receiver.check(message.request)
+                self._values.setdefault(message.request, {})[edge] = _Value(array, rows, witness)
+        return self.receiver.message(edge, message.request, not message.silent)
+
+    async def carry(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        """Serves one hyperconnection to this node, as long as its stream lasts."""
+        edge = await self._checked(context)
+        controls: asyncio.Queue[Any] = asyncio.Queue()
+        self._controls[edge], self._heard[edge] = controls, time.monotonic()
+        controls.put_nowait(pb.Control(epoch=self._epoch))  # the sender waits for a first word
+        LOG.info("%s: connected", edge)
+        await self._events.put(lambda: self.receiver.connected(edge))
+        writer = asyncio.create_task(_write(controls, context))
+        wrong: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def take(message: Any) -> list[Action]:
+            if wrong.done() or self._controls.get(edge) is not controls:
+                return []
+            try:
+                return self.heard(edge, message)
+            except ProtocolError as error:
+                wrong.set_result(str(error))
+                return []
+
+        async def read() -> None:
+            async for content in requests:
+                self._heard[edge] = time.monotonic()
+                message = _parsed(pb.Message, content)
+                await self._room_for(edge, message)
+                await self._events.put(functools.partial(take, message))
+
+        reader = asyncio.create_task(read())
+        try:
+            await asyncio.wait((reader, wrong), return_when=asyncio.FIRST_COMPLETED)
+            if reader.done() and isinstance(error := reader.exception(), ProtocolError) and not wrong.done():
+                wrong.set_result(str(error))
+            if wrong.done():
+                LOG.warning("%s: %s; its stream is closed", edge, wrong.result())
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{edge}: {wrong.result()}")
+        finally:
+            reader.cancel()
+            writer.cancel()
+            if self._controls.get(edge) is controls:
+                del self._controls[edge]
+                LOG.info("%s: stream ended", edge)
+                self._lost(edge)  # not to be waited for: this task may be cancelled
+
+    async def _room_for(self, edge: str, message: Any) -> None:
+        """Waits while a sender is further ahead than requests can be under way: it waits with this node."""
+        while message.epoch == self._epoch and self.receiver.floor is not None:
+            ahead = message.request - self.receiver.floor
+            if not self.placement.window < ahead <= MOST_AHEAD:
+                return
+            self._moved.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.placement.heartbeat):
+                    await self._moved.wait()
+            self._heard[edge] = time.monotonic()
+
+    def _lost(self, edge: str) -> None:
+        def event() -> list[Action]:
+            return [] if edge in self._controls else self.receiver.lost(edge)
+
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            asyncio.get_running_loop().call_later(self.placement.heartbeat / 4, self._lost, edge)
+
+    async def _checked(self, context: Any) -> str:
+        given = dict(context.invocation_metadata() or ())
+        edge = given.get(f"{EDGE}-bin", b"").decode(errors="replace")
+        known = [each.name for each in self._incoming]
+        why = None
+        if edge not in known:
+            why = f"no hyperconnection {edge!r} to {self.name!r}; known: {', '.join(known)}"
+        elif given.get(DIGEST) != self.artefact.digest:
+            other, own = str(given.get(DIGEST))[:8], self.artefact.digest[:8]
+            why = f"{edge}: the sender runs another artefact ({other}, not {own})"
+        elif edge in self._controls and time.monotonic() - self._heard[edge] <= self.placement.suspicion:
+            why = f"{edge}: a second stream, while the first one is alive"
+        elif (peer := _peer(context)) is not None and edge.split("->")[0] not in peer:
+            why = f"{edge}: the certificate is {', '.join(peer) or 'nobody'}'s"
+        if why is not None:
+            LOG.warning("refused: %s", why)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, why)
+        return edge
+
+    async def ask(self, questions: AsyncIterator[bytes], context: Any) -> None:
+        """Serves one client that wants answers; only the cloud has any."""
+        if not self.is_cloud:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{self.name!r} is not the cloud")
+        answers: asyncio.Queue[Any] = asyncio.Queue()
+        writer = asyncio.create_task(_write(answers, context))
+        self._askers.add(answers)
+        try:
+            async for content in questions:
+                await self._events.put(functools.partial(self._asked, _parsed(pb.Question, content), answers))
+        except ProtocolError as error:
+            LOG.warning("a client: %s; its stream is closed", error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            self._askers.discard(answers)
+            writer.cancel()
+
+    async def counters(self, question: Any, context: Any) -> Any:
+        """What has been sent over each hyperconnection since the node started, or was dialled."""
+        del question, context
+        counts: collections.Counter[str] = sum((out.sent for out in self._outgoing), collections.Counter())
+        return pb.CountersAnswer(counts=counts)
+
+    def _asked(self, question: Any, answers: asyncio.Queue[Any]) -> list[Action]:
+        if not self._adopt(question.epoch):
+            return []
+        if not question.request:
+            if not self.receiver.blind:
+                answers.put_nowait(pb.Answer(epoch=self._epoch))
+            return []
+        if (known := self._answers.pop(question.request, None)) is not None:
+            answers.put_nowait(known)
+            return []
+        if question.request <= (self.receiver.floor or 0):
+            return []  # it has been answered
+        self._questions[question.request] = answers
+        return self.receiver.asked(question.request)
+
+    def _answer(self, request: int, answer: Any) -> None:
+        asker = self._questions.pop(request, None)
+        if asker is not None:
+            asker.put_nowait(answer)
+            return
+        self._answers[request] = answer
+        while len(self._answers) > KEPT_ANSWERS:
+            self._answers.popitem(last=False)
+
+    # What is sent.
+
+    async def _send(self, out: _Outgoing) -> None:
+        """Keeps a stream to a receiver, dialled again whenever it ends."""
+        address = self.placement.nodes[out.target].address
+        told = ""
+        while True:
+            channel = dial(address, out.target, self._credentials)
+            try:
+                call = channel.stream_stream(
+                    CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString
+                )(metadata=metadata(out.name, self.artefact.digest))
+                # The receiver's first word: until then there may be nobody.
+                first = await call.read()
+                if first is not grpc.aio.EOF:
+                    out.waiting.clear()
+                    out.connected, out.heard = True, time.monotonic()
+                    out.gate.connected()
+                    self._beat_now()
+                    told = ""
+                    reader = asyncio.create_task(self._read_controls(out, call, first))
+                    try:
+                        await self._write_out(out, call, reader)
+                    finally:
+                        reader.cancel()
+            except STREAM_ENDED as error:
+                code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+                details = (error.details() or "") if isinstance(error, grpc.aio.AioRpcError) else ""
+                if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT) and told != details:
+                    told = details
+                    LOG.warning("%s: %s", out.name, told)
+            finally:
+                self._drop(out, "stream ended")
+                await channel.close(None)
+            await asyncio.sleep(self.placement.heartbeat)
+
+    async def _write_out(self, out: _Outgoing, call: Any, reader: asyncio.Task[None]) -> None:
+        while out.connected and not reader.done():
+            while out.waiting and out.connected:
+                message = out.waiting.popleft()
+                await call.write(message)
+                out.count(message)
+            out.more.clear()
+            if not out.waiting and out.connected:
+                waiting = asyncio.create_task(out.more.wait())
+                await asyncio.wait((waiting, reader), return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+        call.cancel()
+
+    async def _read_controls(self, out: _Outgoing, call: Any, control: Any) -> None:
+        while control is not grpc.aio.EOF:
+            out.heard = time.monotonic()
+            await self._events.put(functools.partial(self._controlled, out, control))
+            control = await call.read()
+
+    def _controlled(self, out: _Outgoing, control: Any) -> list[Action]:
+        if not self._adopt(control.epoch):
+            return []
+        ready = []
+        if control.open:
+            ready += out.gate.open(control.since)
+        if control.close:
+            out.gate.close()
+        for request in control.want:
+            ready += out.gate.want(request)
+        for request, message in ready:
+            self._push(out, request, message)
+        out.gate.ack(control.ack)
+        return []
+
+    def _drop(self, out: _Outgoing, why: str) -> None:
+        if out.connected:
+            LOG.info("%s: %s", out.name, why)
+            out.connected = False
+            out.gate.lost()
+            out.waiting.clear()
+        out.more.set()
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """The two services, without generated stubs."""
+
+    def __init__(self, node: Node):
+        self._methods = {
+            CARRY: grpc.stream_stream_rpc_method_handler(node.carry, response_serializer=pb.Control.SerializeToString),
+            COUNTERS: grpc.unary_unary_rpc_method_handler(
+                node.counters,
+                request_deserializer=pb.CountersQuestion.FromString,
+                response_serializer=pb.CountersAnswer.SerializeToString,
+            ),
+            ASK: grpc.stream_stream_rpc_method_handler(node.ask, response_serializer=pb.Answer.SerializeToString),
+        }
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The method that was called, or None."""
+        return self._methods.get(handler_call_details.method)
+
+
+def _parsed(kind: Any, content: bytes) -> Any:
+    try:
+        return kind.FromString(content)
+    except DecodeError:
+        raise ProtocolError(f"{len(content)} bytes that are no message") from None
+
+
+async def _write(queue: asyncio.Queue[Any], context: Any) -> None:
+    while True:
+        await context.write(await queue.get())
+
+
+def serialized(message: Any) -> bytes:
+    """A message as bytes, which some are already."""
+    if isinstance(message, _Output):
+        return message.content
+    return message if isinstance(message, bytes) else bytes(message.SerializeToString())
+
+
+def dial(address: str, target: str, credentials: tuple[Any, Any] | None) -> Any:
+    """A channel to a node.
+
+    Args:
+      address: `host:port`.
+      target: the node's name, which its certificate must tell.
+      credentials: of gRPC, for a server and for channels; None for plain connections.
+    """
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=OPTIONS)
+    named = [*OPTIONS, ("grpc.ssl_target_name_override", target)]
+    return grpc.aio.secure_channel(address, credentials[1], options=named)
+
+
+def _peer(context: Any) -> list[str] | None:
+    """The names in the peer's certificate; None without TLS."""
+    auth = context.auth_context()
+    if auth.get("transport_security_type", [b""])[0] != b"ssl":
+        return None
+    return [name.decode() for name in auth.get("x509_subject_alternative_name", [])]

@@ -1,0 +1,186 @@
+"""What a trial of running nodes has measured, beside what was predicted: tables, a timeline, files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from resilinet_jax.deploy.artefact import Artefact
+from resilinet_jax.deploy.client import ANSWERED
+from resilinet_jax.deploy.trial import Chaos, Held, Trial
+from resilinet_jax.report.figures import draw_dollars, new_figure
+from resilinet_jax.report.markup import markdown
+from resilinet_jax.report.page import Picture, plain_page
+from resilinet_jax.report.report import png, svg
+from resilinet_jax.report.tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def deployment_files(artefact: Artefact, trial: Trial) -> dict[str, bytes]:
+    """The report of a trial by file name: CSV for programs, Markdown and one HTML page for people.
+
+    Args:
+      artefact: that was tried.
+      trial: what was measured.
+    """
+    manifest, tables, figure = artefact.manifest, deployment_tables(artefact, trial), timeline(artefact, trial)
+    title = (
+        f"{manifest.cell} of {manifest.scenario} on {len(artefact.graph.order)} nodes, on {manifest.dataset['name']}"
+    )
+    notes = deployment_notes(trial)
+    caption = "Each request's latency when it was answered, and when nodes were killed and started."
+    text = [f"# {markdown(title)}", *(f"* {markdown(note)}" for note in notes), *(table.markdown() for table in tables)]
+    return {
+        "deployment.csv": _frame(trial).to_csv(index=False, float_format="%.7f").encode(),
+        "timeline.png": png(figure),
+        "deployment.md": "\n\n".join([*text, f"![{caption}](timeline.png)\n"]).encode(),
+        "deployment.html": plain_page(title, notes, tables, [Picture(svg(figure), caption)]),
+    }
+
+
+def deployment_notes(trial: Trial) -> list[str]:
+    """Sentences that say what a reader must know: what failed, what was left out, on what all this ran."""
+    failed = trial.failed()
+    wrong = [f"NOT as predicted: {line}." for line in failed]
+    return [
+        *(wrong or ["Everything is as predicted: accuracies, messages, bytes, and each answer under its witness."]),
+        "All nodes and the client ran on one machine, whose cores they shared: latencies are no network's.",
+        *(f"Left out: {line}." for line in trial.skipped),
+    ]
+
+
+def deployment_tables(artefact: Artefact, trial: Trial) -> list[Table]:
+    """Predicted beside measured, what kills did, and what each node took.
+
+    Args:
+      artefact: that was tried.
+      trial: what was measured.
+    """
+    held = [
+        [
+            _named(each.predicted.failing),
+            f"{100 * each.predicted.accuracy:.2f}",
+            "no information" if each.accuracy is None else f"{100 * each.accuracy:.2f}",
+            f"{each.others}",
+            *(_milliseconds(each.seconds, part) for part in (50, 99)),
+        ]
+        for each in trial.held
+    ]
+    sent = [
+        [
+            _named(each.predicted.failing),
+            f"{len(each.predicted.messages)}",
+            f"{sum(each.messages.values()):g}",
+            f"{each.predicted.bytes:,}",
+            f"{each.bytes:,g}",
+            f"{each.overhead:.1f}",
+        ]
+        for each in trial.held
+    ]
+    struck = [
+        [
+            _named(each.failing),
+            f"{each.answered}",
+            f"{each.uninformed}",
+            f"{each.lost}",
+            f"{each.wrong}",
+            _milliseconds(each.usual, 50),
+            _milliseconds(each.usual, 99),
+            f"{1000 * each.longest:.1f}",
+        ]
+        for each in trial.struck
+    ]
+    nodes = [
+        [name, trial.engines[name], f"{trial.started[name]:.1f}", f"{trial.memory.get(name, 0) / 2**20:.0f}"]
+        for name in artefact.graph.order
+    ]
+    told = ["Dead", "Messages predicted", "measured", "Bytes predicted", "measured", "Other messages"]
+    killed = ["Killed", "Answered", "No information", "Lost", "Wrong", "p50 before", "p99 before", "Longest"]
+    chaos = [] if trial.chaos is None else [_chaos_table(trial.chaos)]
+    return [
+        Table(
+            "Accuracy (%) and latency (ms) while nodes are dead",
+            ["Dead", "Predicted", "Measured", "Other classes", "p50", "p99"],
+            held,
+        ),
+        Table("Sent for each request (bytes: of values, for each example) while nodes are dead", told, sent),
+        Table("Killed by SIGKILL while requests streamed (latency in ms)", killed, struck),
+        *chaos,
+        Table("Nodes", ["Node", "Engine", "Start (s)", "Memory (MiB)"], nodes),
+    ]
+
+
+def _chaos_table(chaos: Chaos) -> Table:
+    names = {"uninformed": "no information", "unjust": "no information, unjustly", "twice": "answered twice"}
+    values = dataclasses.asdict(chaos)
+    rows = [[names.get(name, name).capitalize(), f"{value:,g}"] for name, value in values.items()]
+    return Table("Nodes killed, stopped and started at random", ["What", "Number"], rows)
+
+
+def timeline(artefact: Artefact, trial: Trial) -> Figure:
+    """Every request's latency over time, and below which nodes were dead when.
+
+    Args:
+      artefact: that was tried.
+      trial: what was measured.
+    """
+    figure, (above, below) = new_figure(height=4.5, stacked=(3, 2))
+    when, seconds = (np.array([each[k] for each in trial.answers], float) for k in (0, 1))
+    answered = np.array([each[2] == ANSWERED for each in trial.answers], bool)
+    for chosen, name, style in ((answered, "answered", "."), (~answered, "no information", "x")):
+        above.plot(when[chosen], 1000 * seconds[chosen], style, markersize=3, label=name, linewidth=0)
+    above.set_yscale("log")
+    above.set_ylabel("latency (ms)")
+    above.legend(loc="upper right", fontsize="small")
+    end = max([0.0, *when, *(event.seconds for event in trial.events)])
+    order = list(artefact.graph.order)
+    for name in order:
+        since = None
+        for event in [each for each in trial.events if each.node == name]:
+            if event.what == "killed":
+                since = event.seconds
+            elif since is not None:
+                below.barh(order.index(name), event.seconds - since, left=since, color="0.4", height=0.6)
+                since = None
+        if since is not None:
+            below.barh(order.index(name), end - since, left=since, color="0.4", height=0.6)
+    below.set_yticks(range(len(order)), order)
+    below.invert_yaxis()
+    below.set_xlabel("seconds; grey: dead")
+    draw_dollars(figure)
+    return figure
+
+
+def _frame(trial: Trial) -> pd.DataFrame:
+    def row(each: Held) -> dict[str, object]:
+        return {
+            "failing": "+".join(each.predicted.failing) or "none",
+            "accuracy_predicted": each.predicted.accuracy,
+            "accuracy_measured": float("nan") if each.accuracy is None else each.accuracy,
+            "messages_predicted": len(each.predicted.messages),
+            "messages_measured": sum(each.messages.values()),
+            "bytes_predicted": each.predicted.bytes,
+            "bytes_measured": each.bytes,
+            "other_messages": each.overhead,
+            "logits_apart": each.furthest,
+            "other_classes": each.others,
+            "latency_p50": float(np.percentile(each.seconds, 50)),
+            "latency_p99": float(np.percentile(each.seconds, 99)),
+        }
+
+    return pd.DataFrame([row(each) for each in trial.held])
+
+
+def _named(failing: Sequence[str]) -> str:
+    return ", ".join(failing) or "None"
+
+
+def _milliseconds(seconds: Float[np.ndarray, " requests"], percent: float) -> str:
+    return f"{1000 * np.percentile(seconds, percent):.1f}"

@@ -1,0 +1,254 @@
+"""One node in this process, and peers that say what they should not."""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+import grpc
+import numpy as np
+import pytest
+
+from resilinet_jax.deploy import wire_pb2 as pb
+from resilinet_jax.deploy.client import Client
+from resilinet_jax.deploy.engines import load_engine
+from resilinet_jax.deploy.gates import MOST_AHEAD
+from resilinet_jax.deploy.node import Node, dial, serialized
+from resilinet_jax.deploy.trial import loopback
+from resilinet_jax.deploy.wire import CARRY, metadata, to_bytes
+from resilinet_jax.errors import UserError
+from tests.helpers.deployed import X, make_artefact
+from tests.helpers.nodes import Nodes
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    return make_artefact(tmp_path_factory.mktemp("artefact") / "a")[0]
+
+
+@contextlib.asynccontextmanager
+async def running(artefact, names, placement=None, engines="numpy"):
+    """Nodes in this process."""
+    placement = placement or loopback(artefact, 1)
+    nodes = {name: Node(artefact, name, placement, load_engine(artefact, name, engines)) for name in names}
+    tasks = [asyncio.create_task(node.run()) for node in nodes.values()]
+    await asyncio.sleep(0.1)
+    try:
+        yield placement, nodes
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def stream(placement, target, edge, digest):
+    channel = dial(placement.nodes[target].address, target, None)
+    call = channel.stream_stream(CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString)(
+        metadata=metadata(edge, digest)
+    )
+    try:
+        yield call
+    finally:
+        call.cancel()
+        await channel.close()
+
+
+async def end_of(call):
+    """The status with which a stream ends."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        while await asyncio.wait_for(call.read(), 5) is not grpc.aio.EOF:
+            pass
+    return await call.code(), await call.details()
+
+
+def value(request, rows=1, **fields):
+    return pb.Message(request=request, values=to_bytes(np.ones((rows, 6), np.float32)), epoch=7, **fields)
+
+
+@pytest.mark.parametrize(
+    ("messages", "line"),
+    [
+        ([b"\xff\xff garbage"], "10 bytes that are no message"),
+        ([pb.Message(request=1, values=b"12345", epoch=7)], "5 bytes of values, expected a multiple of 24"),
+        ([pb.Message(request=1, epoch=7)], "0 bytes of values, expected a multiple of 24"),
+        ([value(1), value(MOST_AHEAD + 2)], f"request {MOST_AHEAD + 2}, far ahead of "),
+        ([pb.Message(epoch=7), pb.Message(watermark=2**40, epoch=7)], f"request {2**40}, far ahead of 0"),
+        ([value(1, witness=[2**7])], "a witness of hyperconnections that this network does not have"),
+        ([pb.Message(epoch=2**64 - 1)], "an epoch of the future"),
+    ],
+    ids=["garbage", "size", "empty", "jump", "watermark", "witness", "epoch"],
+)
+def test_what_no_node_says_ends_its_stream_in_one_line_and_nothing_else(artefact, caplog, messages, line):
+    async def main():
+        async with running(artefact, ["n3"]) as (placement, nodes):
+            async with stream(placement, "n3", "n2->n3", artefact.digest) as call:
+                await call.read()
+                for message in messages:
+                    await call.write(message)
+                code, details = await end_of(call)
+                assert code == grpc.StatusCode.INVALID_ARGUMENT
+                assert details.startswith(f"n2->n3: {line}")
+            # The node goes on, for the same sender as for others.
+            async with stream(placement, "n3", "n2->n3", artefact.digest) as call:
+                await asyncio.wait_for(call.read(), 5)
+                await call.write(value(1))
+                for _ in range(50):
+                    if nodes["n3"].receiver.floor:
+                        break
+                    await asyncio.sleep(0.02)
+                assert nodes["n3"].receiver.floor >= 1
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(main())
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+    assert told.startswith(f"n2->n3: {line}")
+    assert told.endswith("; its stream is closed")
+
+
+def test_rows_that_differ_are_refused(artefact, tmp_path):
+    add = make_artefact(tmp_path / "a", "dfg")[0]
+
+    async def main():
+        async with (
+            running(add, ["n3"]) as (placement, _),
+            stream(placement, "n3", "n2->n3", add.digest) as first,
+            stream(placement, "n3", "n1->n3", add.digest) as second,
+        ):
+            for call in (first, second):
+                await call.read()
+                await call.write(pb.Message(epoch=7))  # both are waited for
+            await asyncio.sleep(0.1)
+            await first.write(value(1, rows=2))
+            await asyncio.sleep(0.1)
+            await second.write(value(1, rows=3))
+            return await end_of(second)
+
+    code, details = asyncio.run(main())
+    assert (code, details) == (
+        grpc.StatusCode.INVALID_ARGUMENT, "n1->n3: request 1 with 3 rows, others bring another number"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("edge", "digest", "line"),
+    [
+        ("n9->n3", None, "no hyperconnection 'n9->n3' to 'n3'; known: n2->n3, n1->n3"),
+        ("n2->n3", "0" * 64, "n2->n3: the sender runs another artefact (00000000, not "),
+    ],
+)
+def test_who_does_not_belong_here_is_refused(artefact, edge, digest, line):
+    async def main():
+        async with (
+            running(artefact, ["n3"]) as (placement, _),
+            stream(placement, "n3", edge, digest or artefact.digest) as call,
+        ):
+            return await end_of(call)
+
+    code, details = asyncio.run(main())
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    assert details.startswith(line)
+
+
+def test_a_second_stream_is_refused_while_the_first_is_alive(artefact):
+    async def main():
+        async with (
+            running(artefact, ["n3"]) as (placement, _),
+            stream(placement, "n3", "n2->n3", artefact.digest) as first,
+        ):
+            await first.read()
+            async with stream(placement, "n3", "n2->n3", artefact.digest) as second:
+                told = await end_of(second)
+            await asyncio.sleep(placement.suspicion + 0.1)  # the first has said nothing for so long
+            async with stream(placement, "n3", "n2->n3", artefact.digest) as third:
+                assert await asyncio.wait_for(third.read(), 5) is not grpc.aio.EOF
+            return told
+
+    code, details = asyncio.run(main())
+    assert (code, details) == (
+        grpc.StatusCode.FAILED_PRECONDITION, "n2->n3: a second stream, while the first one is alive"
+    )  # fmt: skip
+
+
+def test_a_loop_that_hangs_is_noticed_although_its_sockets_live(artefact):
+    async def main():
+        placement = loopback(artefact, 1)
+        async with (
+            running(artefact, artefact.graph.order, placement) as (_, nodes),
+            Client(artefact, placement, deadline=10) as client,
+        ):
+            await client.ready()
+            await asyncio.sleep(3 * placement.heartbeat)
+            before = await client.ask(X[:1])
+            # A node that does not come back to its loop: all its streams stay, and its readers go on.
+            nodes["n2"]._events.get = asyncio.Event().wait
+            nodes["n2"]._beat = lambda now: None
+            began = time.monotonic()
+            after = await client.ask(X[:1])
+            return before, after, time.monotonic() - began, placement.suspicion
+
+    before, after, took, suspicion = asyncio.run(main())
+    assert "n2->n3" in before.witness
+    assert after.witness == {"i->n1", "n1->n3", "n3->n4"}
+    assert took < suspicion + 5  # far less on a quiet machine
+
+
+def test_a_source_that_is_faster_than_the_slowest_node_waits(artefact):
+    placement = loopback(artefact, 1)
+
+    async def main():
+        async with running(artefact, artefact.graph.order, placement) as (_, nodes):
+            engine = nodes["n3"].engine
+
+            def slow(carries, values):
+                time.sleep(0.002)
+                return engine(carries, values)
+
+            nodes["n3"].engine = slow
+            most = 0
+            async with Client(artefact, placement, deadline=60) as client:
+                await client.ready()
+                answers = 0
+                async for answer in client.stream(X[:1] for _ in range(300)):
+                    assert answer.status == "answered"
+                    answers += 1
+                    waiting = [len(node._values) for node in nodes.values()]
+                    waiting += [len(out.waiting) for node in nodes.values() for out in node._outgoing]
+                    most = max(most, *waiting)
+            return answers, most
+
+    answers, most = asyncio.run(main())
+    assert answers == 300
+    assert most <= 2 * placement.window
+
+
+@pytest.mark.parametrize("engine", ["numpy", "jax"])
+def test_a_client_gets_what_the_nodes_say_together(artefact, engine):
+    expected = Nodes(artefact.folder).answer(X[:5], {})
+
+    async def main():
+        placement = loopback(artefact, 5)
+        async with running(artefact, artefact.graph.order, placement, engine), Client(artefact, placement) as client:
+            await client.ready()
+            with pytest.raises(UserError, match=r"readings must be of shape \(rows, 4\), got \(5, 3\)"):
+                await client.ask(X[:5, :3])
+            answer = await client.ask(X[:5])
+            for _ in range(100):  # the first ones may come around a node that has not been heard yet
+                if answer.witness == chain:
+                    break
+                answer = await client.ask(X[:5])
+            return answer
+
+    chain = {"i->n1", "n1->n2", "n2->n3", "n3->n4"}
+    answer = asyncio.run(main())
+    assert answer.witness == chain
+    np.testing.assert_allclose(answer.logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_without_nodes_a_client_says_so(artefact):
+    async def main():
+        async with Client(artefact, loopback(artefact, 1)) as client:
+            await client.ready(0.3)
+
+    with pytest.raises(UserError, match="the network is not ready after 0 s; do its nodes run, at these addresses"):
+        asyncio.run(main())

@@ -1,0 +1,110 @@
+"""Nodes as processes, killed for real: the short form of `--deploy`."""
+
+import asyncio
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from resilinet_jax.deploy.placement import Placement
+from resilinet_jax.deploy.report import deployment_files, deployment_notes
+from resilinet_jax.deploy.trial import loopback, run_trial
+from tests.helpers.deployed import X, make_artefact
+from tests.helpers.process import ROOT
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """Every failure combination of Health, select, brought about by SIGKILL in mid-stream."""
+    artefact, model, y = make_artefact(tmp_path_factory.mktemp("artefact") / "a")
+    return artefact, asyncio.run(run_trial(artefact, model, X, y, lambda text: None, requests=20))
+
+
+def test_everything_is_as_predicted(tried):
+    artefact, trial = tried
+    assert trial.failed() == []
+    assert [each.predicted for each in trial.held] == artefact.manifest.predicted
+    for each in trial.held:
+        reached = {"n3->n4", "n2->n4"} & set(each.predicted.messages)
+        assert each.accuracy == (pytest.approx(each.predicted.accuracy, abs=1e-9) if reached else None)
+    assert len(trial.struck) == 7
+    for each in trial.struck:
+        assert (each.lost, each.wrong) == (0, 0)
+        informed = {"n1", "n2"} - set(each.failing) and {"n2", "n3"} - set(each.failing)
+        assert (each.uninformed == 0) == bool(informed), each.failing
+        assert each.answered + each.uninformed == 40
+
+
+def test_what_is_not_as_predicted_is_named(tried):
+    _, trial = tried
+    first, second, *others = trial.held
+    wrong = dataclasses.replace(first, accuracy=0.123, messages={"i->n1": 1.5}, bytes=7, furthest=1e-3)
+    lost = dataclasses.replace(trial.struck[0], lost=2, wrong=3)
+    failed = dataclasses.replace(trial, held=[wrong, second, *others], struck=[lost]).failed()
+    expected = [
+        "nothing dead: accuracy 12.3",
+        "nothing dead: a logit differs by 0.001",
+        "nothing dead: messages",
+        "nothing dead: 7 bytes an example",
+        "n1 killed: 2 requests were lost",
+        "n1 killed: 3 answers",
+    ]
+    assert [line[: len(start)] for line, start in zip(failed, expected)] == expected
+    assert len(failed) == len(expected)
+
+
+def test_the_report_says_what_was_measured(tried):
+    artefact, trial = tried
+    files = deployment_files(artefact, trial)
+    assert set(files) == {"deployment.csv", "deployment.md", "deployment.html", "timeline.png"}
+    rows = files["deployment.csv"].decode().splitlines()
+    assert len(rows) == 1 + 8
+    assert rows[2].startswith("n1,")
+    for page in (files["deployment.md"].decode(), files["deployment.html"].decode()):
+        assert "n1, n3" in page
+        assert "no information" in page
+        assert "Everything is as predicted" in page
+    bad = dataclasses.replace(trial, struck=[dataclasses.replace(trial.struck[0], lost=1)])
+    assert deployment_notes(bad)[0] == "NOT as predicted: n1 killed: 1 requests were lost."
+
+
+@pytest.mark.parametrize("method", ["dfg"])
+def test_nodes_that_always_add_are_as_predicted(tmp_path, method):
+    artefact, model, y = make_artefact(tmp_path / "a", method)
+    few = [each for each in artefact.manifest.predicted if each.failing in ((), ("n2",), ["n2"], [])]
+    assert len(few) == 2
+    artefact = dataclasses.replace(artefact, manifest=dataclasses.replace(artefact.manifest, predicted=few))
+    trial = asyncio.run(run_trial(artefact, model, X, y, lambda text: None, requests=10))
+    assert trial.failed() == []
+    assert "i->n2" in trial.held[0].messages
+
+
+BLOCKED = """
+import sys
+for name in ("jax", "jaxlib", "flax", "orbax", "tensorflow_datasets", "pandas", "filelock", "matplotlib"):
+    sys.modules[name] = None
+from resilinet_jax.deploy.run_node import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_node_runs_without_jax(tmp_path):
+    artefact, _, _ = make_artefact(tmp_path / "a")
+    (tmp_path / "placement.toml").write_text(loopback(artefact, 1).to_toml())
+    flags = [str(tmp_path / "a"), "--node=n2", f"--placement={tmp_path / 'placement.toml'}"]
+    with subprocess.Popen([sys.executable, "-c", BLOCKED, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdout.readline() == "n2 is ready\n"
+        node.terminate()
+    text = loopback(artefact, 1).to_toml().replace('"numpy"', '"jax"')
+    (tmp_path / "placement.toml").write_text(text)
+    done = subprocess.run([sys.executable, "-c", BLOCKED, *flags], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: node 'n2' is placed on engine \"jax\", which is not installed; pip install jax\n"
+
+
+def test_a_placement_comes_back(tmp_path):
+    artefact, _, _ = make_artefact(tmp_path / "a")
+    placement = dataclasses.replace(loopback(artefact, 3), patience=0.25)
+    (tmp_path / "p.toml").write_text(placement.to_toml())
+    assert Placement.read(tmp_path / "p.toml", artefact.graph.order) == placement

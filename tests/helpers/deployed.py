@@ -1,0 +1,47 @@
+"""An artefact of Health's network, small and untrained, with what the simulation predicts of it."""
+
+import jax
+import numpy as np
+
+from resilinet_jax.cells import CellBuilder, draw_weight, inference_wiring
+from resilinet_jax.deploy.artefact import Manifest, Predicted, write_artefact
+from resilinet_jax.deploy.exporting import export_nodes
+from resilinet_jax.deploy.model import Model
+from resilinet_jax.failures.combinations import all_combinations
+from resilinet_jax.results.messages import hyperconnection_bytes, message_bytes, messages
+from resilinet_jax.scenarios import load_scenario
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 4)).astype(np.float32)
+
+
+def make_artefact(folder, method="resilinet", scenario="health", x=X, **network):
+    """Writes the artefact; returns the model, its test split's labels, and what is predicted."""
+    made = load_scenario(scenario)
+    network = network or {"hidden_units": 6}
+    net = made.build_network(3, **network)
+    graph = net.graph
+    cell = CellBuilder(graph, made.failure_settings, failout_rate=0.1, learning_rate=0.01)(method)
+    variables = jax.jit(net.init)(jax.random.key(1), x[:1])
+    wiring = inference_wiring(cell, draw_weight(cell, jax.random.key(0)))
+    model = Model(net, variables, wiring, None, ("0", "1", "2"))
+    y = RNG.integers(0, 3, len(x))
+    combinations = all_combinations(graph)
+    arrives = messages(graph, cell, combinations.survival)
+    sizes = hyperconnection_bytes(graph, message_bytes(net, jax.ShapeDtypeStruct(x.shape, x.dtype)))
+    names = [edge.name for edge in graph.hyperconnections]
+    predicted = []
+    for failing, row in zip(combinations.failing_sets, arrives):
+        logits = model(x, failing)
+        accuracy = 0.3 if np.isnan(logits).any() else float((logits.argmax(1) == y).mean())
+        predicted.append(Predicted(failing, accuracy, [n for n, there in zip(names, row) if there], int(sizes @ row)))
+    files = export_nodes(model, jax.ShapeDtypeStruct(x.shape, x.dtype))
+    manifest = Manifest(
+        scenario=scenario, network=network, graph=graph, sweep="s", cell=method, run=0, settings={},
+        present=[bool(each) for each in cell.present], activity=float(cell.inference_activity), skip_units=0.0,
+        input_shape=x.shape[1:], input_dtype=str(x.dtype), standardisation=None, classes=model.classes,
+        class_counts=[], nodes={node: each.signature for node, each in files.items()}, predicted=predicted,
+        dataset={"name": "made up"}, recorded={}, code={}, versions={},
+    )  # fmt: skip
+    arrays, programs = ({node: each[k] for node, each in files.items()} for k in (0, 1))
+    return write_artefact(folder, manifest, arrays, programs), model, y
