@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from resilinet_jax.deploy import wire_pb2 as pb
-from resilinet_jax.deploy.artefact import Artefact, Predicted
+from resilinet_jax.deploy.artefact import Artefact, Manifest, Predicted
 from resilinet_jax.deploy.client import ANSWERED, DEADLINE, NO_INFORMATION, Answer, Client
 from resilinet_jax.deploy.model import Model
 from resilinet_jax.deploy.node import dial
@@ -547,20 +547,11 @@ class _Run:
             counts["stop"],
             len(good),
             len(silent),
-            sum(self.unjust(when - answer.seconds, when, changes) for when, answer in silent),
+            sum(unjust(self.artefact.manifest, when - answer.seconds, when, changes) for when, answer in silent),
             sum(answer.status == DEADLINE for _, _, answer in answers),
             self.client.repeated,
             sum(self.furthest(n, answer) > TOLERANCE for n, answer in good),
         )
-
-    def unjust(self, asked: float, answered: float, changes: Sequence[tuple[float, frozenset[str]]]) -> bool:
-        """Whether nothing had changed for long enough when a request had no information, and a path was there."""
-        graph, present = self.artefact.graph, self.artefact.manifest.present
-        skips = [edge for edge, there in zip(graph.hyperconnections, present) if there and edge.is_skip]
-        if any(asked - BOUND < when <= answered for when, _ in changes):
-            return False
-        (_, down) = next(each for each in reversed(changes) if each[0] <= asked)
-        return has_path(graph, down, skips)
 
     async def counters(self, failing: Sequence[str]) -> collections.Counter[str]:
         """What all living nodes have sent so far."""
@@ -577,3 +568,20 @@ class _Run:
                     total.update((await read(pb.CountersQuestion())).counts)
                 await channel.close(None)
         return total
+
+
+def unjust(manifest: Manifest, asked: float, answered: float, changes: Sequence[tuple[float, frozenset[str]]]) -> bool:
+    """Whether nothing had changed for long enough when a request had no information, and a path was there.
+
+    Args:
+      manifest: of the network.
+      asked: when the request was made, in seconds.
+      answered: when it was answered.
+      changes: when something changed, and which nodes did not work from then on; the first is before all requests.
+    """
+    edges = zip(manifest.graph.hyperconnections, manifest.present)
+    skips = [edge for edge, there in edges if there and edge.is_skip]
+    if any(asked - BOUND < when <= answered for when, _ in changes):
+        return False
+    down = next(nodes for when, nodes in reversed(changes) if when <= asked)
+    return has_path(manifest.graph, down, skips)

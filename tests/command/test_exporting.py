@@ -83,6 +83,21 @@ def test_an_exported_cell_says_what_the_sweep_measured(here, run):
     assert json.loads((folder / "manifest.json").read_text())["settings"]["inference_activity"] == "0"
 
 
+def test_the_nodes_of_an_artefact_are_tried_and_reported(here, run, capsys):
+    assert run(*EXPORT, "--artefact=tried") == ""
+    assert run("--deploy=tried").startswith("error: tried is of a scenario of somebody's own; add --scenario=own.py")
+    capsys.readouterr()
+    assert run("--deploy=tried", "--scenario=own.py") == ""
+    said = capsys.readouterr().out
+    assert "Everything is as predicted" in said
+    assert "Written to tried_deployment" in said
+    rows = pd.read_csv(here / "tried_deployment" / "deployment.csv", keep_default_na=False)
+    assert rows.failing.tolist() == ["none", "edge"]
+    assert (rows.accuracy_predicted - rows.accuracy_measured).abs().max() < 1e-6
+    assert rows.messages_measured.tolist() == [2, 1]
+    assert run("--deploy=own.py") == "error: --deploy=own.py is no artefact; make one with --export"
+
+
 def test_without_its_model_a_run_is_trained_again_to_the_last_bit(here, run, tmp_path):
     assert run(*EXPORT, f"--artefact={tmp_path / 'kept'}") == ""
     (models,) = here.glob("results/mine/runs*/models")

@@ -9,7 +9,7 @@ import pytest
 
 from resilinet_jax.deploy.placement import Placement
 from resilinet_jax.deploy.report import deployment_files, deployment_notes
-from resilinet_jax.deploy.trial import loopback, run_trial
+from resilinet_jax.deploy.trial import BOUND, loopback, run_trial, unjust
 from tests.helpers.deployed import X, make_artefact
 from tests.helpers.process import ROOT
 
@@ -69,15 +69,31 @@ def test_the_report_says_what_was_measured(tried):
     assert deployment_notes(bad)[0] == "NOT as predicted: n1 killed: 1 requests were lost."
 
 
-@pytest.mark.parametrize("method", ["dfg"])
-def test_nodes_that_always_add_are_as_predicted(tmp_path, method):
-    artefact, model, y = make_artefact(tmp_path / "a", method)
-    few = [each for each in artefact.manifest.predicted if each.failing in ((), ("n2",), ["n2"], [])]
+def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(tmp_path):
+    artefact, model, y = make_artefact(tmp_path / "a", "dfg")
+    few = [each for each in artefact.manifest.predicted if list(each.failing) in ([], ["n2"])]
     assert len(few) == 2
     artefact = dataclasses.replace(artefact, manifest=dataclasses.replace(artefact.manifest, predicted=few))
-    trial = asyncio.run(run_trial(artefact, model, X, y, lambda text: None, requests=10))
+    trial = asyncio.run(run_trial(artefact, model, X, y, lambda text: None, requests=10, chaos_seconds=4, seed=3))
     assert trial.failed() == []
     assert "i->n2" in trial.held[0].messages
+    chaos = trial.chaos
+    assert (chaos.lost, chaos.twice, chaos.wrong, chaos.unjust) == (0, 0, 0, 0)
+    assert chaos.kills + chaos.stops > 1
+    assert chaos.answered > 100
+    bad = dataclasses.replace(trial, chaos=dataclasses.replace(chaos, twice=2)).failed()
+    assert bad == ["chaos: 2 requests were answered twice"]
+
+
+def test_no_information_is_unjust_where_a_path_was_there_long_enough(tmp_path):
+    artefact, *_ = make_artefact(tmp_path / "a")
+    manifest = artefact.manifest
+    changes = [(0.0, frozenset()), (10.0, frozenset({"n1"})), (20.0, frozenset({"n1", "n2"}))]
+    assert unjust(manifest, 5.0, 5.1, changes)
+    assert unjust(manifest, 10.0 + BOUND + 0.1, 15.0, changes)  # a skip goes around n1
+    assert not unjust(manifest, 10.0 + BOUND - 0.1, 15.0, changes)
+    assert not unjust(manifest, 19.0, 20.1, changes)
+    assert not unjust(manifest, 30.0, 30.1, changes)  # no path
 
 
 BLOCKED = """
