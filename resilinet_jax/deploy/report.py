@@ -36,7 +36,8 @@ def deployment_files(artefact: Artefact, trial: Trial) -> dict[str, bytes]:
     )
     notes = deployment_notes(trial)
     caption = "Each request's latency when it was answered, and when nodes were killed and started."
-    text = [f"# {markdown(title)}", *(f"* {markdown(note)}" for note in notes), *(table.markdown() for table in tables)]
+    listed = "\n".join(f"* {markdown(note)}" for note in notes)
+    text = [f"# {markdown(title)}", listed, *(table.markdown() for table in tables)]
     return {
         "deployment.csv": _frame(trial).to_csv(index=False, float_format="%.7f").encode(),
         "timeline.png": png(figure),
@@ -137,8 +138,9 @@ def timeline(artefact: Artefact, trial: Trial) -> Figure:
     for chosen, name, style in ((answered, "answered", "."), (~answered, "no information", "x")):
         above.plot(when[chosen], 1000 * seconds[chosen], style, markersize=3, label=name, linewidth=0)
     above.set_yscale("log")
+    above.yaxis.set_major_formatter("{x:g}")
     above.set_ylabel("latency (ms)")
-    above.legend(loc="upper right", fontsize="small")
+    above.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize="small", frameon=False)
     end = max([0.0, *when, *(event.seconds for event in trial.events)])
     order = list(artefact.graph.order)
     for name in order:

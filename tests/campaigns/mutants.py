@@ -439,6 +439,18 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant('"default": in_form_for("gpu")', '"default": in_form_for("cpu")', equivalent="both say the same"),
         Mutant("if not apart <= TOLERANCE:", "if apart > 1:"),
     ],
+    "deploy/gates.py": [
+        Mutant("if not link.up or request < link.since:", "if not link.up:"),
+        Mutant("link.opened = 0 if self.floor is None else self.floor + 1", "link.opened = (self.floor or 0) + 2"),
+        Mutant("return False if in_order and link.last > request else None", "return None"),
+        Mutant("watermark >= self.floor - SMALL_LAG", "watermark >= 0"),
+        Mutant("return self._rise(edge, self._known + 1)", "return self._rise(edge, watermark + 1)"),
+        Mutant("or request in self._wanted:", "or False:"),
+        Mutant("self._open, self._since = True, since or self.highest + 1", "self._open, self._since = True, since"),
+        Mutant("if has_value and not link.up:", "if not link.up:"),
+        Mutant("if stands_for in self.links and self.links[stands_for].up:", "if False:"),
+        Mutant("self.floor = self._known = watermark", "self.floor = self._known = 0"),
+    ],
     "deploy/model.py": [
         Mutant("float(name not in failed)", "float(name in failed)"),
         Mutant("np.asarray(output.informed) > 0", "np.asarray(output.informed) >= 0"),

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from resilinet_jax.deploy.gates import MOST_AHEAD, Decide, Incoming, Open, ProtocolError, Receiver, Sender
+from resilinet_jax.deploy.gates import MOST_AHEAD, Blind, Decide, Incoming, Open, ProtocolError, Receiver, Sender, Want
 from resilinet_jax.network.graph import build_chain
 from resilinet_jax.network.senders import senders
 from tests.helpers.cluster import INPUT, Cluster
@@ -127,6 +127,83 @@ def test_outputs_that_are_kept_are_bounded():
 def test_a_node_that_has_just_started_wants_no_old_outputs():
     receiver = Receiver([Incoming("n1->n2"), Incoming("i->n2", "n1->n2")])
     assert Open("i->n2", 0) in receiver.connected("i->n2")
+
+
+A, B = "a->t", "b->t"  # two that always carry
+
+
+def both_up(until=0):
+    """A node that hears from both, and has decided so many requests."""
+    receiver = Receiver([Incoming(A), Incoming(B)])
+    for edge in (A, B):
+        receiver.heartbeat(edge, 0, False)
+    for request in range(1, until + 1):
+        receiver.message(A, request, True)
+        assert receiver.message(B, request, True) == [Decide(request, (A, B))]
+    return receiver
+
+
+def test_a_later_message_says_that_an_earlier_one_will_not_come():
+    receiver = both_up()
+    assert receiver.message(A, 1, True) == []
+    assert receiver.message(B, 2, True) == [Decide(1, (A,))]
+
+
+def test_who_comes_back_is_waited_for_from_the_next_unknown_request_on():
+    receiver = both_up(100)
+    receiver.lost(B)
+    receiver.asked(103)  # so it exists, wherever it is
+    assert receiver.heartbeat(B, 98, False) == []  # it lags a little
+    assert receiver.message(A, 101, True) == [Decide(101, (A,))]
+    for request in (102, 103):
+        assert receiver.message(A, request, True) == [Decide(request, (A,))]
+    assert receiver.message(A, 104, True) == []
+    assert receiver.message(B, 104, True) == [Decide(104, (A, B))]
+
+
+def test_who_lags_far_behind_is_not_waited_for():
+    receiver = both_up(100)
+    receiver.lost(B)
+    receiver.heartbeat(B, 3, False)
+    assert receiver.message(A, 101, True) == [Decide(101, (A,))]
+    assert receiver.message(B, 4, True) == []  # late, so no sign that it has caught up
+    assert receiver.message(A, 102, True) == [Decide(102, (A,))]
+
+
+def test_a_word_without_a_value_is_no_sign_of_life():
+    receiver = both_up(1)
+    receiver.lost(B)
+    receiver.message(B, 2, False)
+    assert receiver.message(A, 2, True) == [Decide(2, (A,))]
+    assert receiver.message(A, 3, True) == [Decide(3, (A,))]
+
+
+def test_what_was_before_a_node_started_is_not_decided_again():
+    receiver = Receiver([Incoming(A)])
+    assert receiver.heartbeat(A, 50, False) == [Blind(False)]
+    assert receiver.message(A, 51, True) == [Decide(51, (A,))]
+
+
+def test_a_closed_skip_is_asked_for_what_the_simple_one_did_not_bring():
+    simple, skip = "n1->n2", "i->n2"
+    receiver = Receiver([Incoming(simple), Incoming(skip, simple)])
+    receiver.heartbeat(simple, 0, False)
+    receiver.heartbeat(skip, 0, False)
+    assert receiver.message(simple, 2, True) == [Want(skip, 1)]
+    assert receiver.message(skip, 1, True) == [Decide(1, (skip,)), Decide(2, (simple,))]
+
+
+def test_a_sender_gives_what_is_wanted_as_soon_as_it_has_it():
+    sender = Sender(gated=True)
+    sender.connected()
+    assert sender.want(2) == []
+    assert sender.output(1, "one", 1) == []
+    assert sender.output(2, "two", 1) == [(2, "two")]
+    assert sender.open(0) == []  # later ones alone
+    assert sender.output(3, "three", 1) == [(3, "three")]
+    sender.close()
+    assert sender.output(4, "four", 1) == []
+    assert sender.open(3) == [(3, "three"), (4, "four")]
 
 
 GRAPHS = {"chain": CHAIN, "dag": DAG, "two nodes": build_chain(("i", "a", "b"))}
