@@ -193,9 +193,10 @@ class Node:
 
     def _warm_up(self) -> None:
         """Computes once, so that nobody waits for a compilation."""
-        values = [self._nothing(edge, self.placement.rows) for edge in self._slots]
         source = self.name in self.artefact.graph.sources
-        self.engine(np.ones(0 if source else len(values), np.float32), values)
+        for rows in {1, self.placement.rows}:
+            values = [self._nothing(edge, rows) for edge in self._slots]
+            self.engine(np.ones(0 if source else len(values), np.float32), values)
 
     async def _loop(self) -> None:
         tick = self.placement.heartbeat
@@ -388,14 +389,12 @@ class Node:
                 wrong.set_result(str(error))
             if wrong.done():
                 LOG.warning("%s: %s; its stream is closed", edge, wrong.result())
+                self._left(edge, controls)  # before the peer is told, which may dial again at once
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{edge}: {wrong.result()}")
         finally:
             reader.cancel()
             writer.cancel()
-            if self._controls.get(edge) is controls:
-                del self._controls[edge]
-                LOG.info("%s: stream ended", edge)
-                self._lost(edge)  # not to be waited for: this task may be cancelled
+            self._left(edge, controls)
 
     async def _room_for(self, edge: str, message: Any) -> None:
         """Waits while a sender is further ahead than requests can be under way: it waits with this node."""
@@ -408,6 +407,13 @@ class Node:
                 async with asyncio.timeout(self.placement.heartbeat):
                     await self._moved.wait()
             self._heard[edge] = time.monotonic()
+
+    def _left(self, edge: str, controls: asyncio.Queue[Any]) -> None:
+        """A stream has ended, unless a later one has taken its place."""
+        if self._controls.get(edge) is controls:
+            del self._controls[edge]
+            LOG.info("%s: stream ended", edge)
+            self._lost(edge)  # not to be waited for: the task that calls this may be cancelled
 
     def _lost(self, edge: str) -> None:
         def event() -> list[Action]:

@@ -38,7 +38,7 @@ class Placement:
       suspicion: after so long without a word a node is taken for dead.
       patience: after so long without an output, stand-ins are asked as well; 0 for never.
       window: requests that may be under way at once.
-      rows: of a request; programs for so many are compiled before a node says that it is ready.
+      rows: of a request; programs for one and for so many are compiled before a node says that it is ready.
     """
 
     nodes: Mapping[str, Host]

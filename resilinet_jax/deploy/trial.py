@@ -370,7 +370,9 @@ class _Run:
         self.trial.events.append(Event(time.monotonic() - self._began, node, what))
 
     def batches(self) -> Iterator[np.ndarray]:
-        return (self.x[first : first + self.rows] for first in range(0, len(self.x), self.rows))
+        """The test split in requests of the same size, for which programs are compiled; the last is filled up."""
+        firsts = range(0, len(self.x), self.rows)
+        return (np.resize(self.x[first : first + self.rows], (self.rows, *self.x.shape[1:])) for first in firsts)
 
     def simulated(self, witness: frozenset[str]) -> np.ndarray:
         """The simulator's logits for the test split where just these hyperconnections carry."""
@@ -387,7 +389,8 @@ class _Run:
         """
         assert answer.logits is not None
         wanted = self.simulated(answer.witness)[first : first + len(answer.logits)]
-        return float(np.abs(answer.logits - wanted).max() / max(1.0, np.abs(wanted).max()))
+        got = answer.logits[: len(wanted)]
+        return float(np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max()))
 
     def note(self, answer: Answer) -> None:
         self.trial.answers.append((time.monotonic() - self._began, answer.seconds, answer.status))
@@ -476,6 +479,7 @@ class _Run:
         accuracy, furthest, others = None, 0.0, 0
         if all(answer.status == ANSWERED for answer in answers):
             chosen = np.concatenate([answer.logits.argmax(1) for answer in answers if answer.logits is not None])
+            chosen = chosen[: len(self.y)]
             accuracy = float((chosen == self.y).mean())
             furthest = max(self.furthest(n * self.rows, answer) for n, answer in enumerate(answers))
             others = int((chosen != self.simulated(answers[0].witness).argmax(1)).sum())
@@ -484,7 +488,7 @@ class _Run:
                 predicted,
                 accuracy,
                 {name: count / len(answers) for name, count in counts.items() if count},
-                size / len(self.y),
+                size / (len(answers) * self.rows),
                 sum(count for name, count in sent.items() if name.endswith(("heartbeats", "silent"))) / len(answers),
                 np.array([answer.seconds for answer in answers]),
                 furthest,
