@@ -148,6 +148,9 @@ class Node:
         self._questions: dict[int, asyncio.Queue[Any]] = {}
         self._answers: collections.OrderedDict[int, Any] = collections.OrderedDict()
         self._epoch = 0
+        self._back = (
+            0.0  # when this process came back, after it was stopped: nobody is suspected for what was meanwhile
+        )
         self._moved = asyncio.Event()
         self._begin()
 
@@ -213,9 +216,7 @@ class Node:
             now = time.monotonic()
             if now - last >= tick:
                 if now - last > tick + self.placement.suspicion / 2:  # this process itself was away
-                    self._heard = dict.fromkeys(self._heard, now)
-                    for out in self._outgoing:
-                        out.heard = now
+                    self._back = now
                 last = now
                 self._beat(now)
 
@@ -225,16 +226,22 @@ class Node:
         for out in self._outgoing:
             if out.connected and len(out.waiting) < self.placement.window:
                 out.put(message)
-            if out.connected and now - out.heard > self.placement.suspicion:
+            if out.connected and now - max(out.heard, self._back) > self.placement.suspicion:
                 self._drop(out, "takes nothing")
-        for edge, controls in self._controls.items():
-            controls.put_nowait(pb.Control(epoch=self._epoch, ack=self.receiver.floor or 0))
-            if self.receiver.links[edge].up and now - self._heard[edge] > self.placement.suspicion:
+        self._acknowledge()
+        for edge in self._controls:
+            if self.receiver.links[edge].up and now - max(self._heard[edge], self._back) > self.placement.suspicion:
                 LOG.info("%s: nothing heard for %.2f s", edge, now - self._heard[edge])
                 self._do(self.receiver.lost(edge))
         late = self.placement.patience and now - self._waiting_since > self.placement.patience
         if late:
             self._do(self.receiver.waited())
+
+    def _acknowledge(self) -> None:
+        """Tells every sender how far this node is, unless it has not read what was told before."""
+        for controls in self._controls.values():
+            if controls.qsize() < self.placement.window:
+                controls.put_nowait(pb.Control(epoch=self._epoch, ack=self.receiver.floor or 0))
 
     async def _written(self) -> None:
         """Waits until every queue has room again: whoever sends to this node waits with it."""
@@ -307,8 +314,7 @@ class Node:
         for out in self._outgoing:
             for number, kept in out.gate.output(request, output, len(content)):
                 self._push(out, number, kept)
-        for queue in self._controls.values():
-            queue.put_nowait(pb.Control(epoch=self._epoch, ack=request))
+        self._acknowledge()
         self._moved.set()
 
     def _nothing(self, edge: str, rows: int) -> np.ndarray:
