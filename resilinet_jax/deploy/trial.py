@@ -506,9 +506,13 @@ class _Run:
         counts: collections.Counter[str] = collections.Counter()
         answers: list[tuple[int, float, Answer]] = []
 
+        def changed() -> None:
+            changes.append((time.monotonic() - self._began, frozenset(down)))
+
         async def change(name: str) -> None:
             if name not in down:
                 down[name] = self.moments.choice(("kill", "kill", "stop"))
+                changed()  # before: the answers to come may feel it already
                 counts[down[name]] += 1
                 self.event(name, "killed")
                 if down[name] == "kill":
@@ -522,7 +526,7 @@ class _Run:
                     self.processes.signal(name, signal.SIGCONT)
                 self.event(name, "started")
                 del down[name]
-            changes.append((time.monotonic() - self._began, frozenset(down)))
+                changed()
 
         async def fail() -> None:
             while time.monotonic() < end:
