@@ -28,7 +28,7 @@ def lint(folder):
 def test_the_contract_holds(copy):
     done = lint(copy)
     assert done.returncode == 0, done.stdout
-    assert "3 kept, 0 broken" in done.stdout
+    assert ", 0 broken" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_the_contract_holds(copy):
         ("command/notes.py", "from resilinet_jax import sweeps"),
         ("command/notes.py", "import sweeps"),
         ("report/tables.py", "from resilinet_jax.scenarios import health"),
+        ("deploy/node.py", "from resilinet_jax.network import forward"),
     ],
 )
 def test_an_import_from_beside_or_above_breaks_it(copy, file, planted):

@@ -85,9 +85,8 @@ def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(tmp_path
     assert bad == ["chaos: 2 requests were answered twice"]
 
 
-def test_no_information_is_unjust_where_a_path_was_there_long_enough(tmp_path):
-    artefact, *_ = make_artefact(tmp_path / "a")
-    manifest = artefact.manifest
+def test_no_information_is_unjust_where_a_path_was_there_long_enough(tried):
+    manifest = tried[0].manifest
     changes = [(0.0, frozenset()), (10.0, frozenset({"n1"})), (20.0, frozenset({"n1", "n2"}))]
     assert unjust(manifest, 5.0, 5.1, changes)
     assert unjust(manifest, 10.0 + BOUND + 0.1, 15.0, changes)  # a skip goes around n1
@@ -105,10 +104,10 @@ main(sys.argv[1:])
 """
 
 
-def test_a_node_runs_without_jax(tmp_path):
-    artefact, _, _ = make_artefact(tmp_path / "a")
+def test_a_node_runs_without_jax(tried, tmp_path):
+    artefact, _ = tried
     (tmp_path / "placement.toml").write_text(loopback(artefact, 1).to_toml())
-    flags = [str(tmp_path / "a"), "--node=n2", f"--placement={tmp_path / 'placement.toml'}"]
+    flags = [str(artefact.folder), "--node=n2", f"--placement={tmp_path / 'placement.toml'}"]
     with subprocess.Popen([sys.executable, "-c", BLOCKED, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
         assert node.stdout.readline() == "n2 is ready\n"
         node.terminate()
@@ -119,8 +118,8 @@ def test_a_node_runs_without_jax(tmp_path):
     assert done.stderr == "error: node 'n2' is placed on engine \"jax\", which is not installed; pip install jax\n"
 
 
-def test_a_placement_comes_back(tmp_path):
-    artefact, _, _ = make_artefact(tmp_path / "a")
+def test_a_placement_comes_back(tried, tmp_path):
+    artefact, _ = tried
     placement = dataclasses.replace(loopback(artefact, 3), patience=0.25)
     (tmp_path / "p.toml").write_text(placement.to_toml())
     assert Placement.read(tmp_path / "p.toml", artefact.graph.order) == placement
