@@ -46,7 +46,15 @@ def deploy(folder: pathlib.Path, scenario: str, console: Console, chaos_seconds:
         )
     target = folder.with_name(f"{folder.name}_deployment")
     check_writable(target)
-    choice = choice_again(manifest.recorded["settings"], manifest.recorded["preset"])
+    try:
+        settings, preset = manifest.recorded["settings"], manifest.recorded["preset"]
+        if settings["scenario"] != manifest.scenario:  # or a file would be run that nobody has named
+            raise ValueError
+        choice = choice_again(settings, preset)
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{folder} does not tell what it was trained on; export it again") from None
     x, y = _test_split(same_data(choice, manifest.dataset))
     model = load_model(folder, manifest.scenario)
     tell = lambda text: console.print(text, soft_wrap=True)  # noqa: E731

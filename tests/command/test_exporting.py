@@ -9,7 +9,7 @@ import pytest
 import resilinet_jax as rj
 from resilinet_jax.command import exporting
 from resilinet_jax.command import main as command_line
-from resilinet_jax.files import read_json
+from resilinet_jax.files import checked_json, read_json
 from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
 from tests.helpers.fakes import text_in
@@ -96,6 +96,18 @@ def test_the_nodes_of_an_artefact_are_tried_and_reported(here, run, capsys):
     assert (rows.accuracy_predicted - rows.accuracy_measured).abs().max() < 1e-6
     assert rows.messages_measured.tolist() == [2, 1]
     assert run("--deploy=own.py") == "error: --deploy=own.py is no artefact; make one with --export"
+
+
+def test_an_artefact_that_names_another_file_runs_nothing_of_it(here, run):
+    assert run(*EXPORT, "--artefact=hostile") == ""
+    (here / "evil.py").write_text("open('ran', 'w')")
+    path = here / "hostile" / "manifest.json"
+    values = read_json(path)
+    for settings in (values["recorded"]["settings"] | {"scenario": "evil.py"}, {"scenario": "own.py", "x": 1}):
+        path.write_bytes(checked_json(values | {"recorded": {**values["recorded"], "settings": settings}}))
+        line = run("--deploy=hostile", "--scenario=own.py")
+        assert line == "error: hostile does not tell what it was trained on; export it again"
+    assert not (here / "ran").exists()
 
 
 def test_without_its_model_a_run_is_trained_again_to_the_last_bit(here, run, tmp_path):
