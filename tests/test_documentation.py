@@ -118,6 +118,20 @@ def test_commands_have_only_flags_and_names_that_there_are(page):
         assert all((ROOT / example).is_file() for example in EXAMPLE.findall(" ".join(arguments)))
 
 
+def test_cells_that_commands_export_are_those_of_their_sweeps():
+    found = 0
+    for arguments in (each for page in PAGES for each in commands(page)):
+        _, mode = parse_flags(["launch.py", *(each for each in arguments if each != "--help")])
+        if mode.export is not None:
+            scenario, sweep = pathlib.Path(mode.export).parts[-2:]
+            made = load_scenario(scenario)
+            preset = made.presets["quick"]
+            build = rj.CellBuilder(made.build_network(2, **preset.network).graph, made.failure_settings, 0.05, 0.001)
+            assert mode.cell in sweeps.load_sweep(sweep).cells(build)
+            found += 1
+    assert found > 1
+
+
 def test_commands_are_found_where_they_are_shown():
     assert ["--sweep", "failout_rate"] in commands(README)  # in a block, of a virtual environment
     assert ["--sweep=my_sweep.py"] in commands(README)  # in a table

@@ -255,10 +255,18 @@ def _manifest(finished: _Finished, name: str, run: int, model: Model, nodes: Map
 
 
 def _predicted(results: Results, name: str, cell: Cell, run: int) -> list[Predicted]:
-    arrives = messages(results.graph, cell, results.combinations.survival)
-    sizes = hyperconnection_bytes(results.graph, results.message_bytes)
-    edges = [edge.name for edge in results.graph.hyperconnections]
+    graph = results.graph
+    arrives = messages(graph, cell, results.combinations.survival)
+    sizes = hyperconnection_bytes(graph, results.message_bytes)
+    edges = [edge.name for edge in graph.hyperconnections]
+    to_cloud = [edge.target == graph.cloud for edge in graph.hyperconnections]
     return [
-        Predicted(failing, float(accuracy), [edge for edge, there in zip(edges, row) if there], int(sizes @ row))
+        Predicted(
+            failing,
+            float(accuracy),
+            [edge for edge, there in zip(edges, row) if there],
+            int(sizes @ row),
+            bool(row[to_cloud].any()),
+        )
         for failing, accuracy, row in zip(results.failing_sets, results.measured[name].accuracy[run], arrives)
     ]

@@ -75,6 +75,8 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
         restart_with_huge_pages()
         notes.append(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).")
     several = mode.coordinator_address is not None or mode.distributed
+    if several and choice.settings.keep_models:
+        raise UserError("--keep_models works in one process only; leave it out, or train in one")
     if several:
         restart_watched()
     # A mistake should cost no more than what it takes to find it: JAX alone takes longer to import than data to load.
@@ -112,7 +114,7 @@ def _export(typed: str, mode: Mode, values: dict[str, Any], sweeps: Sweeps) -> N
     console = PlainConsole()
     for note in notes:
         console.print(note, soft_wrap=True)
-    export_cell(folder, mode.cell, mode.run, target, sweeps, console, values["scenario"], values["sweep"])
+    export_cell(folder, mode.cell, mode.run or 0, target, sweeps, console, values["scenario"], values["sweep"])
 
 
 def _deploy(typed: str, mode: Mode, scenario: str) -> None:
@@ -131,7 +133,7 @@ def _deploy(typed: str, mode: Mode, scenario: str) -> None:
 
     _set_up_jax(mode)
     find_devices()
-    if failed := deploy(folder, scenario, PlainConsole(), mode.chaos_seconds):
+    if failed := deploy(folder, scenario, PlainConsole(), mode.chaos_seconds or 0.0):
         raise UserError(failed)
 
 

@@ -136,10 +136,12 @@ class Mode:
     export: str | None = _flag(
         None, "Makes an artefact, for nodes to run, from a cell of this finished sweep's folder."
     )
-    cell: str | None = _flag(None, "Which cell --export takes, by its name in the tables.")
-    run: int = _flag(0, "Which run of that cell.", Range(0, 10_000))
+    cell: str | None = _flag(None, "Which cell --export takes, by its name in accuracies.csv.")
+    run: int | None = _flag(None, "Which run of that cell; the first without it.", Range(0, 10_000))
     deploy: str | None = _flag(None, "Runs the nodes of this artefact here, kills them, and compares with predictions.")
-    chaos_seconds: float = _flag(0.0, "So long --deploy also kills, stops and starts nodes at random.", Range(0.0, 1e6))
+    chaos_seconds: float | None = _flag(
+        None, "So long --deploy also kills, stops and starts nodes at random.", Range(0.0, 1e6)
+    )
     artefact: str | None = _flag(
         None, "Where it goes; <results_dir>/<scenario>/artefacts/<sweep>/<cell>/run_<n> without it."
     )
@@ -166,9 +168,14 @@ class Mode:
             asked.append("--sweep")
         if len(asked) > 1:
             raise UserError(f"{' and '.join(asked)} are two things to do; give one of them")
-        for name in ("cell", "artefact"):
-            if getattr(self, name) is not None and self.export is None:
-                raise UserError(f"--{name} belongs to --export=<a sweep's results>; add that, or leave --{name} out")
+        owners = {
+            "export": ("a sweep's results", ("cell", "run", "artefact")),
+            "deploy": ("an artefact", ("chaos_seconds",)),
+        }
+        for job, (what, names) in owners.items():
+            for name in names:
+                if getattr(self, name) is not None and not jobs[job]:
+                    raise UserError(f"--{name} belongs to --{job}=<{what}>; add that, or leave --{name} out")
 
     def check(self) -> None:
         """Refuses flags about several processes that can't work, before anything is waited for.

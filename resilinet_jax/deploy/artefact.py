@@ -54,12 +54,14 @@ class Predicted:
       accuracy: on the test split.
       messages: names of the hyperconnections over which a message arrives, for each inference.
       bytes: of those messages together, for one example.
+      informed: whether anything reaches the cloud; if not, the accuracy is that of guessing.
     """
 
     failing: Sequence[str]
     accuracy: float
     messages: Sequence[str]
     bytes: int
+    informed: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,23 +45,15 @@ class Answer:
 class Client:
     """A connection to a running network; `async with Client(artefact, placement) as client`."""
 
-    def __init__(
-        self,
-        artefact: Artefact,
-        placement: Placement,
-        deadline: float = 30.0,
-        credentials: tuple[Any, Any] | None = None,
-    ):
+    def __init__(self, artefact: Artefact, placement: Placement, deadline: float = 30.0):
         """Prepares a client; nothing is dialled yet.
 
         Args:
           artefact: that the nodes run.
           placement: of the nodes.
           deadline: seconds after which a request is given up.
-          credentials: of gRPC, for a server and for channels; None for plain connections.
         """
         self.artefact, self.placement, self.deadline = artefact, placement, deadline
-        self._credentials = credentials
         self._epoch = time.time_ns()
         self._last = 0
         self.repeated = 0  # answers to requests that had one, or had been given up
@@ -209,7 +201,7 @@ class Client:
         """Keeps a stream to a source; while there is none, it gets nothing."""
         name = f"{INPUT}->{source}"
         while True:
-            channel = dial(self.placement.nodes[source].address, source, self._credentials)
+            channel = dial(self.placement.nodes[source].address)
             with contextlib.suppress(*STREAM_ENDED):
                 call = channel.stream_stream(
                     CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString
@@ -236,7 +228,7 @@ class Client:
     async def _listen(self) -> None:
         cloud = self.artefact.graph.cloud
         while True:
-            channel = dial(self.placement.nodes[cloud].address, cloud, self._credentials)
+            channel = dial(self.placement.nodes[cloud].address)
             with contextlib.suppress(*STREAM_ENDED):
                 call = channel.stream_stream(
                     ASK, request_serializer=serialized, response_deserializer=pb.Answer.FromString

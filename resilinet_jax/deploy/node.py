@@ -107,14 +107,7 @@ class _Outgoing:
 class Node:
     """A node that runs until it is told to stop."""
 
-    def __init__(
-        self,
-        artefact: Artefact,
-        name: str,
-        placement: Placement,
-        engine: Engine,
-        credentials: tuple[Any, Any] | None = None,
-    ):
+    def __init__(self, artefact: Artefact, name: str, placement: Placement, engine: Engine):
         """Prepares a node; nothing is listened to yet.
 
         Args:
@@ -122,10 +115,8 @@ class Node:
           name: of this node.
           placement: of all nodes.
           engine: that computes it.
-          credentials: of gRPC, for a server and for channels; None for plain connections.
         """
         self.artefact, self.name, self.placement, self.engine = artefact, name, placement, engine
-        self._credentials = credentials
         graph, manifest = artefact.graph, artefact.manifest
         self.is_cloud = name == graph.cloud
         self._indices = {edge.name: i for i, edge in enumerate(graph.hyperconnections)}
@@ -179,11 +170,7 @@ class Node:
         self._warm_up()
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((_Handlers(self),))
-        address = self.placement.nodes[self.name].address
-        if self._credentials is None:
-            server.add_insecure_port(address)
-        else:
-            server.add_secure_port(address, self._credentials[0])
+        server.add_insecure_port(self.placement.nodes[self.name].address)
         await server.start()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -442,8 +429,6 @@ class Node:
             why = f"{edge}: the sender runs another artefact ({other}, not {own})"
         elif edge in self._controls and time.monotonic() - self._heard[edge] <= self.placement.suspicion:
             why = f"{edge}: a second stream, while the first one is alive"
-        elif (peer := _peer(context)) is not None and edge.split("->")[0] not in peer:
-            why = f"{edge}: the certificate is {', '.join(peer) or 'nobody'}'s"
         if why is not None:
             LOG.warning("refused: %s", why)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, why)
@@ -503,7 +488,7 @@ class Node:
         address = self.placement.nodes[out.target].address
         told = ""
         while True:
-            channel = dial(address, out.target, self._credentials)
+            channel = dial(address)
             try:
                 call = channel.stream_stream(
                     CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString
@@ -613,23 +598,6 @@ def serialized(message: Any) -> bytes:
     return message if isinstance(message, bytes) else bytes(message.SerializeToString())
 
 
-def dial(address: str, target: str, credentials: tuple[Any, Any] | None) -> Any:
-    """A channel to a node.
-
-    Args:
-      address: `host:port`.
-      target: the node's name, which its certificate must tell.
-      credentials: of gRPC, for a server and for channels; None for plain connections.
-    """
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=OPTIONS)
-    named = [*OPTIONS, ("grpc.ssl_target_name_override", target)]
-    return grpc.aio.secure_channel(address, credentials[1], options=named)
-
-
-def _peer(context: Any) -> list[str] | None:
-    """The names in the peer's certificate; None without TLS."""
-    auth = context.auth_context()
-    if auth.get("transport_security_type", [b""])[0] != b"ssl":
-        return None
-    return [name.decode() for name in auth.get("x509_subject_alternative_name", [])]
+def dial(address: str) -> Any:
+    """A channel to a node at `host:port`."""
+    return grpc.aio.insecure_channel(address, options=OPTIONS)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from resilinet_jax.deploy.artefact import Artefact
 from resilinet_jax.deploy.client import ANSWERED
-from resilinet_jax.deploy.trial import Chaos, Held, Trial
+from resilinet_jax.deploy.measured import Chaos, Held, Trial
 from resilinet_jax.report.figures import draw_dollars, new_figure
 from resilinet_jax.report.markup import markdown
 from resilinet_jax.report.page import Picture, plain_page
@@ -119,7 +119,7 @@ def deployment_tables(artefact: Artefact, trial: Trial) -> list[Table]:
 
 
 def _chaos_table(chaos: Chaos) -> Table:
-    names = {"uninformed": "no information", "unjust": "no information, unjustly", "twice": "answered twice"}
+    names = {"uninformed": "no information", "unjust": "no information, unjustly"}
     values = dataclasses.asdict(chaos)
     rows = [[names.get(name, name).capitalize(), f"{value:,g}"] for name, value in values.items()]
     return Table("Nodes killed, stopped and started at random", ["What", "Number"], rows)

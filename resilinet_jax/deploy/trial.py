@@ -11,12 +11,9 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import os
 import pathlib
 import random
 import signal
-import socket
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -24,263 +21,20 @@ from typing import Any
 
 import grpc
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Int, Num
 
 from resilinet_jax.deploy import wire_pb2 as pb
-from resilinet_jax.deploy.artefact import Artefact, Manifest, Predicted
+from resilinet_jax.deploy.artefact import Artefact, Predicted
 from resilinet_jax.deploy.client import ANSWERED, DEADLINE, NO_INFORMATION, Answer, Client
+from resilinet_jax.deploy.measured import TOLERANCE, Chaos, Event, Held, Struck, Trial, unjust
 from resilinet_jax.deploy.model import Model
 from resilinet_jax.deploy.node import dial
-from resilinet_jax.deploy.placement import Host, Placement
+from resilinet_jax.deploy.processes import Processes, loopback
 from resilinet_jax.deploy.wire import COUNTERS
 from resilinet_jax.errors import UserError
-from resilinet_jax.network.senders import has_path
 
-STARTED = 60.0  # seconds that a node may take to start
 SETTLED = 20.0  # seconds that the network may take to be as predicted after a change
-TOLERANCE = 1e-5  # of logits, for their size
-# Nodes share the cores of this machine: each has one.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"), "1")
-BOUND = 1.0  # seconds after a change in which there may be no information: twice the suspicion
 CHANGE = (0.05, 2.0)  # seconds between two changes under chaos
-
-
-@dataclasses.dataclass(frozen=True)
-class Held:
-    """What was measured while a failure combination was held.
-
-    Attributes:
-      predicted: what the simulation says of it.
-      accuracy: on the test split; None where nothing reached the cloud, and the simulation guesses.
-      messages: values that were sent over each hyperconnection, for each request.
-      bytes: of values, for one example.
-      overhead: bytes of nothing but heartbeats and other messages without values, as messages for each request.
-      seconds: each request's latency.
-      furthest: the largest difference of a logit from the simulator's, for the size of the logits.
-      others: test examples whose class differs from the simulator's.
-      examples: test examples in all.
-    """
-
-    predicted: Predicted
-    accuracy: float | None
-    messages: dict[str, float]
-    bytes: float
-    overhead: float
-    seconds: Float[np.ndarray, " requests"]
-    furthest: float
-    others: int
-    examples: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Struck:
-    """What was measured while nodes died.
-
-    Attributes:
-      failing: the nodes that were killed.
-      answered: requests that were answered.
-      uninformed: requests that were answered with "no information".
-      lost: requests without an answer.
-      wrong: answers that are not the simulator's under their own witness.
-      usual: latency of the requests before the kill, in seconds.
-      longest: the longest latency after it.
-    """
-
-    failing: Sequence[str]
-    answered: int
-    uninformed: int
-    lost: int
-    wrong: int
-    usual: Float[np.ndarray, " requests"]
-    longest: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Chaos:
-    """What was measured while nodes were killed, stopped and started at random.
-
-    Attributes:
-      seconds: how long.
-      kills: nodes killed, by SIGKILL.
-      stops: nodes stopped for a while, by SIGSTOP.
-      answered: requests that were answered.
-      uninformed: requests that were answered with "no information".
-      unjust: those of them where nothing had changed for `BOUND`, and what lived had left a path.
-      lost: requests without an answer.
-      twice: requests that were answered more than once.
-      wrong: answers that are not the simulator's under their own witness.
-    """
-
-    seconds: float
-    kills: int
-    stops: int
-    answered: int
-    uninformed: int
-    unjust: int
-    lost: int
-    twice: int
-    wrong: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """Something that happened in a trial, for its timeline: when, in seconds; to which node; what."""
-
-    seconds: float
-    node: str
-    what: str
-
-
-@dataclasses.dataclass
-class Trial:
-    """All that a trial has measured.
-
-    Attributes:
-      held: by failure combination.
-      struck: by failure combination.
-      events: kills and starts.
-      answers: when each request was answered in seconds, its latency, and its status.
-      started: seconds from a process' start to its being ready, by node.
-      memory: resident bytes of each node's process.
-      engines: what computes each node.
-      skipped: what a trial on this machine can't bring about, and why.
-      chaos: what was measured under random failures; None if that was not asked for.
-    """
-
-    held: list[Held] = dataclasses.field(default_factory=list)
-    struck: list[Struck] = dataclasses.field(default_factory=list)
-    events: list[Event] = dataclasses.field(default_factory=list)
-    answers: list[tuple[float, float, str]] = dataclasses.field(default_factory=list)
-    started: dict[str, float] = dataclasses.field(default_factory=dict)
-    memory: dict[str, int] = dataclasses.field(default_factory=dict)
-    engines: dict[str, str] = dataclasses.field(default_factory=dict)
-    skipped: list[str] = dataclasses.field(default_factory=list)
-    chaos: Chaos | None = None
-
-    def failed(self) -> list[str]:
-        """Every expectation that was not met, in a line each."""
-        lines = []
-        for each in self.held:
-            name = "+".join(each.predicted.failing) or "nothing"
-            wanted = each.predicted.accuracy
-            # Rounded when it was stored; an example whose two best classes are equal to rounding may fall either way.
-            if each.accuracy is not None and abs(each.accuracy - wanted) > 1e-6 + each.others / each.examples:
-                lines.append(f"{name} dead: accuracy {each.accuracy:.4%}, predicted {wanted:.4%}")
-            if each.furthest > TOLERANCE:
-                lines.append(f"{name} dead: a logit differs by {each.furthest:.1g} from the simulator's")
-            expected = dict.fromkeys(each.predicted.messages, 1.0)
-            if each.messages != expected:
-                lines.append(f"{name} dead: messages {each.messages}, predicted {expected}")
-            if each.bytes != each.predicted.bytes:
-                lines.append(f"{name} dead: {each.bytes:g} bytes an example, predicted {each.predicted.bytes}")
-        for hit in self.struck:
-            name = "+".join(hit.failing)
-            if hit.lost:
-                lines.append(f"{name} killed: {hit.lost} requests were lost")
-            if hit.wrong:
-                lines.append(f"{name} killed: {hit.wrong} answers are not the simulator's under their witness")
-        for what in ("unjust", "lost", "twice", "wrong") if self.chaos is not None else ():
-            if count := getattr(self.chaos, what):
-                lines.append(f"chaos: {count} requests {_CHAOS[what]}")
-        return lines
-
-
-_CHAOS = {
-    "unjust": 'were answered with "no information" although a path was there',
-    "lost": "were lost",
-    "twice": "were answered twice",
-    "wrong": "have answers that are not the simulator's under their witness",
-}
-
-
-class Processes:
-    """The nodes' processes; `with Processes(...)` ends them all, whatever happens."""
-
-    def __init__(self, artefact: Artefact, placement: Placement, folder: pathlib.Path):
-        """Prepares a folder for what they share and say; nothing is started yet.
-
-        Args:
-          artefact: that they run.
-          placement: of all of them, on this machine.
-          folder: for the placement and what they say.
-        """
-        self._artefact, self._folder = artefact, folder
-        self.placement = placement
-        self._file = folder / "placement.toml"
-        self._file.write_text(placement.to_toml(), encoding="utf-8")
-        self._running: dict[str, asyncio.subprocess.Process] = {}
-
-    async def start(self, name: str) -> float:
-        """Starts a node and waits until others can connect; returns the seconds that it took.
-
-        Raises:
-          UserError: with the last line that it has said, if it ends.
-        """
-        began, said = time.monotonic(), self._folder / f"{self._artefact.graph.order.index(name)}.log"
-        with said.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "resilinet_jax.deploy.run_node", str(self._artefact.folder), f"--node={name}",
-                f"--placement={self._file}", stdout=asyncio.subprocess.PIPE, stderr=log,
-                env={**os.environ, **ONE_THREAD},
-            )  # fmt: skip
-        self._running[name] = process
-        assert process.stdout is not None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STARTED):
-                if await process.stdout.readline():
-                    return time.monotonic() - began
-        last = (said.read_text(errors="replace").strip().splitlines() or ["it says nothing"])[-1]
-        raise UserError(f"node {name!r} did not start: {last}")
-
-    async def kill(self, name: str) -> None:
-        """Ends a node at once, by SIGKILL."""
-        process = self._running.pop(name)
-        process.kill()
-        await process.wait()
-
-    def signal(self, name: str, number: signal.Signals) -> None:
-        """Sends a signal to a node, as SIGSTOP and SIGCONT."""
-        self._running[name].send_signal(number)
-
-    def memory(self) -> dict[str, int]:
-        """Resident bytes of each node, where the system tells."""
-        sizes = {}
-        for name, process in self._running.items():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                pages = pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[1]
-                sizes[name] = int(pages) * 4096
-        return sizes
-
-    async def __aenter__(self) -> Processes:
-        """Starts every node."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Kills those that run."""
-        for name in list(self._running):
-            with contextlib.suppress(ProcessLookupError):
-                await self.kill(name)
-
-
-def loopback(artefact: Artefact, rows: int) -> Placement:
-    """A placement of all nodes on this machine, dense ones on NumPy.
-
-    Args:
-      artefact: whose nodes they are.
-      rows: of a request.
-    """
-    with contextlib.ExitStack() as sockets:
-        ports = []
-        for _ in artefact.graph.order:
-            free = sockets.enter_context(socket.socket())
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
-    nodes = artefact.manifest.nodes
-    hosts = {
-        name: Host(f"127.0.0.1:{port}", "jax" if nodes[name].dense is None else "numpy")
-        for name, port in zip(artefact.graph.order, ports)
-    }
-    return Placement(hosts, rows=rows, window=32)
 
 
 async def run_trial(
@@ -326,7 +80,7 @@ async def run_trial(
                 if chaos_seconds:
                     tell(f"chaos for {chaos_seconds:.0f} s")
                     await run.chaos(chaos_seconds)
-                trial.memory = processes.memory()
+                trial.memory, trial.twice = processes.memory(), client.repeated
     return trial
 
 
@@ -366,8 +120,13 @@ class _Run:
             await asyncio.gather(*(self.processes.start(node) for node in failing))
             await self.settle(self.artefact.manifest.predicted[0])
 
+    def now(self) -> float:
+        """Seconds since the trial has begun."""
+        return time.monotonic() - self._began
+
     def event(self, node: str, what: str) -> None:
-        self.trial.events.append(Event(time.monotonic() - self._began, node, what))
+        """Notes what happens to a node."""
+        self.trial.events.append(Event(self.now(), node, what))
 
     def batches(self) -> Iterator[np.ndarray]:
         """The test split in requests of the same size, for which programs are compiled; the last is filled up."""
@@ -393,7 +152,7 @@ class _Run:
         return float(np.abs(got - wanted).max() / max(1.0, np.abs(wanted).max()))
 
     def note(self, answer: Answer) -> None:
-        self.trial.answers.append((time.monotonic() - self._began, answer.seconds, answer.status))
+        self.trial.answers.append((self.now(), answer.seconds, answer.status))
 
     async def settle(self, predicted: Predicted) -> None:
         """Waits until answers come the way that the graph says, several times in a row."""
@@ -423,9 +182,7 @@ class _Run:
 
     async def strike(self, failing: Sequence[str]) -> None:
         """Kills nodes at random moments while requests stream."""
-        usual: list[float] = []
         answers: list[tuple[int, Answer]] = []
-        kills: list[float] = []
         count = 40
         moments = {node: self.moments.randint(15, 25) for node in failing}
 
@@ -433,7 +190,6 @@ class _Run:
             for request in range(count):
                 for node, moment in moments.items():
                     if moment == request:
-                        kills.append(time.monotonic())
                         self.event(node, "killed")
                         await self.processes.kill(node)
                 yield self.x[request % len(self.x)][None]
@@ -491,6 +247,8 @@ class _Run:
                 size / (len(answers) * self.rows),
                 sum(count for name, count in sent.items() if name.endswith(("heartbeats", "silent"))) / len(answers),
                 np.array([answer.seconds for answer in answers]),
+                sum(answer.status == ANSWERED for answer in answers),
+                sum(answer.status == DEADLINE for answer in answers),
                 furthest,
                 others,
                 len(self.y),
@@ -499,41 +257,8 @@ class _Run:
 
     async def chaos(self, seconds: float) -> None:
         """Kills, stops and starts nodes at random while requests stream."""
-        graph, end = self.artefact.graph, time.monotonic() + seconds
-        fallible = [name for name in graph.fallible if name in graph.order]
-        down: dict[str, str] = {}  # by node that does not work, why
-        changes = [(time.monotonic() - self._began, frozenset[str]())]
-        counts: collections.Counter[str] = collections.Counter()
+        failures = _Failures(self)
         answers: list[tuple[int, float, Answer]] = []
-
-        def changed() -> None:
-            changes.append((time.monotonic() - self._began, frozenset(down)))
-
-        async def change(name: str) -> None:
-            if name not in down:
-                down[name] = self.moments.choice(("kill", "kill", "stop"))
-                changed()  # before: the answers to come may feel it already
-                counts[down[name]] += 1
-                self.event(name, "killed")
-                if down[name] == "kill":
-                    await self.processes.kill(name)
-                else:
-                    self.processes.signal(name, signal.SIGSTOP)
-            else:
-                if down[name] == "kill":
-                    await self.processes.start(name)
-                else:
-                    self.processes.signal(name, signal.SIGCONT)
-                self.event(name, "started")
-                del down[name]
-                changed()
-
-        async def fail() -> None:
-            while time.monotonic() < end:
-                await asyncio.sleep(self.moments.uniform(*CHANGE))
-                await change(self.moments.choice(fallible))
-            for name in list(down):
-                await change(name)
 
         async def paced() -> AsyncIterator[np.ndarray]:
             number = 0
@@ -542,22 +267,22 @@ class _Run:
                 number += 1
                 await asyncio.sleep(self.pace)
 
-        failing = asyncio.create_task(fail())
+        failing = asyncio.create_task(failures.until(time.monotonic() + seconds))
         async for answer in self.client.stream(paced(), standardised=True):
-            answers.append((len(answers) % len(self.x), time.monotonic() - self._began, answer))
+            answers.append((len(answers) % len(self.x), self.now(), answer))
             self.note(answer)
         await failing
         good = [(n, answer) for n, _, answer in answers if answer.status == ANSWERED]
         silent = [(when, answer) for _, when, answer in answers if answer.status == NO_INFORMATION]
+        manifest = self.artefact.manifest
         self.trial.chaos = Chaos(
             seconds,
-            counts["kill"],
-            counts["stop"],
+            failures.counts["kill"],
+            failures.counts["stop"],
             len(good),
             len(silent),
-            sum(unjust(self.artefact.manifest, when - answer.seconds, when, changes) for when, answer in silent),
+            sum(unjust(manifest, when - answer.seconds, when, failures.changes) for when, answer in silent),
             sum(answer.status == DEADLINE for _, _, answer in answers),
-            self.client.repeated,
             sum(self.furthest(n, answer) > TOLERANCE for n, answer in good),
         )
 
@@ -566,7 +291,7 @@ class _Run:
         total: collections.Counter[str] = collections.Counter()
         for name, host in self.processes.placement.nodes.items():
             if name not in failing:
-                channel = dial(host.address, name, None)
+                channel = dial(host.address)
                 read: Any = channel.unary_unary(
                     COUNTERS,
                     request_serializer=pb.CountersQuestion.SerializeToString,
@@ -578,18 +303,48 @@ class _Run:
         return total
 
 
-def unjust(manifest: Manifest, asked: float, answered: float, changes: Sequence[tuple[float, frozenset[str]]]) -> bool:
-    """Whether nothing had changed for long enough when a request had no information, and a path was there.
+class _Failures:
+    """Nodes that are killed, stopped and started at random.
 
-    Args:
-      manifest: of the network.
-      asked: when the request was made, in seconds.
-      answered: when it was answered.
-      changes: when something changed, and which nodes did not work from then on; the first is before all requests.
+    Attributes:
+      changes: when something changed, and which nodes did not work from then on.
+      counts: of kills and stops.
     """
-    edges = zip(manifest.graph.hyperconnections, manifest.present)
-    skips = [edge for edge, there in edges if there and edge.is_skip]
-    if any(asked - BOUND < when <= answered for when, _ in changes):
-        return False
-    down = next(nodes for when, nodes in reversed(changes) if when <= asked)
-    return has_path(manifest.graph, down, skips)
+
+    def __init__(self, run: _Run):
+        graph = run.artefact.graph
+        self._run, self._fallible = run, [name for name in graph.fallible if name in graph.order]
+        self._down: dict[str, str] = {}  # by node that does not work, why
+        self.changes = [(run.now(), frozenset[str]())]
+        self.counts: collections.Counter[str] = collections.Counter()
+
+    async def until(self, end: float) -> None:
+        """Has nodes fail and come back until then, and all of them come back at last."""
+        while time.monotonic() < end:
+            await asyncio.sleep(self._run.moments.uniform(*CHANGE))
+            await self._change(self._run.moments.choice(self._fallible))
+        for name in list(self._down):
+            await self._change(name)
+
+    async def _change(self, name: str) -> None:
+        run = self._run
+        if name not in self._down:
+            how = self._down[name] = run.moments.choice(("kill", "kill", "stop"))
+            self._changed()  # before: the answers to come may feel it already
+            self.counts[how] += 1
+            run.event(name, "killed")
+            if how == "kill":
+                await run.processes.kill(name)
+            else:
+                run.processes.signal(name, signal.SIGSTOP)
+        else:
+            if self._down[name] == "kill":
+                await run.processes.start(name)
+            else:
+                run.processes.signal(name, signal.SIGCONT)
+            run.event(name, "started")
+            del self._down[name]
+            self._changed()
+
+    def _changed(self) -> None:
+        self.changes.append((self._run.now(), frozenset(self._down)))

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from resilinet_jax.engine.training import run_keys
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations, all_combinations
 from resilinet_jax.network.arrays import to_arrays
-from resilinet_jax.network.forward import Network
+from resilinet_jax.network.forward import Network, Variables
 from resilinet_jax.runtime import hosts, interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.kept_models import KeptModels
@@ -204,10 +205,7 @@ def _train(
                 waiting.extendleft(reversed(_passes(members, -(-len(members) // 2))))
                 continue
             if kept is not None:
-                host = jax.device_get(best)
-                for m, model in enumerate(members):
-                    for s, name in enumerate(model.kept_names()):
-                        kept.add({name: to_arrays(jax.tree.map(lambda leaf: leaf[m, s], host))})  # noqa: B023
+                _keep(kept, members, jax.device_get(best))
             store.add(
                 {
                     name: Measured(*(leaf[m, v] for leaf in measured))
@@ -223,6 +221,13 @@ def _train(
         if checkpoints is not None:
             checkpoints.close()
         progress.finish()
+
+
+def _keep(kept: KeptModels, members: Sequence[Model], best: Variables) -> None:
+    """Keeps the networks of a pass, of which `best` holds the variables with leaves [models, selections, ...]."""
+    for m, model in enumerate(members):
+        for s, name in enumerate(model.kept_names()):
+            kept.add({name: to_arrays(jax.tree.map(operator.itemgetter((m, s)), best))})
 
 
 def _interrupted(models: Sequence[Model], checkpoints: Checkpoints | None) -> tuple[list[Model], list[Model]]:

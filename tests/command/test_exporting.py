@@ -147,7 +147,15 @@ def test_a_mistake_is_one_line(here, run, flags, message):
 def test_a_cell_must_be_named(here, run):
     line = run(*(flag for flag in EXPORT if not flag.startswith("--cell")))
     assert line == "error: --cell is missing; give one of resilinet, dfg, vanilla"
-    assert run("--cell=dfg") == "error: --cell belongs to --export=<a sweep's results>; add that, or leave --cell out"
+    for flag, job in {
+        "cell=dfg": "export=<a sweep's results>",
+        "run=0": "export=<a sweep's results>",
+        "artefact=a": "export=<a sweep's results>",
+        "chaos_seconds=1": "deploy=<an artefact>",
+    }.items():
+        name = flag.split("=")[0]
+        line = f"error: --{name} belongs to --{job}; add that, or leave --{name} out"
+        assert run(f"--{flag}", "--sweep=failout_rate") == line
 
 
 def test_results_that_were_changed_are_refused(here, run):

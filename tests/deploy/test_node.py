@@ -43,7 +43,7 @@ async def running(artefact, names, placement=None, engines="numpy"):
 
 @contextlib.asynccontextmanager
 async def stream(placement, target, edge, digest):
-    channel = dial(placement.nodes[target].address, target, None)
+    channel = dial(placement.nodes[target].address)
     call = channel.stream_stream(CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString)(
         metadata=metadata(edge, digest)
     )

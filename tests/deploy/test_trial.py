@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from resilinet_jax.deploy.measured import BOUND, unjust
 from resilinet_jax.deploy.placement import Placement
+from resilinet_jax.deploy.processes import loopback
 from resilinet_jax.deploy.report import deployment_files, deployment_notes
-from resilinet_jax.deploy.trial import BOUND, loopback, run_trial, unjust
+from resilinet_jax.deploy.trial import run_trial
 from tests.helpers.deployed import X, make_artefact
 from tests.helpers.process import ROOT
 
@@ -52,6 +54,14 @@ def test_what_is_not_as_predicted_is_named(tried):
     ]
     assert [line[: len(start)] for line, start in zip(failed, expected)] == expected
     assert len(failed) == len(expected)
+    # What is not answered has no accuracy that could differ; what is answered without a path was guessed.
+    silent = dataclasses.replace(first, accuracy=None, answered=19, lost=1)
+    guessed = dataclasses.replace(others[-1], answered=20)
+    assert dataclasses.replace(trial, held=[silent, guessed], struck=[]).failed() == [
+        "nothing dead: 1 requests were lost",
+        "nothing dead: 19 of 20 requests answered, expected 20",
+        "n1+n2+n3 dead: 20 of 20 requests answered, expected 0",
+    ]
 
 
 def test_the_report_says_what_was_measured(tried):
@@ -78,11 +88,14 @@ def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(tmp_path
     assert trial.failed() == []
     assert "i->n2" in trial.held[0].messages
     chaos = trial.chaos
-    assert (chaos.lost, chaos.twice, chaos.wrong, chaos.unjust) == (0, 0, 0, 0)
+    assert (chaos.lost, trial.twice, chaos.wrong, chaos.unjust) == (0, 0, 0, 0)
     assert chaos.kills + chaos.stops > 1
     assert chaos.answered > 100
-    bad = dataclasses.replace(trial, chaos=dataclasses.replace(chaos, twice=2)).failed()
-    assert bad == ["chaos: 2 requests were answered twice"]
+    bad = dataclasses.replace(trial, twice=2, chaos=dataclasses.replace(chaos, wrong=3)).failed()
+    assert bad == [
+        "2 requests were answered more than once",
+        "chaos: 3 requests have answers that are not the simulator's under their witness",
+    ]
 
 
 def test_no_information_is_unjust_where_a_path_was_there_long_enough(tried):

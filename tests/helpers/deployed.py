@@ -34,7 +34,8 @@ def make_artefact(folder, method="resilinet", scenario="health", x=X, **network)
     for failing, row in zip(combinations.failing_sets, arrives):
         logits = model(x, failing)
         accuracy = 0.3 if np.isnan(logits).any() else float((logits.argmax(1) == y).mean())
-        predicted.append(Predicted(failing, accuracy, [n for n, there in zip(names, row) if there], int(sizes @ row)))
+        predicted.append(Predicted(failing, accuracy, [n for n, there in zip(names, row) if there], int(sizes @ row),
+                                   not np.isnan(logits).any()))  # fmt: skip
     files = export_nodes(model, jax.ShapeDtypeStruct(x.shape, x.dtype))
     manifest = Manifest(
         scenario=scenario, network=network, graph=graph, sweep="s", cell=method, run=0, settings={},
