@@ -75,8 +75,12 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
         restart_with_huge_pages()
         notes.append(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).")
     several = mode.coordinator_address is not None or mode.distributed
-    if several and choice.settings.keep_models:
-        raise UserError("--keep_models works in one process only; leave it out, or train in one")
+    if choice.settings.keep_models:
+        from resilinet_jax.runtime.kept_models import check_safetensors
+
+        if several:
+            raise UserError("--keep_models works in one process only; leave it out, or train in one")
+        check_safetensors()
     if several:
         restart_watched()
     # A mistake should cost no more than what it takes to find it: JAX alone takes longer to import than data to load.

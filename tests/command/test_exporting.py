@@ -1,6 +1,7 @@
 import json
 import pathlib
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,15 @@ def test_without_its_model_a_run_is_trained_again_to_the_last_bit(here, run, tmp
 def test_a_mistake_is_one_line(here, run, flags, message):
     given = {flag.split("=")[0]: flag for flag in (*EXPORT, *flags)}
     assert re.fullmatch(f"error: {message}", run(*given.values()))
+
+
+def test_models_that_could_not_be_kept_are_refused_before_anything_is_written(run, monkeypatch, tmp_path):
+    flags = (SWEEP, "--keep_models", f"--results_dir={tmp_path / 'r'}")
+    several = ("--coordinator_address=a:1", "--num_processes=2", "--process_id=0")
+    assert run(*flags, *several) == "error: --keep_models works in one process only; leave it out, or train in one"
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    assert "safetensors, which is missing; pip install" in run(*flags)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cell_must_be_named(here, run):
