@@ -23,14 +23,23 @@ from resilinet_jax.runtime.user_code import is_user_file
 from resilinet_jax.scenarios._base import Data
 
 
-def deploy(folder: pathlib.Path, scenario: str, console: Console, chaos_seconds: float = 0.0) -> str | None:
+def deploy(
+    folder: pathlib.Path,
+    scenario: str,
+    console: Console,
+    chaos_seconds: float = 0.0,
+    strikes: int = 1,
+    engine: str | None = None,
+) -> str | None:
     """Tries an artefact's nodes, writes what was measured beside it, and prints it.
 
     Args:
       folder: of the artefact.
       scenario: `--scenario`, which names the file of a user's own scenario.
       console: where tables and notes go.
-      chaos_seconds: how long nodes are killed, stopped and started at random afterwards.
+      chaos_seconds: how long nodes are killed, stopped, cut off and brought back at random afterwards.
+      strikes: how often each node is killed, stopped and cut off by itself.
+      engine: what computes all nodes; None for NumPy where it can, and JAX elsewhere.
 
     Returns:
       One line naming the expectations that were not met, or None.
@@ -58,7 +67,9 @@ def deploy(folder: pathlib.Path, scenario: str, console: Console, chaos_seconds:
     x, y = _test_split(same_data(choice, manifest.dataset))
     model = load_model(folder, manifest.scenario)
     tell = lambda text: console.print(text, soft_wrap=True)  # noqa: E731
-    trial = asyncio.run(run_trial(artefact, model, x, y, tell, chaos_seconds=chaos_seconds))
+    trial = asyncio.run(
+        run_trial(artefact, model, x, y, tell, chaos_seconds=chaos_seconds, strikes=strikes, engine=engine)
+    )
     write_folder(target, deployment_files(artefact, trial), {})
     print_tables(console, deployment_tables(artefact, trial))
     for note in deployment_notes(trial):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from resilinet_jax.command.flags import parse_flags
 from resilinet_jax.command.process import check_output, find_devices, import_jax, own_environment, own_streams
 from resilinet_jax.command.settings import Choice, Mode, Settings, check_flag, choose, chosen_sweeps
-from resilinet_jax.errors import UserError, error_line
+from resilinet_jax.deploy.placement import ENGINES
+from resilinet_jax.errors import UserError, error_line, suggest
 from resilinet_jax.failures.user_failures import parse_failure_probability
 from resilinet_jax.files import typed_path
 from resilinet_jax.runtime import interruption
@@ -123,7 +124,10 @@ def _export(typed: str, mode: Mode, values: dict[str, Any], sweeps: Sweeps) -> N
 
 def _deploy(typed: str, mode: Mode, scenario: str) -> None:
     check_flag("deploy", typed)
-    check_flag("chaos_seconds", mode.chaos_seconds)
+    for name in ("chaos_seconds", "strikes", "engine"):
+        check_flag(name, getattr(mode, name))
+    if mode.engine is not None and mode.engine not in ENGINES:
+        raise UserError(f"unknown engine {mode.engine!r}{suggest(mode.engine, ENGINES)}")
     folder = typed_path(typed, "--deploy")
     if not (folder / "manifest.json").is_file():
         raise UserError(f"--deploy={folder} is no artefact; make one with --export")
@@ -137,7 +141,7 @@ def _deploy(typed: str, mode: Mode, scenario: str) -> None:
 
     _set_up_jax(mode)
     find_devices()
-    if failed := deploy(folder, scenario, PlainConsole(), mode.chaos_seconds or 0.0):
+    if failed := deploy(folder, scenario, PlainConsole(), mode.chaos_seconds or 0.0, mode.strikes or 1, mode.engine):
         raise UserError(failed)
 
 

@@ -140,7 +140,13 @@ class Mode:
     run: int | None = _flag(None, "Which run of that cell; the first without it.", Range(0, 10_000))
     deploy: str | None = _flag(None, "Runs the nodes of this artefact here, kills them, and compares with predictions.")
     chaos_seconds: float | None = _flag(
-        None, "So long --deploy also kills, stops and starts nodes at random.", Range(0.0, 1e6)
+        None, "So long --deploy also kills, stops, cuts off and brings back nodes at random.", Range(0.0, 1e6)
+    )
+    strikes: int | None = _flag(
+        None, "How often --deploy kills, stops and cuts off each node by itself; once without it.", Range(1, 10_000)
+    )
+    engine: str | None = _flag(
+        None, "What computes all nodes of --deploy; without it NumPy where it can, and JAX elsewhere."
     )
     artefact: str | None = _flag(
         None, "Where it goes; <results_dir>/<scenario>/artefacts/<sweep>/<cell>/run_<n> without it."
@@ -170,7 +176,7 @@ class Mode:
             raise UserError(f"{' and '.join(asked)} are two things to do; give one of them")
         owners = {
             "export": ("a sweep's results", ("cell", "run", "artefact")),
-            "deploy": ("an artefact", ("chaos_seconds",)),
+            "deploy": ("an artefact", ("chaos_seconds", "strikes", "engine")),
         }
         for job, (what, names) in owners.items():
             for name in names:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from resilinet_jax.deploy.artefact import Manifest, Predicted
-from resilinet_jax.network.senders import has_path
+from resilinet_jax.network.senders import senders
 
 TOLERANCE = 1e-5  # of logits, for their size
-BOUND = 1.0  # seconds after a change in which there may be no information: twice the suspicion
+BOUND = 2.0  # seconds that a path must have been whole before an answer can rely on it: to dial, and to be believed
+KILLED, STOPPED, CUT, BACK = "killed", "stopped", "cut off", "back"  # what happens to nodes and hyperconnections
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Held:
       accuracy: on the test split; None where nothing reached the cloud, and the simulation guesses.
       messages: values that were sent over each hyperconnection, for each request.
       bytes: of values, for one example.
-      overhead: bytes of nothing but heartbeats and other messages without values, as messages for each request.
+      overhead: heartbeats and other messages without values, for each request.
+      framing: bytes of messages that are no values, for one example.
+      rate: examples answered in a second.
       seconds: each request's latency.
       answered: requests that were answered.
       lost: requests without an answer.
@@ -38,6 +41,8 @@ class Held:
     messages: dict[str, float]
     bytes: float
     overhead: float
+    framing: float
+    rate: float
     seconds: Float[np.ndarray, " requests"]
     answered: int
     lost: int
@@ -48,38 +53,47 @@ class Held:
 
 @dataclasses.dataclass(frozen=True)
 class Struck:
-    """What was measured while nodes died.
+    """What was measured while something failed.
 
     Attributes:
-      failing: the nodes that were killed.
+      ways: what failed, and how.
       answered: requests that were answered.
       uninformed: requests that were answered with "no information".
       lost: requests without an answer.
       wrong: answers that are not the simulator's under their own witness.
-      usual: latency of the requests before the kill, in seconds.
+      replayed: outputs that living nodes had kept and sent again.
+      usual: latency of the requests before, in seconds.
       longest: the longest latency after it.
     """
 
-    failing: Sequence[str]
+    ways: Mapping[str, str]
     answered: int
     uninformed: int
     lost: int
     wrong: int
+    replayed: int
     usual: Float[np.ndarray, " requests"]
     longest: float
+
+    @property
+    def name(self) -> str:
+        """What failed, and how."""
+        ways = sorted(set(self.ways.values()))
+        return "; ".join(f"{', '.join(n for n in self.ways if self.ways[n] == way)} {way}" for way in ways)
 
 
 @dataclasses.dataclass(frozen=True)
 class Chaos:
-    """What was measured while nodes were killed, stopped and started at random.
+    """What was measured while nodes were killed, stopped, cut off and brought back at random.
 
     Attributes:
       seconds: how long.
       kills: nodes killed, by SIGKILL.
       stops: nodes stopped for a while, by SIGSTOP.
+      cuts: hyperconnections that were cut for a while without a word.
       answered: requests that were answered.
       uninformed: requests that were answered with "no information".
-      unjust: those of them where nothing had changed for `BOUND`, and what lived had left a path.
+      unjust: those of them for which a path had been whole all the time, and for `BOUND` before.
       lost: requests without an answer.
       wrong: answers that are not the simulator's under their own witness.
     """
@@ -87,6 +101,7 @@ class Chaos:
     seconds: float
     kills: int
     stops: int
+    cuts: int
     answered: int
     uninformed: int
     unjust: int
@@ -96,10 +111,10 @@ class Chaos:
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """Something that happened in a trial, for its timeline: when, in seconds; to which node; what."""
+    """Something that happened in a trial, for its timeline: when, in seconds; to what; what."""
 
     seconds: float
-    node: str
+    name: str
     what: str
 
 
@@ -152,11 +167,10 @@ class Trial:
             if each.bytes != each.predicted.bytes:
                 lines.append(f"{name} dead: {each.bytes:g} bytes an example, predicted {each.predicted.bytes}")
         for hit in self.struck:
-            name = "+".join(hit.failing)
             if hit.lost:
-                lines.append(f"{name} killed: {hit.lost} requests were lost")
+                lines.append(f"{hit.name}: {hit.lost} requests were lost")
             if hit.wrong:
-                lines.append(f"{name} killed: {hit.wrong} answers are not the simulator's under their witness")
+                lines.append(f"{hit.name}: {hit.wrong} answers are not the simulator's under their witness")
         if self.twice:
             lines.append(f"{self.twice} requests were answered more than once")
         for what in ("unjust", "lost", "wrong") if self.chaos is not None else ():
@@ -173,17 +187,21 @@ _CHAOS = {
 
 
 def unjust(manifest: Manifest, asked: float, answered: float, changes: Sequence[tuple[float, frozenset[str]]]) -> bool:
-    """Whether nothing had changed for long enough when a request had no information, and a path was there.
+    """Whether a request had no information although a path was whole all the time.
 
     Args:
       manifest: of the network.
       asked: when the request was made, in seconds.
       answered: when it was answered.
-      changes: when something changed, and which nodes did not work from then on; the first is before all requests.
+      changes: when something changed, and which nodes and hyperconnections did not work from then on; the first is
+        before all requests.
     """
-    edges = zip(manifest.graph.hyperconnections, manifest.present)
-    skips = [edge for edge, there in edges if there and edge.is_skip]
-    if any(asked - BOUND < when <= answered for when, _ in changes):
-        return False
-    down = next(nodes for when, nodes in reversed(changes) if when <= asked)
-    return has_path(manifest.graph, down, skips)
+    graph = manifest.graph
+    ends = [when for when, _ in changes[1:]] + [float("inf")]
+    down = frozenset().union(
+        *(broken for (since, broken), end in zip(changes, ends) if since <= answered and end >= asked - BOUND)
+    )
+    edges = zip(graph.hyperconnections, manifest.present)
+    whole = np.array([there and edge.name not in down for edge, there in edges])
+    survival = np.array([[name not in down for name in graph.fallible]])
+    return bool(senders(graph, survival, whole).sends[graph.cloud][0])

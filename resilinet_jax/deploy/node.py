@@ -94,14 +94,14 @@ class _Outgoing:
         self.more.set()
 
     def count(self, message: Any) -> None:
-        """Counts what has been written: outputs, which come as (payload bytes, message), and all else."""
-        kind = "heartbeats"
-        if isinstance(message, _Output):
-            kind = "messages" if message.payload else "silent"
-            self.sent[f"{self.name} bytes"] += message.payload
-        elif message.request:
-            kind = "silent"
-        self.sent[f"{self.name} {kind}"] += 1
+        """Counts what has been written: by its kind, its values' bytes and those around them."""
+        output = isinstance(message, _Output)
+        payload = message.payload if output else 0
+        kind = "messages" if payload else "silent" if output or message.request else "heartbeats"
+        size = len(message.content) if output else message.ByteSize()
+        self.sent.update(
+            {f"{self.name} {kind}": 1, f"{self.name} bytes": payload, f"{self.name} framing": size - payload}
+        )
 
 
 class Node:
@@ -548,6 +548,7 @@ class Node:
             ready += out.gate.want(request)
         for request, message in ready:
             self._push(out, request, message)
+        out.sent[f"{out.name} replayed"] += len(ready)
         out.gate.ack(control.ack)
         return []
 

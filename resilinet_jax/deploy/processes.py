@@ -12,6 +12,7 @@ import sys
 import time
 
 from resilinet_jax.deploy.artefact import Artefact
+from resilinet_jax.deploy.namespaces import Namespaces
 from resilinet_jax.deploy.placement import Host, Placement
 from resilinet_jax.errors import UserError
 
@@ -23,15 +24,18 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 class Processes:
     """The nodes' processes; `with Processes(...)` ends them all, whatever happens."""
 
-    def __init__(self, artefact: Artefact, placement: Placement, folder: pathlib.Path):
+    def __init__(
+        self, artefact: Artefact, placement: Placement, folder: pathlib.Path, namespaces: Namespaces | None = None
+    ):
         """Prepares a folder for what they share and say; nothing is started yet.
 
         Args:
           artefact: that they run.
           placement: of all of them, on this machine.
           folder: for the placement and what they say.
+          namespaces: in which they run; None for this machine's own.
         """
-        self._artefact, self._folder = artefact, folder
+        self._artefact, self._folder, self._namespaces = artefact, folder, namespaces
         self.placement = placement
         self._file = folder / "placement.toml"
         self._file.write_text(placement.to_toml(), encoding="utf-8")
@@ -46,6 +50,7 @@ class Processes:
         began, said = time.monotonic(), self._folder / f"{self._artefact.graph.order.index(name)}.log"
         with said.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
+                *(self._namespaces.enter(name) if self._namespaces else ()),
                 sys.executable, "-m", "resilinet_jax.deploy.run_node", str(self._artefact.folder), f"--node={name}",
                 f"--placement={self._file}", stdout=asyncio.subprocess.PIPE, stderr=log,
                 env={**os.environ, **ONE_THREAD},
@@ -65,9 +70,13 @@ class Processes:
         process.kill()
         await process.wait()
 
-    def signal(self, name: str, number: signal.Signals) -> None:
-        """Sends a signal to a node, as SIGSTOP and SIGCONT."""
-        self._running[name].send_signal(number)
+    async def stop(self, name: str) -> None:
+        """Has a node stand still, its connections open, by SIGSTOP."""
+        self._running[name].send_signal(signal.SIGSTOP)
+
+    async def go_on(self, name: str) -> None:
+        """Undoes `stop`."""
+        self._running[name].send_signal(signal.SIGCONT)
 
     def memory(self) -> dict[str, int]:
         """Resident bytes of each node, where the system tells."""
@@ -89,22 +98,29 @@ class Processes:
                 await self.kill(name)
 
 
-def loopback(artefact: Artefact, rows: int) -> Placement:
-    """A placement of all nodes on this machine, dense ones on NumPy.
+def loopback(
+    artefact: Artefact, rows: int, namespaces: Namespaces | None = None, engine: str | None = None
+) -> Placement:
+    """A placement of all nodes on this machine.
 
     Args:
       artefact: whose nodes they are.
       rows: of a request.
+      namespaces: in which they run; None for this machine's own.
+      engine: that computes them all; None for NumPy where it can, and JAX elsewhere.
     """
-    with contextlib.ExitStack() as sockets:
-        ports = []
-        for _ in artefact.graph.order:
-            free = sockets.enter_context(socket.socket())
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
-    nodes = artefact.manifest.nodes
+    nodes, order = artefact.manifest.nodes, artefact.graph.order
+    addresses = [namespaces.address(name) for name in order] if namespaces else _free_addresses(len(order))
     hosts = {
-        name: Host(f"127.0.0.1:{port}", "jax" if nodes[name].dense is None else "numpy")
-        for name, port in zip(artefact.graph.order, ports)
+        name: Host(address, engine or ("jax" if nodes[name].dense is None else "numpy"))
+        for name, address in zip(order, addresses)
     }
     return Placement(hosts, rows=rows, window=32)
+
+
+def _free_addresses(count: int) -> list[str]:
+    with contextlib.ExitStack() as sockets:
+        free = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for each in free:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in free]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from resilinet_jax.deploy.artefact import Artefact
 from resilinet_jax.deploy.client import ANSWERED
-from resilinet_jax.deploy.measured import Chaos, Held, Trial
+from resilinet_jax.deploy.measured import BACK, CUT, KILLED, STOPPED, Chaos, Held, Struck, Trial
 from resilinet_jax.report.figures import draw_dollars, new_figure
 from resilinet_jax.report.markup import markdown
 from resilinet_jax.report.page import Picture, plain_page
@@ -35,7 +35,7 @@ def deployment_files(artefact: Artefact, trial: Trial) -> dict[str, bytes]:
         f"{manifest.cell} of {manifest.scenario} on {len(artefact.graph.order)} nodes, on {manifest.dataset['name']}"
     )
     notes = deployment_notes(trial)
-    caption = "Each request's latency when it was answered, and when nodes were killed and started."
+    caption = "Each request's latency when it was answered, and what had failed meanwhile."
     listed = "\n".join(f"* {markdown(note)}" for note in notes)
     text = [f"# {markdown(title)}", listed, *(table.markdown() for table in tables)]
     return {
@@ -71,6 +71,7 @@ def deployment_tables(artefact: Artefact, trial: Trial) -> list[Table]:
             "no information" if each.accuracy is None else f"{100 * each.accuracy:.2f}",
             f"{each.others}",
             *(_milliseconds(each.seconds, part) for part in (50, 99)),
+            f"{each.rate:,.0f}" if each.rate else "-",
         ]
         for each in trial.held
     ]
@@ -82,57 +83,66 @@ def deployment_tables(artefact: Artefact, trial: Trial) -> list[Table]:
             f"{each.predicted.bytes:,}",
             f"{each.bytes:,g}",
             f"{each.overhead:.1f}",
+            f"{each.framing:,.1f}",
         ]
         for each in trial.held
     ]
     struck = [
-        [
-            _named(each.failing),
-            f"{each.answered}",
-            f"{each.uninformed}",
-            f"{each.lost}",
-            f"{each.wrong}",
-            _milliseconds(each.usual, 50),
-            _milliseconds(each.usual, 99),
-            f"{1000 * each.longest:.1f}",
-        ]
+        [each.name, *(f"{n}" for n in (each.answered, each.uninformed, each.lost, each.wrong, each.replayed))]
         for each in trial.struck
     ]
     nodes = [
         [name, trial.engines[name], f"{trial.started[name]:.1f}", f"{trial.memory.get(name, 0) / 2**20:.0f}"]
         for name in artefact.graph.order
     ]
-    told = ["Dead", "Messages predicted", "measured", "Bytes predicted", "measured", "Other messages"]
-    killed = ["Killed", "Answered", "No information", "Lost", "Wrong", "p50 before", "p99 before", "Longest"]
+    told = ["Dead", "Messages predicted", "measured", "Bytes predicted", "measured", "Other messages", "Other bytes"]
+    failed = ["What failed", "Answered", "No information", "Lost", "Wrong", "Sent again"]
     chaos = [] if trial.chaos is None else [_chaos_table(trial.chaos)]
     return [
         Table(
-            "Accuracy (%) and latency (ms) while nodes are dead",
-            ["Dead", "Predicted", "Measured", "Other classes", "p50", "p99"],
+            "Accuracy (%), latency (ms) of a full stream, and examples a second, while nodes are dead",
+            ["Dead", "Predicted", "Measured", "Other classes", "p50", "p99", "Examples"],
             held,
         ),
-        Table("Sent for each request (bytes: of values, for each example) while nodes are dead", told, sent),
-        Table("Killed by SIGKILL while requests streamed (latency in ms)", killed, struck),
+        Table("Messages for each request, and bytes of values for each example, while nodes are dead", told, sent),
+        Table("What failed while requests streamed", failed, struck),
+        _fail_over_table(trial.struck),
         *chaos,
         Table("Nodes", ["Node", "Engine", "Start (s)", "Memory (MiB)"], nodes),
     ]
+
+
+def _fail_over_table(struck: Sequence[Struck]) -> Table:
+    """How long the slowest request of each failure took, beside those before it."""
+    rows = []
+    for way in (KILLED, STOPPED, CUT):
+        hits = [each for each in struck if set(each.ways.values()) == {way}]
+        if hits:
+            usual, longest = np.concatenate([each.usual for each in hits]), np.array([each.longest for each in hits])
+            cells = (_milliseconds(seconds, part) for seconds in (usual, longest) for part in (50, 99))
+            rows.append([way.capitalize(), f"{len(hits)}", *cells])
+    titles = ["How", "Times", "Before: p50", "p99", "Slowest request: p50", "p99"]
+    return Table("Fail-over (ms)", titles, rows)
 
 
 def _chaos_table(chaos: Chaos) -> Table:
     names = {"uninformed": "no information", "unjust": "no information, unjustly"}
     values = dataclasses.asdict(chaos)
     rows = [[names.get(name, name).capitalize(), f"{value:,g}"] for name, value in values.items()]
-    return Table("Nodes killed, stopped and started at random", ["What", "Number"], rows)
+    return Table("Nodes killed, stopped, cut off and brought back at random", ["What", "Number"], rows)
 
 
 def timeline(artefact: Artefact, trial: Trial) -> Figure:
-    """Every request's latency over time, and below which nodes were dead when.
+    """Every request's latency over time, and below what had failed when.
 
     Args:
       artefact: that was tried.
       trial: what was measured.
     """
-    figure, (above, below) = new_figure(height=4.5, stacked=(3, 2))
+    happened = {event.name for event in trial.events}
+    names = [*artefact.graph.order, *(e.name for e in artefact.graph.hyperconnections if e.name in happened)]
+    height = 0.25 * len(names)
+    figure, (above, below) = new_figure(height=3.5 + height, stacked=(2.5, height))
     when, seconds = (np.array([each[k] for each in trial.answers], float) for k in (0, 1))
     answered = np.array([each[2] == ANSWERED for each in trial.answers], bool)
     for chosen, name, style in ((answered, "answered", "."), (~answered, "no information", "x")):
@@ -142,20 +152,21 @@ def timeline(artefact: Artefact, trial: Trial) -> Figure:
     above.set_ylabel("latency (ms)")
     above.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize="small", frameon=False)
     end = max([0.0, *when, *(event.seconds for event in trial.events)])
-    order = list(artefact.graph.order)
-    for name in order:
-        since = None
-        for event in [each for each in trial.events if each.node == name]:
-            if event.what == "killed":
-                since = event.seconds
-            elif since is not None:
-                below.barh(order.index(name), event.seconds - since, left=since, color="0.4", height=0.6)
-                since = None
-        if since is not None:
-            below.barh(order.index(name), end - since, left=since, color="0.4", height=0.6)
-    below.set_yticks(range(len(order)), order)
+    colours = {KILLED: "0.3", STOPPED: "tab:orange", CUT: "tab:purple"}
+    for name in names:
+        events = [event for event in trial.events if event.name == name]
+        for event, until in zip(events, [*(each.seconds for each in events[1:]), end]):
+            if event.what != BACK:
+                below.barh(
+                    names.index(name), until - event.seconds, left=event.seconds, color=colours[event.what], height=0.6
+                )
+    for way, colour in colours.items():
+        if any(event.what == way for event in trial.events):
+            below.barh(0, 0, color=colour, label=way)
+    below.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize="small", frameon=False)
+    below.set_yticks(range(len(names)), names)
     below.invert_yaxis()
-    below.set_xlabel("seconds; grey: dead")
+    below.set_xlabel("seconds")
     draw_dollars(figure)
     return figure
 
@@ -171,10 +182,12 @@ def _frame(trial: Trial) -> pd.DataFrame:
             "bytes_predicted": each.predicted.bytes,
             "bytes_measured": each.bytes,
             "other_messages": each.overhead,
+            "other_bytes": each.framing,
             "logits_apart": each.furthest,
             "other_classes": each.others,
             "latency_p50": float(np.percentile(each.seconds, 50)),
             "latency_p99": float(np.percentile(each.seconds, 99)),
+            "examples_per_second": each.rate,
         }
 
     return pd.DataFrame([row(each) for each in trial.held])

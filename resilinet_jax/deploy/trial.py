@@ -2,7 +2,8 @@
 
 Every failure combination is first brought about while requests stream, so that each answer has to be the simulator's
 under the hyperconnections that its witness names. Then it is held while the whole test split is answered, so that
-accuracy, messages and bytes have to be the predicted ones.
+accuracy, messages and bytes have to be the predicted ones. Where this machine gives network namespaces, nodes are also
+cut off without a word.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import contextlib
 import dataclasses
 import pathlib
 import random
-import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -26,15 +26,28 @@ from jaxtyping import Int, Num
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact, Predicted
 from resilinet_jax.deploy.client import ANSWERED, DEADLINE, NO_INFORMATION, Answer, Client
-from resilinet_jax.deploy.measured import TOLERANCE, Chaos, Event, Held, Struck, Trial, unjust
+from resilinet_jax.deploy.measured import (
+    BACK,
+    CUT,
+    KILLED,
+    STOPPED,
+    TOLERANCE,
+    Chaos,
+    Event,
+    Held,
+    Struck,
+    Trial,
+    unjust,
+)
 from resilinet_jax.deploy.model import Model
+from resilinet_jax.deploy.namespaces import Namespaces
 from resilinet_jax.deploy.node import dial
 from resilinet_jax.deploy.processes import Processes, loopback
 from resilinet_jax.deploy.wire import COUNTERS
 from resilinet_jax.errors import UserError
 
 SETTLED = 20.0  # seconds that the network may take to be as predicted after a change
-CHANGE = (0.05, 2.0)  # seconds between two changes under chaos
+CHANGE = (0.05, 0.85)  # seconds between two changes under chaos
 
 
 async def run_trial(
@@ -47,6 +60,8 @@ async def run_trial(
     pace: float = 0.005,
     seed: int = 0,
     chaos_seconds: float = 0.0,
+    strikes: int = 1,
+    engine: str | None = None,
 ) -> Trial:
     """Brings about every failure combination that the manifest predicts.
 
@@ -59,24 +74,32 @@ async def run_trial(
       requests: into which the test split is divided.
       pace: seconds between requests while nodes are killed.
       seed: of the moments at which nodes are killed.
-      chaos_seconds: how long nodes are killed, stopped and started at random afterwards.
+      chaos_seconds: how long nodes are killed, stopped, cut off and brought back at random afterwards.
+      strikes: how often each node is killed, stopped and cut off by itself.
+      engine: what computes all nodes; None for NumPy where it can, and JAX elsewhere.
 
     Raises:
       UserError: if nodes do not start, or the network does not become what the graph says.
     """
     rows = max(1, len(x) // requests)
     trial, random_moments = Trial(), random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="resilinet_jax.") as folder:
-        placement = loopback(artefact, rows)
+    with tempfile.TemporaryDirectory(prefix="resilinet_jax.") as folder, contextlib.ExitStack() as stack:
+        namespaces = None
+        try:
+            namespaces = stack.enter_context(Namespaces(artefact.graph))
+        except UserError as error:
+            trial.skipped.append(f"silent cuts: {error}")
+        placement = loopback(artefact, rows, namespaces, engine)
         trial.engines = {name: host.engine for name, host in placement.nodes.items()}
-        async with Processes(artefact, placement, pathlib.Path(folder)) as processes:
+        async with Processes(artefact, placement, pathlib.Path(folder), namespaces) as processes:
             tell(f"starting {len(placement.nodes)} nodes")
             times = await asyncio.gather(*(processes.start(name) for name in placement.nodes))
             trial.started = dict(zip(placement.nodes, times))
             async with Client(artefact, placement, deadline=SETTLED) as client:
                 await client.ready()
-                run = _Run(artefact, model, x, y, rows, trial, processes, client, random_moments, pace)
+                run = _Run(artefact, model, x, y, rows, trial, processes, namespaces, client, random_moments, pace)
                 await run.everything(tell)
+                await run.one_by_one(strikes, tell)
                 if chaos_seconds:
                     tell(f"chaos for {chaos_seconds:.0f} s")
                     await run.chaos(chaos_seconds)
@@ -95,6 +118,7 @@ class _Run:
     rows: int
     trial: Trial
     processes: Processes
+    namespaces: Namespaces | None
     client: Client
     moments: random.Random
     pace: float
@@ -102,23 +126,61 @@ class _Run:
     def __post_init__(self) -> None:
         self._began = time.monotonic()
         self._logits: dict[frozenset[str], np.ndarray] = {}
+        # How each failure comes and goes.
+        self._failures: dict[str, tuple[Callable[[str], Awaitable[object]], Callable[[str], Awaitable[object]]]] = {
+            KILLED: (self.processes.kill, self.processes.start),
+            STOPPED: (self.processes.stop, self.processes.go_on),
+        }
+        if self.namespaces is not None:
+            self._failures[CUT] = self.namespaces.cut, self.namespaces.mend
+
+    @property
+    def ways(self) -> list[str]:
+        """How things fail here."""
+        return list(self._failures)
 
     async def everything(self, tell: Callable[[str], None]) -> None:
-        nodes = set(self.artefact.graph.order)
-        for number, predicted in enumerate(self.artefact.manifest.predicted, 1):
-            name, failing = "+".join(predicted.failing) or "nothing", predicted.failing
-            if not set(failing) <= nodes:
-                self.trial.skipped.append(f"{name}: a link of this machine is not cut")
+        """Every failure combination, by SIGKILL; links are cut."""
+        predictions = self.artefact.manifest.predicted
+        for number, predicted in enumerate(predictions, 1):
+            name = "+".join(predicted.failing) or "nothing"
+            ways = {each: KILLED if each in self.artefact.graph.order else CUT for each in predicted.failing}
+            if not set(ways.values()) <= set(self.ways):
+                self.trial.skipped.append(f"{name}: links can't be cut")
                 continue
-            tell(f"{number}/{len(self.artefact.manifest.predicted)}: {name} dead")
-            if failing:
-                await self.strike(failing)
-            await self.settle(predicted)
-            await self.hold(predicted)
-            for node in failing:
-                self.event(node, "started")
-            await asyncio.gather(*(self.processes.start(node) for node in failing))
-            await self.settle(self.artefact.manifest.predicted[0])
+            tell(f"{number}/{len(predictions)}: {name} dead")
+            async with self.failing(predicted, ways):
+                await self.hold(predicted)
+
+    async def one_by_one(self, strikes: int, tell: Callable[[str], None]) -> None:
+        """Each node by itself, killed, stopped and cut off so many times."""
+        alone = [each for each in self.artefact.manifest.predicted if len(each.failing) == 1]
+        for way in self.ways:
+            for predicted in [each for each in alone if each.failing[0] in self.artefact.graph.order]:
+                for _ in range(strikes - (way == KILLED)):  # one has been
+                    tell(f"{predicted.failing[0]} {way}")
+                    async with self.failing(predicted, {predicted.failing[0]: way}):
+                        pass
+
+    @contextlib.asynccontextmanager
+    async def failing(self, predicted: Predicted, ways: Mapping[str, str]) -> AsyncIterator[None]:
+        """What fails so while requests stream, until the network has found its way, and comes back afterwards."""
+        if ways:
+            await self.strike(ways)
+        await self.settle(predicted)
+        yield
+        await asyncio.gather(*(self.recover(name, way) for name, way in ways.items()))
+        await self.settle(self.artefact.manifest.predicted[0])
+
+    async def fail(self, name: str, way: str) -> None:
+        """Has a node or hyperconnection fail."""
+        self.event(name, way)
+        await self._failures[way][0](name)
+
+    async def recover(self, name: str, way: str) -> None:
+        """Undoes `fail`."""
+        await self._failures[way][1](name)
+        self.event(name, BACK)
 
     def now(self) -> float:
         """Seconds since the trial has begun."""
@@ -180,18 +242,18 @@ class _Run:
                 reached.add(edge.source)
         return frozenset(carried)
 
-    async def strike(self, failing: Sequence[str]) -> None:
-        """Kills nodes at random moments while requests stream."""
+    async def strike(self, ways: Mapping[str, str]) -> None:
+        """Has nodes and hyperconnections fail at random moments while requests stream."""
         answers: list[tuple[int, Answer]] = []
         count = 40
-        moments = {node: self.moments.randint(15, 25) for node in failing}
+        moments = {name: self.moments.randint(15, 25) for name in ways}
+        before = await self.counters(())
 
         async def paced() -> AsyncIterator[np.ndarray]:
             for request in range(count):
-                for node, moment in moments.items():
+                for name, moment in moments.items():
                     if moment == request:
-                        self.event(node, "killed")
-                        await self.processes.kill(node)
+                        await self.fail(name, ways[name])
                 yield self.x[request % len(self.x)][None]
                 await asyncio.sleep(self.pace)
 
@@ -201,13 +263,15 @@ class _Run:
         first = min(moments.values())
         usual = [answer.seconds for _, answer in answers[: max(1, first - 5)]]
         good = [(n, answer) for n, answer in answers if answer.status == ANSWERED]
+        after = await self.counters(tuple(ways))
         self.trial.struck.append(
             Struck(
-                failing,
+                ways,
                 len(good),
                 sum(answer.status == NO_INFORMATION for _, answer in answers),
                 count - len(answers) + sum(answer.status == DEADLINE for _, answer in answers),
                 sum(self.furthest(n, answer) > TOLERANCE for n, answer in good),
+                sum(after[name] - before[name] for name in after if name.endswith(" replayed")),
                 np.array(usual),
                 max(answer.seconds for _, answer in answers[max(1, first - 5) :]),
             )
@@ -215,16 +279,17 @@ class _Run:
 
     async def hold(self, predicted: Predicted) -> None:
         """Answers the test split while nothing changes."""
-        before = await self.counters(predicted.failing)
+        before, began = await self.counters(predicted.failing), time.monotonic()
         answers = []
         async for answer in self.client.stream(self.batches(), standardised=True):
             answers.append(answer)
             self.note(answer)
+        took = time.monotonic() - began
         sent = await self.counters(predicted.failing)
         while True:  # the cloud may have said that it has no information while values are still under way
             await asyncio.sleep(2 * self.processes.placement.heartbeat)
             later = await self.counters(predicted.failing)
-            moved = [name for name in later if not name.endswith("heartbeats") and later[name] != sent[name]]
+            moved = [name for name in later if name.endswith(("messages", "silent")) and later[name] != sent[name]]
             sent = later
             if not moved:
                 break
@@ -246,6 +311,8 @@ class _Run:
                 {name: count / len(answers) for name, count in counts.items() if count},
                 size / (len(answers) * self.rows),
                 sum(count for name, count in sent.items() if name.endswith(("heartbeats", "silent"))) / len(answers),
+                sum(count for name, count in sent.items() if name.endswith("framing")) / (len(answers) * self.rows),
+                sum(answer.status == ANSWERED for answer in answers) * self.rows / took,
                 np.array([answer.seconds for answer in answers]),
                 sum(answer.status == ANSWERED for answer in answers),
                 sum(answer.status == DEADLINE for answer in answers),
@@ -256,7 +323,7 @@ class _Run:
         )
 
     async def chaos(self, seconds: float) -> None:
-        """Kills, stops and starts nodes at random while requests stream."""
+        """Has nodes fail and come back at random while requests stream, and hyperconnections where they can be cut."""
         failures = _Failures(self)
         answers: list[tuple[int, float, Answer]] = []
 
@@ -277,8 +344,9 @@ class _Run:
         manifest = self.artefact.manifest
         self.trial.chaos = Chaos(
             seconds,
-            failures.counts["kill"],
-            failures.counts["stop"],
+            failures.counts[KILLED],
+            failures.counts[STOPPED],
+            failures.counts[CUT],
             len(good),
             len(silent),
             sum(unjust(manifest, when - answer.seconds, when, failures.changes) for when, answer in silent),
@@ -304,47 +372,54 @@ class _Run:
 
 
 class _Failures:
-    """Nodes that are killed, stopped and started at random.
+    """Nodes that are killed, stopped and brought back at random, and hyperconnections that are cut.
 
     Attributes:
-      changes: when something changed, and which nodes did not work from then on.
-      counts: of kills and stops.
+      changes: when something changed, and what did not work from then on.
+      counts: of failures, by how.
     """
 
     def __init__(self, run: _Run):
-        graph = run.artefact.graph
-        self._run, self._fallible = run, [name for name in graph.fallible if name in graph.order]
-        self._down: dict[str, str] = {}  # by node that does not work, why
+        graph, present = run.artefact.graph, run.artefact.manifest.present
+        self._run = run
+        nodes = [name for name in graph.fallible if name in graph.order]
+        edges = [edge.name for edge, there in zip(graph.hyperconnections, present) if there]
+        # Half of all failures are kills where there are three ways.
+        self._ways = [(way, edges if way == CUT else nodes) for way in [*run.ways, KILLED]]
+        self._down: dict[str, str] = {}  # by what does not work, how it failed
+        self._returning: dict[str, asyncio.Task[None]] = {}
         self.changes = [(run.now(), frozenset[str]())]
         self.counts: collections.Counter[str] = collections.Counter()
 
     async def until(self, end: float) -> None:
-        """Has nodes fail and come back until then, and all of them come back at last."""
+        """Has things fail and come back until then, and all of them come back at last."""
+        choice = self._run.moments.choice
         while time.monotonic() < end:
             await asyncio.sleep(self._run.moments.uniform(*CHANGE))
-            await self._change(self._run.moments.choice(self._fallible))
-        for name in list(self._down):
-            await self._change(name)
+            waiting = [name for name in self._down if name not in self._returning]
+            if waiting and self._run.moments.random() < 2 / 3:  # or nearly everything would be down nearly always
+                self._return(choice(waiting))
+                continue
+            way, names = choice(self._ways)
+            if working := [name for name in names if name not in self._down]:
+                await self._fail(choice(working), way)
+        for name in set(self._down) - set(self._returning):
+            self._return(name)
+        await asyncio.gather(*self._returning.values())
 
-    async def _change(self, name: str) -> None:
-        run = self._run
-        if name not in self._down:
-            how = self._down[name] = run.moments.choice(("kill", "kill", "stop"))
-            self._changed()  # before: the answers to come may feel it already
-            self.counts[how] += 1
-            run.event(name, "killed")
-            if how == "kill":
-                await run.processes.kill(name)
-            else:
-                run.processes.signal(name, signal.SIGSTOP)
-        else:
-            if self._down[name] == "kill":
-                await run.processes.start(name)
-            else:
-                run.processes.signal(name, signal.SIGCONT)
-            run.event(name, "started")
-            del self._down[name]
-            self._changed()
+    async def _fail(self, name: str, way: str) -> None:
+        self._down[name] = way
+        self._changed()  # before: the answers to come may feel it already
+        self.counts[way] += 1
+        await self._run.fail(name, way)
+
+    def _return(self, name: str) -> None:
+        self._returning[name] = asyncio.create_task(self._bring_back(name))
+
+    async def _bring_back(self, name: str) -> None:
+        await self._run.recover(name, self._down[name])
+        del self._down[name], self._returning[name]
+        self._changed()
 
     def _changed(self) -> None:
         self.changes.append((self._run.now(), frozenset(self._down)))

@@ -2,16 +2,20 @@
 
 import asyncio
 import dataclasses
+import errno
 import subprocess
 import sys
 
 import pytest
 
 from resilinet_jax.deploy.measured import BOUND, unjust
+from resilinet_jax.deploy.namespaces import Namespaces
 from resilinet_jax.deploy.placement import Placement
 from resilinet_jax.deploy.processes import loopback
 from resilinet_jax.deploy.report import deployment_files, deployment_notes
 from resilinet_jax.deploy.trial import run_trial
+from resilinet_jax.errors import UserError
+from resilinet_jax.network.graph import build_chain
 from tests.helpers.deployed import X, make_artefact
 from tests.helpers.process import ROOT
 
@@ -30,12 +34,22 @@ def test_everything_is_as_predicted(tried):
     for each in trial.held:
         reached = {"n3->n4", "n2->n4"} & set(each.predicted.messages)
         assert each.accuracy == (pytest.approx(each.predicted.accuracy, abs=1e-9) if reached else None)
-    assert len(trial.struck) == 7
+    ways = ["killed"] * 7 + ["stopped"] * 3 + ["cut off"] * 3 * cuts_here()
+    assert [set(each.ways.values()) for each in trial.struck] == [{way} for way in ways]
     for each in trial.struck:
         assert (each.lost, each.wrong) == (0, 0)
-        informed = {"n1", "n2"} - set(each.failing) and {"n2", "n3"} - set(each.failing)
-        assert (each.uninformed == 0) == bool(informed), each.failing
+        informed = {"n1", "n2"} - set(each.ways) and {"n2", "n3"} - set(each.ways)
+        assert (each.uninformed == 0) == bool(informed), each.ways
         assert each.answered + each.uninformed == 40
+
+
+def cuts_here():
+    """Whether this machine gives network namespaces."""
+    try:
+        with Namespaces(build_chain(["i", "n1", "e"])):
+            return True
+    except UserError:
+        return False
 
 
 def test_what_is_not_as_predicted_is_named(tried):
@@ -89,7 +103,7 @@ def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(tmp_path
     assert "i->n2" in trial.held[0].messages
     chaos = trial.chaos
     assert (chaos.lost, trial.twice, chaos.wrong, chaos.unjust) == (0, 0, 0, 0)
-    assert chaos.kills + chaos.stops > 1
+    assert chaos.kills + chaos.stops + chaos.cuts > 2
     assert chaos.answered > 100
     bad = dataclasses.replace(trial, twice=2, chaos=dataclasses.replace(chaos, wrong=3)).failed()
     assert bad == [
@@ -98,14 +112,46 @@ def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(tmp_path
     ]
 
 
-def test_no_information_is_unjust_where_a_path_was_there_long_enough(tried):
+def test_no_information_is_unjust_where_a_path_was_whole_all_the_time(tried):
     manifest = tried[0].manifest
-    changes = [(0.0, frozenset()), (10.0, frozenset({"n1"})), (20.0, frozenset({"n1", "n2"}))]
+    changes = [(0.0, frozenset()), (10.0, frozenset({"n1"})), (20.0, frozenset({"n1", "i->n2"})), (30.0, frozenset())]
     assert unjust(manifest, 5.0, 5.1, changes)
-    assert unjust(manifest, 10.0 + BOUND + 0.1, 15.0, changes)  # a skip goes around n1
-    assert not unjust(manifest, 10.0 + BOUND - 0.1, 15.0, changes)
-    assert not unjust(manifest, 19.0, 20.1, changes)
-    assert not unjust(manifest, 30.0, 30.1, changes)  # no path
+    assert unjust(manifest, 9.9, 10.1, changes)  # a skip goes around n1, whether it lives or not
+    assert unjust(manifest, 15.0, 15.1, changes)
+    assert not unjust(manifest, 19.0, 20.1, changes)  # the skip was cut meanwhile
+    assert not unjust(manifest, 25.0, 25.1, changes)  # no path
+    assert not unjust(manifest, 30.0 + BOUND - 0.1, 35.0, changes)  # the path is not old enough
+    assert unjust(manifest, 30.0 + BOUND + 0.1, 35.0, changes)
+    # One path ends and another begins: neither was whole all the time.
+    changes = [(0.0, frozenset({"n1"})), (10.0, frozenset({"n2"}))]
+    assert not unjust(manifest, 9.9, 10.1, changes)
+
+
+def test_links_that_are_cut_are_dropped_both_ways_and_nothing_else(tried):
+    graph = tried[0].graph
+    if not cuts_here():
+        pytest.skip("no network namespaces here")
+
+    def reached(namespaces, source, target):
+        """Whether a connection from one node to another is made; the kernel refuses at once where nobody listens."""
+        host, port = namespaces.address(target).split(":")
+        ask = f"import socket; s = socket.socket(); s.settimeout(0.5); print(s.connect_ex(({host!r}, {port})))"
+        said = subprocess.run([*namespaces.enter(source), sys.executable, "-c", ask], capture_output=True, text=True)
+        return int(said.stdout) == errno.ECONNREFUSED
+
+    with Namespaces(graph) as namespaces:
+        assert reached(namespaces, "n1", "n3")
+        asyncio.run(namespaces.cut("n1->n3"))
+        assert not reached(namespaces, "n1", "n3")
+        assert not reached(namespaces, "n3", "n1")
+        assert reached(namespaces, "n1", "n2")
+        asyncio.run(namespaces.mend("n1->n3"))
+        asyncio.run(namespaces.cut("n3"))
+        assert not reached(namespaces, "n1", "n3")
+        assert not reached(namespaces, "n3", "n4")
+        assert reached(namespaces, "n2", "n4")
+        asyncio.run(namespaces.mend("n3"))
+        assert reached(namespaces, "n1", "n3")
 
 
 BLOCKED = """
