@@ -60,6 +60,10 @@ def _onnx(artefact: Artefact, node: str) -> Engine:
         raise UserError(
             f'node {node!r} is placed on engine "onnx", which is not installed; pip install onnxruntime'
         ) from None
+    except Exception as error:  # onnxruntime's own kinds have nothing in common
+        raise UserError(
+            f"onnxruntime can't read the program of node {node!r}; expected version 1.23 or newer ({error})"
+        ) from None
 
 
 def onnx_engine(path: pathlib.Path, inputs: Sequence[str]) -> Engine:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import resilinet_jax as rj
+from resilinet_jax import files
 from resilinet_jax.command import exporting
 from resilinet_jax.command import main as command_line
 from resilinet_jax.deploy.artefact import Artefact
@@ -185,6 +186,26 @@ def test_programs_that_can_not_be_made_again_leave_all_as_it_was(run, artefact, 
     before = {path.name: path.read_bytes() for path in artefact.iterdir()}
     assert re.fullmatch(f"error: {message}", run(f"--export={artefact}", *flags))
     assert {path.name: path.read_bytes() for path in artefact.iterdir()} == before
+
+
+def test_what_a_killed_command_leaves_is_refused_and_mended_by_the_same_command(run, artefact, monkeypatch):
+    weights = {name: (artefact / name).read_bytes() for name in WEIGHTS}
+    write, written = files.write_file, []
+
+    def killed(path, content):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, content)
+
+    monkeypatch.setattr(files, "write_file", killed)
+    assert run(f"--export={artefact}", AGAIN).startswith("interrupted")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="missing or not what was exported"):
+        Artefact.open(artefact)
+    assert {name: (artefact / name).read_bytes() for name in WEIGHTS} == weights
+    assert run(f"--export={artefact}", AGAIN) == ""
+    Artefact.open(artefact)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax2onnx") is None, reason="jax2onnx is not installed")

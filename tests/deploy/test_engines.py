@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import re
 import sys
 import types
 
@@ -56,6 +57,23 @@ def test_engines_that_are_missing_or_can_not_compute_a_node_say_so(made, monkeyp
         load_engine(other, "n1", "onnx")
 
 
+def with_inputs(artefact, node, inputs):
+    """The artefact, as if it had a program in ONNX of this node."""
+    nodes = {**artefact.manifest.nodes, node: dataclasses.replace(artefact.manifest.nodes[node], onnx=inputs)}
+    return dataclasses.replace(artefact, manifest=dataclasses.replace(artefact.manifest, nodes=nodes))
+
+
+def test_a_program_that_onnxruntime_can_not_read_is_told_in_a_line(made, monkeypatch):
+    def session(*arguments, **options):
+        raise RuntimeError("opset 23 is under development\nand more")
+
+    fake = types.SimpleNamespace(SessionOptions=types.SimpleNamespace, InferenceSession=session)
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    line = "onnxruntime can't read the program of node 'n2'; expected version 1.23 or newer (opset 23 is under dev"
+    with pytest.raises(UserError, match=re.escape(line)):
+        load_engine(with_inputs(made[0], "n2", ["carries"]), "n2", "onnx")
+
+
 @pytest.mark.parametrize(("variable", "threads"), [("3", 3), ("4,2", 0), (None, 0)])
 def test_onnxruntime_gets_the_file_the_inputs_and_the_threads(made, monkeypatch, variable, threads):
     class Session:
@@ -71,9 +89,7 @@ def test_onnxruntime_gets_the_file_the_inputs_and_the_threads(made, monkeypatch,
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if variable is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    signature = dataclasses.replace(made[0].manifest.nodes["n2"], onnx=["carries", "i->n2", "n1->n2"])
-    nodes = {**made[0].manifest.nodes, "n2": signature}
-    artefact = dataclasses.replace(made[0], manifest=dataclasses.replace(made[0].manifest, nodes=nodes))
+    artefact = with_inputs(made[0], "n2", ["carries", "i->n2", "n1->n2"])
     values = [np.full((2, 6), number, np.float32) for number in (2, 5)]
     computed = load_engine(artefact, "n2", "onnx")(np.array([1, 10], np.float32), values)
     np.testing.assert_array_equal(computed, np.full((2, 6), 52))
