@@ -2,6 +2,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -129,11 +130,16 @@ def test_without_its_model_a_run_is_trained_again_to_the_last_bit(here, run, tmp
     assert not list(here.glob("results/mine/checkpoints*/*"))
 
 
+@pytest.fixture(scope="module")
+def exported(here, run):
+    assert run(*EXPORT, "--artefact=exported") == ""
+    return here / "exported"
+
+
 @pytest.fixture
-def artefact(here, run, tmp_path):
+def artefact(exported, tmp_path):
     """A folder with an artefact, of which no program can be read any more, and a file of somebody's."""
-    folder = tmp_path / "a"
-    assert run(*EXPORT, f"--artefact={folder}") == ""
+    folder = shutil.copytree(exported, tmp_path / "a")
     (folder / "edge.stablehlo").unlink()
     (folder / "cloud.stablehlo").write_bytes(b"of a JAX that is gone")
     (folder / "placement.toml").write_text("mine")
