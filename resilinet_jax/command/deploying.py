@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
-from resilinet_jax.command.exporting import choice_again, same_data
+from resilinet_jax.command.exporting import check_scenario_named, choice_again, same_data
 from resilinet_jax.datasets.splits import PADDING
 from resilinet_jax.deploy.artefact import Artefact
 from resilinet_jax.deploy.model import load_model
@@ -19,7 +19,6 @@ from resilinet_jax.deploy.trial import run_trial
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import check_writable, write_folder
 from resilinet_jax.report.report import print_tables
-from resilinet_jax.runtime.user_code import is_user_file
 from resilinet_jax.scenarios._base import Data
 
 
@@ -49,10 +48,7 @@ def deploy(
     """
     artefact = Artefact.open(folder)
     manifest = artefact.manifest
-    if is_user_file(manifest.scenario) and scenario != manifest.scenario:
-        raise UserError(
-            f"{folder} is of a scenario of somebody's own; add --scenario={manifest.scenario}, which is run"
-        )
+    check_scenario_named(folder, manifest, scenario)
     target = folder.with_name(f"{folder.name}_deployment")
     check_writable(target)
     try:

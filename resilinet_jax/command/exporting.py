@@ -7,7 +7,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
 from resilinet_jax.cells import Cell, describe
@@ -16,8 +18,9 @@ from resilinet_jax.command.ingredients import Sweeps, build_network
 from resilinet_jax.command.reporting import finished_sweep
 from resilinet_jax.command.settings import Choice, Settings, choose
 from resilinet_jax.deploy.artefact import Artefact, Manifest, Predicted, check_target, write_artefact
-from resilinet_jax.deploy.exporting import check_programs, export_nodes
-from resilinet_jax.deploy.model import Model, trained_model
+from resilinet_jax.deploy.exporting import NodeFiles, check_programs, export_nodes
+from resilinet_jax.deploy.model import Model, load_model, trained_model
+from resilinet_jax.deploy.to_onnx import check_onnx
 from resilinet_jax.engine.run_cells import run_cells
 from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.files import only_command_in
@@ -58,6 +61,7 @@ def export_cell(
     console: Console,
     scenario: str,
     asked: str | None,
+    onnx: bool,
 ) -> Artefact:
     """Makes an artefact of one run of a cell: from its kept model, or from that run trained again.
 
@@ -70,6 +74,7 @@ def export_cell(
       console: where notes go.
       scenario: `--scenario`, which names the file of a user's own scenario.
       asked: `--sweep`, which names the file of a user's own sweep.
+      onnx: whether programs in ONNX are made as well.
 
     Raises:
       UserError: if the results are not of this code and these data, if there is no such cell or run, or if the run
@@ -88,6 +93,8 @@ def export_cell(
         raise UserError(f"--artefact={target} lies in the sweep's folder, which is replaced as a whole; choose another")
     check_target(target)
     check_safetensors()
+    if onnx:
+        check_onnx()
     finished = _as_it_was(record, sweep, results, home, scenario)
     with only_command_in(home):
         arrays = _arrays(finished, home, name, run, console)
@@ -97,18 +104,79 @@ def export_cell(
         standardisation = getattr(data.feed, "standardisation", None)
         seed = finished.choice.settings.seed
         model = trained_model(network, results.cells[name], arrays, seed, run, example, standardisation, names)
-        files = export_nodes(model, example)
+        files = export_nodes(model, example, onnx)
         check_programs(model, files, _some_of_the_test_split(data))
         manifest = _manifest(finished, name, run, model, {node: each.signature for node, each in files.items()})
-        artefact = write_artefact(
-            target,
-            manifest,
-            {node: each.arrays for node, each in files.items()},
-            {node: each.program for node, each in files.items()},
-        )
-    size = sum(path.stat().st_size for path in target.iterdir())
+        artefact = _write(target, manifest, files)
+    size = sum((target / name).stat().st_size for name in artefact.manifest.files)
     console.print(f"Exported run {run} of {name}, {len(files)} nodes, {size / 1e6:.3g} MB, to {target}", soft_wrap=True)
     return artefact
+
+
+def rebuild(folder: pathlib.Path, target: pathlib.Path | None, console: Console, scenario: str, onnx: bool) -> Artefact:
+    """Makes an artefact's programs again from its weights: without data, results or training.
+
+    Args:
+      folder: of the artefact, whose programs may be missing, damaged or too old to be read.
+      target: where the artefact goes; None for the same folder, in which weights and further files stay as they are.
+      console: where notes go.
+      scenario: `--scenario`, which names the file of a user's own scenario.
+      onnx: whether programs in ONNX are made as well.
+
+    Raises:
+      UserError: if the weights are damaged, or the programs can't be made.
+    """
+    target = target or folder
+    check_target(target)
+    check_safetensors()
+    if onnx:
+        check_onnx()
+    manifest = Artefact.open(folder, programs=False).manifest
+    check_scenario_named(folder, manifest, scenario)
+    model = load_model(folder, manifest.scenario)
+    dtype = np.dtype(manifest.input_dtype)
+    shape = (CHECKED, *manifest.input_shape)
+    files = export_nodes(model, jax.ShapeDtypeStruct(shape, dtype), onnx)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, shape) if np.issubdtype(dtype, np.integer) else rng.standard_normal(shape)
+    check_programs(model, files, x.astype(dtype))
+    nodes = {node: each.signature for node, each in files.items()}
+    told = dataclasses.replace(manifest, nodes=nodes, versions=environment()["versions"])
+    same = target.resolve() == folder.resolve()
+    artefact = _write(target, told, files, manifest.files if same else None)
+    also = ", in ONNX as well," if onnx else ""
+    console.print(f"Made the programs of {len(files)} nodes again{also} from the weights, in {target}", soft_wrap=True)
+    return artefact
+
+
+def _write(
+    target: pathlib.Path, manifest: Manifest, files: Mapping[str, NodeFiles], before: Mapping[str, str] | None = None
+) -> Artefact:
+    return write_artefact(
+        target,
+        manifest,
+        {node: each.arrays for node, each in files.items()},
+        {node: each.program for node, each in files.items()},
+        {node: each.onnx for node, each in files.items() if each.onnx is not None},
+        before,
+    )
+
+
+def check_scenario_named(folder: pathlib.Path, manifest: Manifest, scenario: str) -> None:
+    """Refuses to run the file of a scenario that only an artefact names.
+
+    Args:
+      folder: of the artefact.
+      manifest: its.
+      scenario: `--scenario`.
+
+    Raises:
+      UserError: naming the file.
+    """
+    if is_user_file(manifest.scenario) and scenario != manifest.scenario:
+        raise UserError(
+            f"{folder} is of a scenario of somebody's own; add --scenario={manifest.scenario}, which is run"
+        )
 
 
 def _read(folder: pathlib.Path, project: Sweeps, asked: str | None) -> tuple[Record, Sweep, Results]:
@@ -214,9 +282,6 @@ def _differs(record: Record, name: str, run: int, most: float) -> str:
 
 
 def _some_of_the_test_split(data: Data) -> np.ndarray:
-    import jax
-    from jax.sharding import SingleDeviceSharding
-
     chunk = next(iter(data.feed.held_out("test", SingleDeviceSharding(jax.local_devices()[0]))))
     return np.asarray(chunk.x[:CHECKED])
 

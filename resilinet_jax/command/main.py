@@ -110,8 +110,12 @@ def _export(typed: str, mode: Mode, values: dict[str, Any], sweeps: Sweeps) -> N
         check_flag(name, getattr(mode, name))
     folder = _results_folder("export", typed)
     target = None if mode.artefact is None else typed_path(mode.artefact, "--artefact")
+    again = (folder / "manifest.json").is_file()
+    for name, value in {"cell": mode.cell, "run": mode.run, "sweep": values["sweep"]}.items():
+        if again and value is not None:
+            raise UserError(f"--{name} belongs to a sweep's results, but {folder} is an artefact; leave --{name} out")
     import_jax()
-    from resilinet_jax.command.exporting import export_cell
+    from resilinet_jax.command.exporting import export_cell, rebuild
     from resilinet_jax.report.console import PlainConsole
 
     notes = filter(None, [_set_up_jax(mode)])
@@ -119,7 +123,11 @@ def _export(typed: str, mode: Mode, values: dict[str, Any], sweeps: Sweeps) -> N
     console = PlainConsole()
     for note in notes:
         console.print(note, soft_wrap=True)
-    export_cell(folder, mode.cell, mode.run or 0, target, sweeps, console, values["scenario"], values["sweep"])
+    scenario, onnx = values["scenario"], bool(mode.onnx)
+    if again:
+        rebuild(folder, target, console, scenario, onnx)
+    else:
+        export_cell(folder, mode.cell, mode.run or 0, target, sweeps, console, scenario, values["sweep"], onnx)
 
 
 def _deploy(typed: str, mode: Mode, scenario: str) -> None:

@@ -134,7 +134,9 @@ class Mode:
     report: str | None = _flag(None, "Makes the report in this results folder again, without training.")
     draw: bool = _flag(False, "Makes a picture of the scenario's graph, without training.")
     export: str | None = _flag(
-        None, "Makes an artefact, for nodes to run, from a cell of this finished sweep's folder."
+        None,
+        "Makes an artefact, for nodes to run, from a cell of this finished sweep's folder; in an artefact's folder, "
+        "its programs again from its weights.",
     )
     cell: str | None = _flag(None, "Which cell --export takes, by its name in accuracies.csv.")
     run: int | None = _flag(None, "Which run of that cell; the first without it.", Range(0, 10_000))
@@ -148,6 +150,7 @@ class Mode:
     engine: str | None = _flag(
         None, "What computes all nodes of --deploy; without it NumPy where it can, and JAX elsewhere."
     )
+    onnx: bool | None = _flag(None, "Makes --export write programs in ONNX as well, for nodes without JAX.")
     artefact: str | None = _flag(
         None, "Where it goes; <results_dir>/<scenario>/artefacts/<sweep>/<cell>/run_<n> without it."
     )
@@ -175,7 +178,7 @@ class Mode:
         if len(asked) > 1:
             raise UserError(f"{' and '.join(asked)} are two things to do; give one of them")
         owners = {
-            "export": ("a sweep's results", ("cell", "run", "artefact")),
+            "export": ("a sweep's results", ("cell", "run", "artefact", "onnx")),
             "deploy": ("an artefact", ("chaos_seconds", "strikes", "engine")),
         }
         for job, (what, names) in owners.items():

@@ -16,7 +16,15 @@ import numpy as np
 from jaxtyping import Shaped
 
 from resilinet_jax.errors import UserError, listed, suggest
-from resilinet_jax.files import check_writable, checked_json, digest, read_json, tensor_bytes, write_whole_folder
+from resilinet_jax.files import (
+    check_writable,
+    checked_json,
+    digest,
+    read_json,
+    tensor_bytes,
+    write_folder,
+    write_whole_folder,
+)
 from resilinet_jax.network.graph import Graph
 
 MANIFEST = "manifest.json"
@@ -36,6 +44,8 @@ class Signature:
       batch_axis: where the batch stands in what it sends.
       dense: of a node with dense layers alone, its `layers` and, for each incoming hyperconnection, its adapter, by the
         names of their arrays: all that NumPy needs; None of others.
+      onnx: names of what its program in ONNX takes, where it has one: which incoming hyperconnections carry, and what
+        each of them brings (of a source, the input).
     """
 
     arguments: Sequence[str]
@@ -43,6 +53,7 @@ class Signature:
     dtype: str
     batch_axis: int
     dense: Mapping[str, Any] | None = None
+    onnx: Sequence[str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +167,12 @@ class Artefact:
     digest: str
 
     @classmethod
-    def open(cls, folder: pathlib.Path) -> Artefact:
+    def open(cls, folder: pathlib.Path, programs: bool = True) -> Artefact:
         """Opens an artefact and checks every file in it.
+
+        Args:
+          folder: where it is.
+          programs: whether it is opened for its programs; if not, they may be missing or damaged.
 
         Raises:
           UserError: if there is none, or it is of another format, or a file is not what was exported.
@@ -172,9 +187,12 @@ class Artefact:
             raise UserError(f"{folder}: {error}") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             raise UserError(f"{path} is damaged; export the artefact again") from None
-        wrong = [name for name, expected in manifest.files.items() if _digest(folder / name) != expected]
+        needed = manifest.files.keys() if programs else {weights_file(node) for node in manifest.nodes}
+        wrong = [name for name in needed if _digest(folder / name) != manifest.files.get(name)]
         if wrong:
-            raise UserError(f"{folder}: {listed(wrong)} missing or not what was exported; export the artefact again")
+            lost = {weights_file(node) for node in manifest.nodes} & set(wrong)
+            remedy = "export the artefact again" if lost else f"--export={folder} makes programs from the weights again"
+            raise UserError(f"{folder}: {listed(wrong)} missing or not what was exported; {remedy}")
         return cls(folder, manifest, digest(path.read_bytes()))
 
     @functools.cached_property
@@ -228,8 +246,18 @@ def program_file(node: str) -> str:
     return f"{urllib.parse.quote(node, safe=' ')}.stablehlo"
 
 
+def onnx_file(node: str) -> str:
+    """Name of the file with a node's program in ONNX."""
+    return f"{urllib.parse.quote(node, safe=' ')}.onnx"
+
+
 def write_artefact(
-    folder: pathlib.Path, manifest: Manifest, arrays: Mapping[str, Arrays], programs: Mapping[str, bytes]
+    folder: pathlib.Path,
+    manifest: Manifest,
+    arrays: Mapping[str, Arrays],
+    programs: Mapping[str, bytes],
+    onnx: Mapping[str, bytes] | None = None,
+    before: Mapping[str, str] | None = None,
 ) -> Artefact:
     """Writes an artefact, which appears whole or not at all, in place of one that is there.
 
@@ -238,11 +266,19 @@ def write_artefact(
       manifest: what it is, `files` left empty.
       arrays: of each node.
       programs: of each node.
+      onnx: further programs of each node, in ONNX; None for no such files.
+      before: of an artefact that is there and has the same arrays, `files`: these arrays and whatever else is in the
+        folder stay untouched, and until the manifest appears, as the last file, the artefact is refused.
     """
     files = {weights_file(node): tensor_bytes(each) for node, each in arrays.items()}
     files |= {program_file(node): program for node, program in programs.items()}
+    files |= {onnx_file(node): program for node, program in (onnx or {}).items()}
     told = dataclasses.replace(manifest, files={name: digest(content) for name, content in files.items()})
-    write_whole_folder(folder, files | {MANIFEST: told.to_json()})
+    files[MANIFEST] = told.to_json()
+    if before is None:
+        write_whole_folder(folder, files)
+    else:
+        write_folder(folder, files, before)
     return Artefact.open(folder)
 
 

@@ -1,14 +1,16 @@
-"""What computes a node's program: JAX, or NumPy for dense stages."""
+"""What computes a node's program: JAX, onnxruntime, or NumPy for dense stages."""
 
 from __future__ import annotations
 
+import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from resilinet_jax.deploy.artefact import WEIGHT, Artefact
+from resilinet_jax.deploy.artefact import WEIGHT, Artefact, onnx_file
 from resilinet_jax.errors import UserError
 
 Values = Sequence[Shaped[np.ndarray, "..."]]
@@ -27,7 +29,7 @@ def load_engine(artefact: Artefact, node: str, kind: str) -> Engine:
     Raises:
       UserError: if this engine can't compute this node, or is not installed.
     """
-    return {"jax": _jax, "numpy": _numpy}[kind](artefact, node)
+    return {"jax": _jax, "numpy": _numpy, "onnx": _onnx}[kind](artefact, node)
 
 
 def _jax(artefact: Artefact, node: str) -> Engine:
@@ -45,11 +47,54 @@ def _jax(artefact: Artefact, node: str) -> Engine:
     return compute
 
 
+def _onnx(artefact: Artefact, node: str) -> Engine:
+    inputs = artefact.manifest.nodes[node].onnx
+    if inputs is None:
+        raise UserError(
+            f'node {node!r} is placed on engine "onnx", for which {artefact.folder} has no program; '
+            f"--export={artefact.folder} --onnx adds it"
+        )
+    try:
+        return onnx_engine(artefact.folder / onnx_file(node), inputs)
+    except ImportError:
+        raise UserError(
+            f'node {node!r} is placed on engine "onnx", which is not installed; pip install onnxruntime'
+        ) from None
+    except Exception as error:  # onnxruntime's own kinds have nothing in common
+        raise UserError(
+            f"onnxruntime can't read the program of node {node!r}; expected version 1.23 or newer ({error})"
+        ) from None
+
+
+def onnx_engine(path: pathlib.Path, inputs: Sequence[str]) -> Engine:
+    """What a program in ONNX computes, with the arrays in the file that it names.
+
+    Args:
+      path: of the program; its arrays' file is beside it.
+      inputs: their names: `Signature.onnx`.
+
+    Raises:
+      ImportError: if onnxruntime is not installed.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    threads = os.environ.get("OMP_NUM_THREADS", "")  # which onnxruntime itself does not heed
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
+    options.log_severity_level = 3  # errors, but not which arrays a program does not use
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def compute(carries: Float[np.ndarray, " incoming"], values: Values) -> np.ndarray:
+        return np.asarray(session.run(None, dict(zip(inputs, (carries, *values))))[0])
+
+    return compute
+
+
 def _numpy(artefact: Artefact, node: str) -> Engine:
     dense = artefact.manifest.nodes[node].dense
     if dense is None:
         raise UserError(
-            f'node {node!r} hosts more than dense layers, which NumPy does not compute; take engine = "jax"'
+            f'node {node!r} hosts more than dense layers, which NumPy does not compute; take engine = "onnx" or "jax"'
         )
     arrays = artefact.arrays(node)
     layers = [(arrays[layer["kernel"]], arrays[layer["bias"]], layer["relu"]) for layer in dense["layers"]]

@@ -1,8 +1,10 @@
-"""From a trained model to the programs and arrays of its nodes, by `jax.export`."""
+"""From a trained model to the programs and arrays of its nodes, by `jax.export`, and in ONNX."""
 
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,9 +15,12 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Float, Num
 
-from resilinet_jax.deploy.artefact import SKIP_UNITS, WEIGHT, Arrays, Signature
+from resilinet_jax.deploy.artefact import SKIP_UNITS, WEIGHT, Arrays, Signature, onnx_file, weights_file
+from resilinet_jax.deploy.engines import Engine, onnx_engine
 from resilinet_jax.deploy.model import Model
+from resilinet_jax.deploy.to_onnx import onnx_program
 from resilinet_jax.errors import UserError, one_line
+from resilinet_jax.files import tensor_bytes
 from resilinet_jax.network.arrays import from_arrays, quoted, to_arrays
 from resilinet_jax.network.convolutions import lowered_for
 from resilinet_jax.network.forward import Network, Variables, Wiring
@@ -34,19 +39,22 @@ class NodeFiles(NamedTuple):
       program: by `jax.export`, for `PLATFORMS` and any number of examples; called with the arrays, with 1 for each
         incoming hyperconnection that carries and 0 for others, and with what each brings (a source: the input alone).
       signature: what it computes.
+      onnx: the program in ONNX, which takes the arrays from their file; None where it was not asked for.
     """
 
     arrays: Arrays
     program: bytes
     signature: Signature
+    onnx: bytes | None = None
 
 
-def export_nodes(model: Model, example: jax.ShapeDtypeStruct) -> dict[str, NodeFiles]:
+def export_nodes(model: Model, example: jax.ShapeDtypeStruct, onnx: bool = False) -> dict[str, NodeFiles]:
     """The files of every node, by its name, in data-flow order.
 
     Args:
       model: to export.
       example: shape and type of the network's input; the number of examples does not matter.
+      onnx: whether to make programs in ONNX as well; `to_onnx.check_onnx` has looked for what makes them.
 
     Raises:
       UserError: naming a node whose stage can't be exported.
@@ -69,9 +77,9 @@ def export_nodes(model: Model, example: jax.ShapeDtypeStruct) -> dict[str, NodeF
             jax.ShapeDtypeStruct((batch, *example.shape[1:]), example.dtype)
         ]
         carries = jax.ShapeDtypeStruct((len(edges),), np.float32)
-        program = _on_each_platform(_computes(model, node, like))
+        computes = _computes(model, node, like)
         try:
-            exported = export.export(jax.jit(program), platforms=PLATFORMS)(own, carries, *given)
+            exported = export.export(jax.jit(_on_each_platform(computes)), platforms=PLATFORMS)(own, carries, *given)
         except Exception as error:  # whatever a user's stage does that no batch of unknown size allows
             why = one_line(str(error).split("\n")[0])[:120]
             raise UserError(
@@ -80,7 +88,10 @@ def export_nodes(model: Model, example: jax.ShapeDtypeStruct) -> dict[str, NodeF
         sent[node] = jax.ShapeDtypeStruct(exported.out_avals[0].shape, exported.out_avals[0].dtype)
         signature = _signature(node, sorted(own), sent[node])
         dense = _dense(model.network, node, [edge.name for _, edge in edges])
-        files[node] = NodeFiles(own, bytes(exported.serialize()), dataclasses.replace(signature, dense=dense))
+        inputs = dict(zip(["carries", *([edge.name for _, edge in edges] or ["input"])], [carries, *given]))
+        signature = dataclasses.replace(signature, dense=dense, onnx=list(inputs) if onnx else None)
+        in_onnx = onnx_program(node, computes, own, inputs) if onnx else None
+        files[node] = NodeFiles(own, bytes(exported.serialize()), signature, in_onnx)
     return files
 
 
@@ -159,33 +170,56 @@ def check_programs(model: Model, files: Mapping[str, NodeFiles], x: Num[np.ndarr
     Raises:
       UserError: naming what is dead where they differ.
     """
+    _check(model, files, {node: _by_jax(each) for node, each in files.items()}, x, "exported programs")
+    in_onnx = {node: each.onnx for node, each in files.items() if each.onnx is not None}
+    if in_onnx:
+        with tempfile.TemporaryDirectory() as name:
+            folder, engines = pathlib.Path(name), {}
+            for node, program in in_onnx.items():
+                (folder / weights_file(node)).write_bytes(tensor_bytes(files[node].arrays))
+                (folder / onnx_file(node)).write_bytes(program)
+                engines[node] = onnx_engine(folder / onnx_file(node), files[node].signature.onnx or ())
+            _check(model, files, engines, x, "programs in ONNX")
+
+
+def _by_jax(files: NodeFiles) -> Engine:
+    program = export.deserialize(bytearray(files.program))
+    return lambda carries, values: np.asarray(program.call(dict(files.arrays), carries, *values))
+
+
+def _check(
+    model: Model,
+    files: Mapping[str, NodeFiles],
+    engines: Mapping[str, Engine],
+    x: Num[np.ndarray, "examples *features"],
+    what: str,
+) -> None:
     graph = model.network.graph
-    call = {node: export.deserialize(bytearray(each.program)).call for node, each in files.items()}
     apply = jax.jit(model.output)
     for dead in ((), *((name,) for name in graph.fallible)):
         survival = np.array([[name not in dead for name in graph.fallible]], np.float32)
         present, always = np.asarray(model.wiring.present), bool(np.asarray(model.wiring.activity).max(initial=0))
         who = senders(graph, survival, present, always)
-        sent: dict[str, Array] = {}
+        sent: dict[str, np.ndarray] = {}
         for node in (node for node in graph.order if who.sends[node][0]):
             edges = list(graph.incoming(node))
             brought = [sent.get(edge.source) for _, edge in edges]
             carries = np.array([who.arrives[0, i] for i, _ in edges], np.float32)
             shapes = [files[edge.source].signature for _, edge in edges]
             values = [_nothing(s, len(x)) if value is None else value for value, s in zip(brought, shapes)]
-            sent[node] = call[node](dict(files[node].arrays), jnp.asarray(carries), *(values or [jnp.asarray(x)]))
+            sent[node] = engines[node](carries, values or [x])
         wanted = np.asarray(apply(model.variables, x, survival[0]).logits)
-        got = np.asarray(sent[graph.cloud]) if graph.cloud in sent else np.zeros_like(wanted)
+        got = sent[graph.cloud] if graph.cloud in sent else np.zeros_like(wanted)
         apart = np.abs(got - wanted).max(initial=0) / max(1.0, np.abs(wanted).max(initial=0))
         if not apart <= TOLERANCE:
             raise UserError(
-                f"with {', '.join(dead) or 'nothing'} dead the exported programs say something else than the network, "
+                f"with {', '.join(dead) or 'nothing'} dead the {what} say something else than the network, "
                 f"by {apart:.1g} of its largest logit; report this, with the command"
             )
 
 
-def _nothing(signature: Signature, examples: int) -> Array:
+def _nothing(signature: Signature, examples: int) -> np.ndarray:
     """What stands in for a value that does not arrive."""
     shape = list(signature.shape)
     shape.insert(signature.batch_axis, examples)
-    return jnp.zeros(shape, signature.dtype)
+    return np.zeros(shape, signature.dtype)

@@ -163,7 +163,7 @@ def load_model(path: str | pathlib.Path, scenario: str | None = None) -> Model:
     Raises:
       UserError: if it is none, or damaged, or of another network than the scenario builds.
     """
-    artefact = Artefact.open(typed_path(str(path), "path"))
+    artefact = Artefact.open(typed_path(str(path), "path"), programs=False)
     manifest, graph = artefact.manifest, artefact.graph
     if is_user_file(manifest.scenario) and scenario is None:
         raise UserError(

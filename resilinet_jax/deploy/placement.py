@@ -11,7 +11,7 @@ from typing import Any
 
 from resilinet_jax.errors import UserError, suggest
 
-ENGINES = ("jax", "numpy")
+ENGINES = ("jax", "numpy", "onnx")
 _ADDRESS = re.compile(r"[^\s:/]+:(\d{1,5})|\[[^\s\]]+\]:(\d{1,5})", re.ASCII)
 
 
@@ -107,7 +107,7 @@ def _host(path: pathlib.Path, name: str, values: Any, names: tuple[str, ...]) ->
     if port is None or not 0 < int(port[1] or port[2]) < 2**16:
         raise UserError(f"{where}.address must be host:port, got {address!r}")
     if engine not in ENGINES:
-        raise UserError(f"{where}.engine must be {' or '.join(ENGINES)}, got {engine!r}")
+        raise UserError(f"{where}.engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     return Host(address, engine)
 
 

@@ -2,7 +2,8 @@
 
 Each exists in up to three forms with the same meaning:
 
-* `PLAIN`: one `lax` convolution each; the definition, against which the tests compare the others.
+* `PLAIN`: one `lax` convolution each; the definition, against which the tests compare the others, and what ONNX has
+  operations for.
 * `TAPS`: shifted multiply-adds and matrix products under autodiff. They stack under `vmap`, where a convolution
   would become a grouped one.
 * `FAST`: the same forward, with gradients of their own for XLA's CPU backend, whose convolutions and whose
@@ -88,7 +89,7 @@ def lowered_for(platform: str) -> Iterator[None]:
 
 def operations() -> Operations:
     """The form for the platform of `lowered_for`, else for the default backend."""
-    return FAST if (_PLATFORM.get() or jax.default_backend()) == "cpu" else TAPS
+    return {"cpu": FAST, "onnx": PLAIN}.get(_PLATFORM.get() or jax.default_backend(), TAPS)
 
 
 def compiler_options() -> dict[str, bool]:
@@ -118,20 +119,18 @@ def affine_relu6(x: Images, scale: PerChannel, shift: PerChannel) -> Images:
 # --- definitions ------------------------------------------------------------------------------------------------
 
 
-def _plain_convolve(x: Images, kernel: Float[Array, "rows columns in out"], stride: int) -> Images:
-    return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("CHWN", "HWIO", "CHWN"))
+def _plain_convolve(x: Images, kernel: Float[Array, "rows columns in out"], stride: int, groups: int = 1) -> Images:
+    # Transposed here rather than by the convolution: ONNX has no other layouts than these.
+    images, filters = x.transpose(3, 0, 1, 2), kernel.transpose(3, 2, 0, 1)
+    layout = ("NCHW", "OIHW", "NCHW")
+    out = lax.conv_general_dilated(
+        images, filters, (stride, stride), "SAME", dimension_numbers=layout, feature_group_count=groups
+    )
+    return out.transpose(1, 2, 3, 0)
 
 
 def _plain_depthwise(x: Images, kernel: Float[Array, "3 3 channels 1"], stride: int) -> Images:
-    grouped = kernel.transpose(0, 1, 3, 2)
-    return lax.conv_general_dilated(
-        x,
-        grouped,
-        (stride, stride),
-        "SAME",
-        dimension_numbers=("CHWN", "HWIO", "CHWN"),
-        feature_group_count=x.shape[0],
-    )
+    return _plain_convolve(x, kernel.transpose(0, 1, 3, 2), stride, x.shape[0])
 
 
 def _plain_pointwise(x: Images, kernel: Float[Array, "in out"]) -> Images:

@@ -1,6 +1,8 @@
+import importlib.util
 import json
 import pathlib
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -8,8 +10,11 @@ import pandas as pd
 import pytest
 
 import resilinet_jax as rj
+from resilinet_jax import files
 from resilinet_jax.command import exporting
 from resilinet_jax.command import main as command_line
+from resilinet_jax.deploy.artefact import Artefact
+from resilinet_jax.errors import UserError
 from resilinet_jax.files import checked_json, read_json
 from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
@@ -125,6 +130,98 @@ def test_without_its_model_a_run_is_trained_again_to_the_last_bit(here, run, tmp
     assert not list(here.glob("results/mine/checkpoints*/*"))
 
 
+@pytest.fixture(scope="module")
+def exported(here, run):
+    assert run(*EXPORT, "--artefact=exported") == ""
+    return here / "exported"
+
+
+@pytest.fixture
+def artefact(exported, tmp_path):
+    """A folder with an artefact, of which no program can be read any more, and a file of somebody's."""
+    folder = shutil.copytree(exported, tmp_path / "a")
+    (folder / "edge.stablehlo").unlink()
+    (folder / "cloud.stablehlo").write_bytes(b"of a JAX that is gone")
+    (folder / "placement.toml").write_text("mine")
+    return folder
+
+
+AGAIN = "--scenario=own.py"
+WEIGHTS = ("cloud.safetensors", "edge.safetensors", "i.safetensors")
+
+
+def test_programs_are_made_again_from_the_weights_alone(here, run, artefact, capsys):
+    before = rj.load_model(artefact, scenario="own.py")
+    with pytest.raises(UserError, match=r"edge.stablehlo.* missing or not what was exported; --export=.* again"):
+        Artefact.open(artefact)
+    kept = {name: ((artefact / name).read_bytes(), (artefact / name).stat().st_ino) for name in WEIGHTS}
+    manifest = read_json(artefact / "manifest.json")
+    capsys.readouterr()
+    assert run(f"--export={artefact}", AGAIN, "--artefact=elsewhere") == ""
+    assert run(f"--export={artefact}", AGAIN) == ""
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"Made the programs of 3 nodes again from the weights, in {artefact}"
+    )
+    assert {name: ((artefact / name).read_bytes(), (artefact / name).stat().st_ino) for name in WEIGHTS} == kept
+    assert (artefact / "placement.toml").read_text() == "mine"
+    assert read_json(artefact / "manifest.json")["predicted"] == manifest["predicted"]
+    x = np.random.default_rng(3).normal(size=(7, 5))
+    for folder in (artefact, here / "elsewhere"):
+        nodes = Nodes(folder)
+        for failed in ((), ("edge",)):
+            logits = nodes.answer(before.standardised(x), dict.fromkeys(failed, 0))
+            np.testing.assert_allclose(logits, before(x, failed), rtol=1e-5, atol=1e-5)
+        assert sorted(nodes.manifest.files) == sorted([*WEIGHTS, "i.stablehlo", "edge.stablehlo", "cloud.stablehlo"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([AGAIN, "--cell=dfg"], r"--cell belongs to a sweep's results, but .*a is an artefact; leave --cell out"),
+        ([AGAIN, "--run=0"], r"--run belongs to a sweep's results, but .*a is an artefact; leave --run out"),
+        ([], r".*a is of a scenario of somebody's own; add --scenario=own.py, which is run"),
+        ([AGAIN, "--onnx"], r"--onnx needs jax2onnx, which is missing; pip install 'resilinet_jax\[onnx\]'"),
+        ([AGAIN], r".*a: edge.safetensors missing or not what was exported; export the artefact again"),
+    ],
+)
+def test_programs_that_can_not_be_made_again_leave_all_as_it_was(run, artefact, flags, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    if flags == [AGAIN]:
+        weights = artefact / "edge.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    before = {path.name: path.read_bytes() for path in artefact.iterdir()}
+    assert re.fullmatch(f"error: {message}", run(f"--export={artefact}", *flags))
+    assert {path.name: path.read_bytes() for path in artefact.iterdir()} == before
+
+
+def test_what_a_killed_command_leaves_is_refused_and_mended_by_the_same_command(run, artefact, monkeypatch):
+    weights = {name: (artefact / name).read_bytes() for name in WEIGHTS}
+    write, written = files.write_file, []
+
+    def killed(path, content):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, content)
+
+    monkeypatch.setattr(files, "write_file", killed)
+    assert run(f"--export={artefact}", AGAIN).startswith("interrupted")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="missing or not what was exported"):
+        Artefact.open(artefact)
+    assert {name: (artefact / name).read_bytes() for name in WEIGHTS} == weights
+    assert run(f"--export={artefact}", AGAIN) == ""
+    Artefact.open(artefact)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax2onnx") is None, reason="jax2onnx is not installed")
+def test_programs_in_onnx_come_and_go(run, artefact):
+    for flags, suffixes in (["--onnx"], {".stablehlo", ".safetensors", ".onnx"}), ([], {".stablehlo", ".safetensors"}):
+        assert run(f"--export={artefact}", AGAIN, *flags) == ""
+        assert {pathlib.Path(name).suffix for name in Artefact.open(artefact).manifest.files} == suffixes
+        assert bool(list(artefact.glob("*.onnx"))) == bool(flags)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -161,6 +258,7 @@ def test_a_cell_must_be_named(here, run):
         "cell=dfg": "export=<a sweep's results>",
         "run=0": "export=<a sweep's results>",
         "artefact=a": "export=<a sweep's results>",
+        "onnx": "export=<a sweep's results>",
         "chaos_seconds=1": "deploy=<an artefact>",
     }.items():
         name = flag.split("=")[0]

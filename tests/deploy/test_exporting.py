@@ -15,7 +15,7 @@ from resilinet_jax.deploy.exporting import PLATFORMS, check_programs, export_nod
 from resilinet_jax.deploy.model import Model
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import checked_json, read_json
-from resilinet_jax.network.convolutions import FAST, TAPS, lowered_for, operations
+from resilinet_jax.network.convolutions import FAST, PLAIN, TAPS, lowered_for, operations
 from resilinet_jax.network.forward import ADDED_WEIGHT, Network
 from resilinet_jax.network.stages import DenseStage, dense
 from resilinet_jax.runtime.identity import code_version
@@ -142,6 +142,8 @@ def test_operations_are_those_of_the_platform_that_is_lowered_for():
         assert operations() is TAPS
         with lowered_for("cpu"):
             assert operations() is FAST
+        with lowered_for("onnx"):
+            assert operations() is PLAIN
     assert operations() is FAST
 
 

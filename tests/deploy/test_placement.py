@@ -34,7 +34,7 @@ def test_a_placement_says_where_nodes_run_and_how_long_they_wait(tmp_path):
         ('address = "10.0.0.1:5000"', 'address = "10.0.0.1"', r"nodes.i.address must be host:port, got '10.0.0.1'"),
         ('address = "10.0.0.1:5000"', 'address = "a:70000"', r"nodes.i.address must be host:port, got 'a:70000'"),
         ('address = "10.0.0.1:5000"', "port = 3", r"nodes.i must have address = .*, got {'port': 3}"),
-        ('"numpy"', '"tpu"', r"engine must be jax or numpy, got 'tpu'"),
+        ('"numpy"', '"tpu"', r"engine must be one of jax, numpy, onnx, got 'tpu'"),
         ("[nodes.i]", "[nodes.x]", r"node 'i' is missing; add \[nodes.i\] with address"),
         ("[nodes.i]", '[nodes.x]\naddress = "a:1"\n[nodes.i]', r"nodes.x: the artefact has no such node"),
         (
