@@ -171,6 +171,7 @@ def test_a_loop_that_hangs_is_noticed_although_its_sockets_live(artefact):
             # A node that does not come back to its loop: all its streams stay, and its readers go on.
             nodes["n2"]._events.get = asyncio.Event().wait
             nodes["n2"]._beat = lambda now: None
+            await asyncio.sleep(2 * placement.heartbeat)  # its loop takes the event that it waits for already
             began = time.monotonic()
             after = await client.ask(X[:1])
             return before, after, time.monotonic() - began, placement.suspicion
