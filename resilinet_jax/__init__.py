@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from resilinet_jax import deploy as deploy
     from resilinet_jax.cells import Cell as Cell
     from resilinet_jax.cells import CellBuilder as CellBuilder
     from resilinet_jax.cells import make_cell as make_cell
@@ -124,6 +125,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "deploy":  # a room with names of its own, for whoever asks nodes
+        return importlib.import_module(f"{__name__}.deploy")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it exports {', '.join(__all__)}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,5 +1,6 @@
 """What a notebook uses."""
 
+import importlib
 import subprocess
 import sys
 
@@ -23,9 +24,20 @@ def test_an_unknown_name_says_what_there_is():
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, resilinet_jax; print({'jax', 'flax', 'numpy', 'pandas'} & set(sys.modules))"
+    heavy = {"jax", "flax", "numpy", "pandas", "grpc"}
+    code = f"import sys, resilinet_jax as rj; rj.deploy; print({heavy} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
+
+
+def test_whoever_asks_nodes_finds_a_client_or_what_it_lacks(monkeypatch):
+    assert resilinet_jax.deploy.Client is importlib.import_module("resilinet_jax.deploy.client").Client
+    with pytest.raises(AttributeError, match="has no attribute 'Clint'; it exports Artefact, Client, Placement"):
+        _ = resilinet_jax.deploy.Clint
+    monkeypatch.setitem(sys.modules, "grpc", None)  # as where it is not installed
+    monkeypatch.delitem(sys.modules, "resilinet_jax.deploy.client")
+    with pytest.raises(resilinet_jax.UserError, match=r"Client needs grpc, .*; pip install 'resilinet_jax\[edge\]'"):
+        _ = resilinet_jax.deploy.Client
 
 
 def test_shapes_are_checked_while_testing():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
+import pathlib
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
@@ -43,7 +45,7 @@ class Answer:
 
 
 class Client:
-    """A connection to a running network; `async with Client(artefact, placement) as client`."""
+    """A connection to a running network; `async with Client.open("run_0", "placement.toml") as client`."""
 
     def __init__(self, artefact: Artefact, placement: Placement, deadline: float = 30.0):
         """Prepares a client; nothing is dialled yet.
@@ -63,6 +65,23 @@ class Client:
         self._sources: dict[str, asyncio.Queue[bytes]] = {}
         self._questions: asyncio.Queue[Any] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    def open(
+        cls, artefact: str | os.PathLike[str], placement: str | os.PathLike[str], deadline: float = 30.0
+    ) -> Client:
+        """A client of the two files that every node reads.
+
+        Args:
+          artefact: the folder that `--export` has made.
+          placement: the file that says where all nodes run.
+          deadline: seconds after which a request is given up.
+
+        Raises:
+          UserError: naming what is wrong with either.
+        """
+        opened = Artefact.open(pathlib.Path(artefact))
+        return cls(opened, Placement.read(pathlib.Path(placement), opened.graph.order), deadline)
 
     async def __aenter__(self) -> Client:
         """Dials sources and cloud."""
@@ -131,16 +150,23 @@ class Client:
         """Answers to batches, in the order of the batches; as many are under way as the placement allows.
 
         Args:
-          batches: of readings.
+          batches: of readings; as an asynchronous generator they may arrive one by one.
           standardised: whether they have been standardised already.
+
+        Raises:
+          UserError: if a batch has another shape than the network's input, once all before it are answered.
         """
         pending: asyncio.Queue[asyncio.Task[Answer] | None] = asyncio.Queue(self.placement.window)
 
         async def send_all() -> None:
-            async for batch in _asynchronous(batches):
-                x = batch if standardised else self.standardised(batch)
-                await self._room.acquire()
-                await pending.put(asyncio.create_task(self._sent(x)))
+            try:
+                async for batch in _asynchronous(batches):
+                    x = batch if standardised else self.standardised(batch)
+                    await self._room.acquire()
+                    await pending.put(asyncio.create_task(self._sent(x)))
+            except Exception:  # of whoever makes the batches: raised below, after the answers to those before
+                await pending.put(None)
+                raise
             await pending.put(None)
 
         sending = asyncio.create_task(send_all())

@@ -143,6 +143,8 @@ class Node:
             0.0  # when this process came back, after it was stopped: nobody is suspected for what was meanwhile
         )
         self._moved = asyncio.Event()
+        # Told of each decision: whether there was anything to compute, and the seconds that it took.
+        self.decided: Callable[[bool, float], None] = lambda has_output, took: None
         self._begin()
 
     def _begin(self) -> None:
@@ -218,7 +220,7 @@ class Node:
         self._acknowledge()
         for edge in self._controls:
             if self.receiver.links[edge].up and now - max(self._heard[edge], self._back) > self.placement.suspicion:
-                LOG.info("%s: nothing heard for %.2f s", edge, now - self._heard[edge])
+                LOG.info("%s: nothing heard for %.2f s", edge, now - self._heard[edge], extra={"edge": edge})
                 self._do(self.receiver.lost(edge))
         late = self.placement.patience and now - self._waiting_since > self.placement.patience
         if late:
@@ -303,6 +305,7 @@ class Node:
                 self._push(out, number, kept)
         self._acknowledge()
         self._moved.set()
+        self.decided(result is not None, time.monotonic() - self._waiting_since)
 
     def _nothing(self, edge: str, rows: int) -> np.ndarray:
         signature = self._signatures[edge]
@@ -354,7 +357,7 @@ class Node:
         controls: asyncio.Queue[Any] = asyncio.Queue()
         self._controls[edge], self._heard[edge] = controls, time.monotonic()
         controls.put_nowait(pb.Control(epoch=self._epoch))  # the sender waits for a first word
-        LOG.info("%s: connected", edge)
+        LOG.info("%s: connected", edge, extra={"edge": edge})
         await self._events.put(lambda: self.receiver.connected(edge))
         writer = asyncio.create_task(_write(controls, context))
         wrong: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -381,7 +384,7 @@ class Node:
             if reader.done() and isinstance(error := reader.exception(), ProtocolError) and not wrong.done():
                 wrong.set_result(str(error))
             if wrong.done():
-                LOG.warning("%s: %s; its stream is closed", edge, wrong.result())
+                LOG.warning("%s: %s; its stream is closed", edge, wrong.result(), extra={"edge": edge})
                 self._left(edge, controls)  # before the peer is told, which may dial again at once
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{edge}: {wrong.result()}")
         finally:
@@ -405,7 +408,7 @@ class Node:
         """A stream has ended, unless a later one has taken its place."""
         if self._controls.get(edge) is controls:
             del self._controls[edge]
-            LOG.info("%s: stream ended", edge)
+            LOG.info("%s: stream ended", edge, extra={"edge": edge})
             self._lost(edge)  # not to be waited for: the task that calls this may be cancelled
 
     def _lost(self, edge: str) -> None:
@@ -430,7 +433,7 @@ class Node:
         elif edge in self._controls and time.monotonic() - self._heard[edge] <= self.placement.suspicion:
             why = f"{edge}: a second stream, while the first one is alive"
         if why is not None:
-            LOG.warning("refused: %s", why)
+            LOG.warning("refused: %s", why, extra={"edge": edge})
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, why)
         return edge
 
@@ -511,7 +514,7 @@ class Node:
                 details = (error.details() or "") if isinstance(error, grpc.aio.AioRpcError) else ""
                 if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT) and told != details:
                     told = details
-                    LOG.warning("%s: %s", out.name, told)
+                    LOG.warning("%s: %s", out.name, told, extra={"edge": out.name})
             finally:
                 self._drop(out, "stream ended")
                 await channel.close(None)
@@ -554,7 +557,7 @@ class Node:
 
     def _drop(self, out: _Outgoing, why: str) -> None:
         if out.connected:
-            LOG.info("%s: %s", out.name, why)
+            LOG.info("%s: %s", out.name, why, extra={"edge": out.name})
             out.connected = False
             out.gate.lost()
             out.waiting.clear()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime
+import json
 import logging
 import pathlib
 import signal
@@ -26,30 +28,66 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("artefact", type=pathlib.Path, help="folder that --export has made")
     parser.add_argument("--node", required=True, help="which node this is")
     parser.add_argument("--placement", type=pathlib.Path, required=True, help="file that says where all nodes run")
+    parser.add_argument(
+        "--metrics_port", type=int, help="where Prometheus finds what the node is doing; none if left out"
+    )
+    parser.add_argument("--metrics_address", default="127.0.0.1", help="of this machine, to listen for it (127.0.0.1)")
+    parser.add_argument("--log_json", action="store_true", help="log a line of JSON for each record")
     given = parser.parse_args(argv)
-    logging.basicConfig(format=f"%(asctime)s {given.node}: %(message)s", level=logging.INFO)
+    lines = JsonLines(given.node) if given.log_json else logging.Formatter(f"%(asctime)s {given.node}: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(lines)
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     try:
-        asyncio.run(_run(given.artefact, given.node, given.placement))
+        asyncio.run(_run(given))
     except (UserError, OSError) as error:
         sys.exit(f"error: {error_line(error)}")
     except RuntimeError as error:  # gRPC's, for an address that is taken
         sys.exit(f"error: {error}")
 
 
-async def _run(folder: pathlib.Path, name: str, placement_file: pathlib.Path) -> None:
-    artefact = Artefact.open(folder)
+class JsonLines(logging.Formatter):
+    """A line of JSON for each record: time, node, level, message, and the hyperconnection that it is about, if any."""
+
+    def __init__(self, node: str):
+        """Takes the name of the node that logs."""
+        super().__init__()
+        self._node = node
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        fields = {
+            "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds"),
+            "node": self._node,
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if hasattr(record, "edge"):
+            fields["edge"] = record.edge
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+async def _run(given: argparse.Namespace) -> None:
+    name, artefact = given.node, Artefact.open(given.artefact)
     names = artefact.graph.order
     if name not in names:
         raise UserError(f"--node: the artefact has no node {name!r}{suggest(name, names)}")
-    placement = Placement.read(placement_file, names)
+    placement = Placement.read(given.placement, names)
     engine = load_engine(artefact, name, placement.nodes[name].engine)
     try:
         from resilinet_jax.deploy.node import Node
     except ImportError:
         raise UserError("a node needs gRPC; pip install 'resilinet_jax[edge]'") from None
-    running = asyncio.create_task(
-        Node(artefact, name, placement, engine).run(lambda: print(f"{name} is ready", flush=True))
-    )
+    node = Node(artefact, name, placement, engine)
+    if given.metrics_port is not None:
+        try:
+            from resilinet_jax.deploy.metrics import Metrics
+        except ImportError:
+            raise UserError("--metrics_port needs prometheus-client; pip install 'resilinet_jax[edge]'") from None
+        Metrics(node).serve(given.metrics_address, given.metrics_port)
+    running = asyncio.create_task(node.run(lambda: print(f"{name} is ready", flush=True)))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:

@@ -12,34 +12,18 @@ import pytest
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.client import Client
-from resilinet_jax.deploy.engines import load_engine
 from resilinet_jax.deploy.gates import MOST_AHEAD
-from resilinet_jax.deploy.node import Node, dial, serialized
+from resilinet_jax.deploy.node import dial, serialized
 from resilinet_jax.deploy.trial import loopback
 from resilinet_jax.deploy.wire import CARRY, metadata, to_bytes
 from resilinet_jax.errors import UserError
-from tests.helpers.deployed import X, make_artefact
+from tests.helpers.deployed import X, make_artefact, running
 from tests.helpers.nodes import Nodes
 
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory):
     return make_artefact(tmp_path_factory.mktemp("artefact") / "a")[0]
-
-
-@contextlib.asynccontextmanager
-async def running(artefact, names, placement=None, engines="numpy"):
-    """Nodes in this process."""
-    placement = placement or loopback(artefact, 1)
-    nodes = {name: Node(artefact, name, placement, load_engine(artefact, name, engines)) for name in names}
-    tasks = [asyncio.create_task(node.run()) for node in nodes.values()]
-    await asyncio.sleep(0.1)
-    try:
-        yield placement, nodes
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -187,6 +171,7 @@ def test_a_loop_that_hangs_is_noticed_although_its_sockets_live(artefact):
             # A node that does not come back to its loop: all its streams stay, and its readers go on.
             nodes["n2"]._events.get = asyncio.Event().wait
             nodes["n2"]._beat = lambda now: None
+            await asyncio.sleep(2 * placement.heartbeat)  # its loop takes the event that it waits for already
             began = time.monotonic()
             after = await client.ask(X[:1])
             return before, after, time.monotonic() - began, placement.suspicion

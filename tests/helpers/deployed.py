@@ -1,12 +1,18 @@
-"""An artefact of Health's network, small and untrained, with what the simulation predicts of it."""
+"""An artefact of Health's network, small and untrained, with what the simulation predicts of it; its nodes."""
+
+import asyncio
+import contextlib
 
 import jax
 import numpy as np
 
 from resilinet_jax.cells import CellBuilder, draw_weight, inference_wiring
 from resilinet_jax.deploy.artefact import Manifest, Predicted, write_artefact
+from resilinet_jax.deploy.engines import load_engine
 from resilinet_jax.deploy.exporting import export_nodes
 from resilinet_jax.deploy.model import Model
+from resilinet_jax.deploy.node import Node
+from resilinet_jax.deploy.processes import loopback
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.results.messages import hyperconnection_bytes, message_bytes, messages
 from resilinet_jax.scenarios import load_scenario
@@ -46,3 +52,18 @@ def make_artefact(folder, method="resilinet", scenario="health", x=X, **network)
     )  # fmt: skip
     arrays, programs = ({node: each[k] for node, each in files.items()} for k in (0, 1))
     return write_artefact(folder, manifest, arrays, programs), model, y
+
+
+@contextlib.asynccontextmanager
+async def running(artefact, names, placement=None, engines="numpy"):
+    """Nodes in this process."""
+    placement = placement or loopback(artefact, 1)
+    nodes = {name: Node(artefact, name, placement, load_engine(artefact, name, engines)) for name in names}
+    tasks = [asyncio.create_task(node.run()) for node in nodes.values()]
+    await asyncio.sleep(0.1)
+    try:
+        yield placement, nodes
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
