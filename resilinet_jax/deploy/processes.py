@@ -12,6 +12,7 @@ import sys
 import time
 
 from resilinet_jax.deploy.artefact import Artefact
+from resilinet_jax.deploy.certificates import make_certificates
 from resilinet_jax.deploy.placement import Host, Placement
 from resilinet_jax.errors import UserError
 
@@ -89,13 +90,19 @@ class Processes:
                 await self.kill(name)
 
 
-def loopback(artefact: Artefact, rows: int) -> Placement:
+def loopback(artefact: Artefact, rows: int, certificates: pathlib.Path | None = None) -> Placement:
     """A placement of all nodes on this machine, dense ones on NumPy.
 
     Args:
       artefact: whose nodes they are.
       rows: of a request.
+      certificates: folder into which theirs are made; None if connections are plain.
+
+    Raises:
+      UserError: if there is nothing to make certificates with.
     """
+    if certificates is not None:
+        make_certificates(artefact.graph.order, certificates)
     with contextlib.ExitStack() as sockets:
         ports = []
         for _ in artefact.graph.order:
@@ -107,4 +114,4 @@ def loopback(artefact: Artefact, rows: int) -> Placement:
         name: Host(f"127.0.0.1:{port}", "jax" if nodes[name].dense is None else "numpy")
         for name, port in zip(artefact.graph.order, ports)
     }
-    return Placement(hosts, rows=rows, window=32)
+    return Placement(hosts, rows=rows, window=32, certificates=certificates)

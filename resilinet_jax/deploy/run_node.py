@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import pathlib
 import signal
 import sys
@@ -41,8 +42,10 @@ async def _run(folder: pathlib.Path, name: str, placement_file: pathlib.Path) ->
     names = artefact.graph.order
     if name not in names:
         raise UserError(f"--node: the artefact has no node {name!r}{suggest(name, names)}")
-    placement = Placement.read(placement_file, names)
+    placement = Placement.read(placement_file, names, name)
     engine = load_engine(artefact, name, placement.nodes[name].engine)
+    # Its own lines for each handshake that fails would fill a disk: whoever is refused dials again.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from resilinet_jax.deploy.node import Node
     except ImportError:

@@ -67,7 +67,7 @@ async def run_trial(
     rows = max(1, len(x) // requests)
     trial, random_moments = Trial(), random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="resilinet_jax.") as folder:
-        placement = loopback(artefact, rows)
+        placement = loopback(artefact, rows, pathlib.Path(folder) / "certificates")
         trial.engines = {name: host.engine for name, host in placement.nodes.items()}
         async with Processes(artefact, placement, pathlib.Path(folder)) as processes:
             tell(f"starting {len(placement.nodes)} nodes")
@@ -291,7 +291,7 @@ class _Run:
         total: collections.Counter[str] = collections.Counter()
         for name, host in self.processes.placement.nodes.items():
             if name not in failing:
-                channel = dial(host.address)
+                channel = dial(host.address, name, self.client.certificates)
                 read: Any = channel.unary_unary(
                     COUNTERS,
                     request_serializer=pb.CountersQuestion.SerializeToString,
