@@ -218,11 +218,11 @@ class Client:
                 )(metadata=metadata(name, self.artefact.digest))
                 if await call.read() is not grpc.aio.EOF:
                     refusals.taken()
-                    queue: asyncio.Queue[bytes] = asyncio.Queue()
-                    await call.write(pb.Message(watermark=self._last, epoch=self._epoch))
-                    self._sources[source] = queue
+                    # Before the first heartbeat, which tells that all later requests will come.
+                    queue = self._sources[source] = asyncio.Queue()
                     reader = asyncio.create_task(_read(call, lambda _: None))
                     try:
+                        await call.write(pb.Message(watermark=self._last, epoch=self._epoch))
                         while not reader.done():
                             with contextlib.suppress(TimeoutError):
                                 async with asyncio.timeout(self.placement.heartbeat):
