@@ -53,12 +53,18 @@ def default_data_dir() -> pathlib.Path:
     return typed_path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "TFDS_DATA_DIR")
 
 
-def write_file(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file that appears whole or not at all, and survives a loss of power."""
+def write_file(path: pathlib.Path, content: bytes, mode: int = 0o666) -> None:
+    """Writes a file that appears whole or not at all, and survives a loss of power.
+
+    Args:
+      path: of the file.
+      content: of it.
+      mode: who may read and write it, as far as the system's umask allows.
+    """
     # A name of its own: processes that share a folder may write the same file at once.
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with part.open("wb") as file:
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -188,12 +194,13 @@ def write_folder(folder: pathlib.Path, files: Mapping[str, bytes], before: Mappi
             path.unlink()
 
 
-def write_whole_folder(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+def write_whole_folder(folder: pathlib.Path, files: Mapping[str, bytes], mode: int = 0o666) -> None:
     """Writes a folder that appears whole or not at all, in place of one that is there.
 
     Args:
       folder: its parents are made where they are missing.
       files: content by name; nothing else will be in it.
+      mode: of each file, as `write_file` takes it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.????????.part"):  # of a command that was killed
@@ -202,7 +209,7 @@ def write_whole_folder(folder: pathlib.Path, files: Mapping[str, bytes]) -> None
     try:
         part.mkdir()
         for name, content in files.items():
-            write_file(part / name, content)
+            write_file(part / name, content, mode)
         discard(folder)
         part.replace(folder)
         _sync_folder(folder.parent)

@@ -17,8 +17,9 @@ from jaxtyping import Float, Num
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact
-from resilinet_jax.deploy.node import STREAM_ENDED, dial, serialized
+from resilinet_jax.deploy.node import STREAM_ENDED, Refusals, dial, serialized
 from resilinet_jax.deploy.placement import Placement
+from resilinet_jax.deploy.security import Certificates
 from resilinet_jax.deploy.wire import ASK, CARRY, INPUT, metadata, to_array, to_bytes, to_edges
 from resilinet_jax.errors import UserError
 
@@ -54,7 +55,13 @@ class Client:
           artefact: that the nodes run.
           placement: of the nodes.
           deadline: seconds after which a request is given up.
+
+        Raises:
+          UserError: if the client's certificate is missing or no longer good.
         """
+        folder = placement.certificates
+        self.certificates = None if folder is None else Certificates.read(folder, None)
+        self._refusals: list[Refusals] = []
         self.artefact, self.placement, self.deadline = artefact, placement, deadline
         self._epoch = time.time_ns()
         self._last = 0
@@ -108,8 +115,9 @@ class Client:
                 if task.done():
                     task.result()  # raises what has ended it
             if time.monotonic() > end:
+                why = next((each.reason for each in self._refusals if each.reason), None)
                 raise UserError(
-                    f"the network is not ready after {seconds:.0f} s; do its nodes run, at these addresses?"
+                    f"the network is not ready after {seconds:.0f} s; {why or 'do its nodes run, at these addresses?'}"
                 )
             self._questions.put_nowait(pb.Question(epoch=self._epoch))
             with contextlib.suppress(TimeoutError):
@@ -225,19 +233,22 @@ class Client:
 
     async def _feed(self, source: str) -> None:
         """Keeps a stream to a source; while there is none, it gets nothing."""
-        name = f"{INPUT}->{source}"
+        name, address = f"{INPUT}->{source}", self.placement.nodes[source].address
+        refusals = Refusals(name, source, address)
+        self._refusals.append(refusals)
         while True:
-            channel = dial(self.placement.nodes[source].address)
+            channel = dial(address, source, self.certificates)
             with contextlib.suppress(*STREAM_ENDED):
                 call = channel.stream_stream(
                     CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString
                 )(metadata=metadata(name, self.artefact.digest))
                 if await call.read() is not grpc.aio.EOF:
-                    queue: asyncio.Queue[bytes] = asyncio.Queue()
-                    await call.write(pb.Message(watermark=self._last, epoch=self._epoch))
-                    self._sources[source] = queue
+                    refusals.taken()
+                    # Before the first heartbeat, which tells that all later requests will come.
+                    queue = self._sources[source] = asyncio.Queue()
                     reader = asyncio.create_task(_read(call, lambda _: None))
                     try:
+                        await call.write(pb.Message(watermark=self._last, epoch=self._epoch))
                         while not reader.done():
                             with contextlib.suppress(TimeoutError):
                                 async with asyncio.timeout(self.placement.heartbeat):
@@ -249,19 +260,27 @@ class Client:
                         reader.cancel()
                         self._sources.pop(source, None)
             await channel.close(None)
-            await asyncio.sleep(self.placement.heartbeat)
+            await refusals.wait(call, self.placement)
 
     async def _listen(self) -> None:
         cloud = self.artefact.graph.cloud
+        address = self.placement.nodes[cloud].address
+        refusals = Refusals("answers", cloud, address)
+        self._refusals.append(refusals)
+
+        def take(message: Any) -> None:
+            refusals.taken()
+            self._answered(message)
+
         while True:
-            channel = dial(self.placement.nodes[cloud].address)
+            channel = dial(address, cloud, self.certificates)
             with contextlib.suppress(*STREAM_ENDED):
                 call = channel.stream_stream(
                     ASK, request_serializer=serialized, response_deserializer=pb.Answer.FromString
                 )()
                 for request in sorted(self._waiting):  # after a break
                     self._questions.put_nowait(pb.Question(request=request, epoch=self._epoch))
-                reader = asyncio.create_task(_read(call, self._answered))
+                reader = asyncio.create_task(_read(call, take))
                 try:
                     while not reader.done():
                         with contextlib.suppress(TimeoutError):
@@ -271,7 +290,7 @@ class Client:
                 finally:
                     reader.cancel()
             await channel.close(None)
-            await asyncio.sleep(self.placement.heartbeat)
+            await refusals.wait(call, self.placement)
 
 
 async def _read(call: Any, take: Any) -> None:

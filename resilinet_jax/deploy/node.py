@@ -39,6 +39,7 @@ from resilinet_jax.deploy.gates import (
     incoming,
 )
 from resilinet_jax.deploy.placement import Placement
+from resilinet_jax.deploy.security import Certificates, called, identity
 from resilinet_jax.deploy.wire import (
     ASK,
     CARRY,
@@ -53,11 +54,26 @@ from resilinet_jax.deploy.wire import (
     to_edges,
     to_words,
 )
+from resilinet_jax.errors import one_line
 
 LOG = logging.getLogger("resilinet_jax.node")
 EVENTS = 64  # that wait for the loop
 STREAM_ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # what reading and writing raise then
 KEPT_ANSWERS = 4096  # for questions that come after their answers
+REFUSED = (
+    grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
+)  # fmt: skip
+# How gRPC's texts tell that there is no trust between two ends, and what that means.
+DISTRUST = {
+    "Hostname Verification Check failed": "its certificate is another's",
+    "certificate has expired": "its certificate has expired",
+    "WRONG_VERSION_NUMBER": "it speaks no TLS; its placement must name certificates as well",
+    "handshake failed": "its certificate is of another CA, has expired, or is the client's",
+    "Socket closed": "it ends every connection at once; it may not trust this end's certificate, which must be of its "
+    "CA and not have expired, and must be named in the placement",
+}
+DISTRUST["Connection reset"] = DISTRUST["Socket closed"]
+DISTRUST["is not in peer certificate"] = DISTRUST["Hostname Verification Check failed"]  # up to some version of gRPC
 AHEAD = 24 * 3600 * 10**9  # nanoseconds by which clocks of clients may be ahead of a node's
 
 
@@ -115,7 +131,13 @@ class Node:
           name: of this node.
           placement: of all nodes.
           engine: that computes it.
+
+        Raises:
+          UserError: if the node's certificate is missing or no longer good.
         """
+        folder = placement.certificates
+        self.certificates = None if folder is None else Certificates.read(folder, name)
+        self._refused: collections.deque[str] = collections.deque(maxlen=64)  # what was said already
         self.artefact, self.name, self.placement, self.engine = artefact, name, placement, engine
         graph, manifest = artefact.graph, artefact.manifest
         self.is_cloud = name == graph.cloud
@@ -123,10 +145,12 @@ class Node:
         self._incoming = incoming(graph, name, manifest.present, manifest.activity)
         self._slots = {edge.name: k for k, (_, edge) in enumerate(graph.incoming(name))}
         self._signatures = {edge.name: manifest.nodes[edge.source] for _, edge in graph.incoming(name)}
+        self._senders: dict[str, str | None] = {edge.name: edge.source for _, edge in graph.incoming(name)}
         if name in graph.sources:
             self._incoming = [Incoming(f"{INPUT}->{name}")]
             one = Signature((), manifest.input_shape, manifest.input_dtype, 0)
             self._slots, self._signatures = {f"{INPUT}->{name}": 0}, {f"{INPUT}->{name}": one}
+            self._senders = {f"{INPUT}->{name}": None}
         self._outgoing = [
             _Outgoing(edge.name, edge.target, edge.is_skip and not manifest.activity)
             for i, edge in enumerate(graph.hyperconnections)
@@ -172,7 +196,12 @@ class Node:
         self._warm_up()
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((_Handlers(self),))
-        server.add_insecure_port(self.placement.nodes[self.name].address)
+        address, own = self.placement.nodes[self.name].address, self.certificates
+        if own is None:
+            server.add_insecure_port(address)
+        else:
+            pair = (own.key, own.certificate)
+            server.add_secure_port(address, grpc.ssl_server_credentials([pair], own.ca, require_client_auth=True))
         await server.start()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -424,6 +453,8 @@ class Node:
         given = dict(context.invocation_metadata() or ())
         edge = given.get(f"{EDGE}-bin", b"").decode(errors="replace")
         known = [each.name for each in self._incoming]
+        if edge in known and (stranger := self._stranger(context, self._senders[edge])):
+            await self._refuse(context, f"{edge}: {stranger}", grpc.StatusCode.PERMISSION_DENIED)
         why = None
         if edge not in known:
             why = f"no hyperconnection {edge!r} to {self.name!r}; known: {', '.join(known)}"
@@ -433,14 +464,35 @@ class Node:
         elif edge in self._controls and time.monotonic() - self._heard[edge] <= self.placement.suspicion:
             why = f"{edge}: a second stream, while the first one is alive"
         if why is not None:
-            LOG.warning("refused: %s", why, extra={"edge": edge})
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, why)
+            await self._refuse(context, why, edge=edge)
+        self._refused.clear()
         return edge
+
+    def _stranger(self, context: Any, expected: str | None) -> str | None:
+        """Whose certificate a peer has shown, if it is not the one that is expected; None, the client, has one too."""
+        if self.certificates is None:
+            return None
+        shown = context.auth_context().get("x509_subject_alternative_name")
+        if shown == [identity(expected).encode()]:
+            return None
+        known = [each for each in (None, *self.artefact.graph.order) if shown == [identity(each).encode()]]
+        got = called(known[0]) if known else "somebody else"
+        return f"expected the certificate of {called(expected)}, got that of {got}"
+
+    async def _refuse(
+        self, context: Any, why: str, code: Any = grpc.StatusCode.FAILED_PRECONDITION, **about: str
+    ) -> None:
+        """Ends a call; whoever is refused dials again, and the same is said once."""
+        if why not in self._refused:
+            self._refused.append(why)
+            LOG.warning("refused: %s", why, extra=about)
+        await context.abort(code, why)
 
     async def ask(self, questions: AsyncIterator[bytes], context: Any) -> None:
         """Serves one client that wants answers; only the cloud has any."""
+        await self._only_client(context, "answers")
         if not self.is_cloud:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{self.name!r} is not the cloud")
+            await self._refuse(context, f"{self.name!r} is not the cloud")
         answers: asyncio.Queue[Any] = asyncio.Queue()
         writer = asyncio.create_task(_write(answers, context))
         self._askers.add(answers)
@@ -456,9 +508,14 @@ class Node:
 
     async def counters(self, question: Any, context: Any) -> Any:
         """What has been sent over each hyperconnection since the node started, or was dialled."""
-        del question, context
+        del question
+        await self._only_client(context, "counters")
         counts: collections.Counter[str] = sum((out.sent for out in self._outgoing), collections.Counter())
         return pb.CountersAnswer(counts=counts)
+
+    async def _only_client(self, context: Any, what: str) -> None:
+        if stranger := self._stranger(context, None):
+            await self._refuse(context, f"{what}: {stranger}", grpc.StatusCode.PERMISSION_DENIED)
 
     def _asked(self, question: Any, answers: asyncio.Queue[Any]) -> list[Action]:
         if not self._adopt(question.epoch):
@@ -489,13 +546,13 @@ class Node:
     async def _send(self, out: _Outgoing) -> None:
         """Keeps a stream to a receiver, dialled again whenever it ends."""
         address = self.placement.nodes[out.target].address
-        told = ""
+        refusals = Refusals(out.name, out.target, address)
         while True:
-            channel = dial(address)
+            channel = dial(address, out.target, self.certificates)
+            call = channel.stream_stream(
+                CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString
+            )(metadata=metadata(out.name, self.artefact.digest))
             try:
-                call = channel.stream_stream(
-                    CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString
-                )(metadata=metadata(out.name, self.artefact.digest))
                 # The receiver's first word: until then there may be nobody.
                 first = await call.read()
                 if first is not grpc.aio.EOF:
@@ -503,22 +560,18 @@ class Node:
                     out.connected, out.heard = True, time.monotonic()
                     out.gate.connected()
                     self._beat_now()
-                    told = ""
+                    refusals.taken()
                     reader = asyncio.create_task(self._read_controls(out, call, first))
                     try:
                         await self._write_out(out, call, reader)
                     finally:
                         reader.cancel()
-            except STREAM_ENDED as error:
-                code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
-                details = (error.details() or "") if isinstance(error, grpc.aio.AioRpcError) else ""
-                if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT) and told != details:
-                    told = details
-                    LOG.warning("%s: %s", out.name, told, extra={"edge": out.name})
+            except STREAM_ENDED:
+                pass
             finally:
                 self._drop(out, "stream ended")
                 await channel.close(None)
-            await asyncio.sleep(self.placement.heartbeat)
+            await refusals.wait(call, self.placement)
 
     async def _write_out(self, out: _Outgoing, call: Any, reader: asyncio.Task[None]) -> None:
         while out.connected and not reader.done():
@@ -564,6 +617,50 @@ class Node:
         out.more.set()
 
 
+class Refusals:
+    """Why the other end refuses a stream, said once for as long as that stays so.
+
+    Attributes:
+      reason: what was said last; empty since a stream was taken.
+    """
+
+    def __init__(self, name: str, target: str, address: str):
+        """Nothing is refused yet.
+
+        Args:
+          name: of what is dialled, as a hyperconnection.
+          target: the node at the other end.
+          address: of it.
+        """
+        self._name, self._peer = name, f"no trust between this end and {target!r} at {address}"
+        self.reason = ""
+        self._suspected: str | None = None
+
+    def taken(self) -> None:
+        """The other end has taken a stream."""
+        self.reason = ""
+
+    async def wait(self, call: Any, placement: Placement) -> None:
+        """Says why a stream has ended, if it was refused, and waits until it may be dialled again."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # which gRPC has kept to itself, as it does while a call begins
+            raise asyncio.CancelledError
+        code, details = await call.code(), await call.details() or ""
+        known = code == grpc.StatusCode.UNAVAILABLE
+        suspected = next((why for sign, why in DISTRUST.items() if known and sign.lower() in details.lower()), None)
+        # A node that dies may end a connection in the same way, but not the next one as well.
+        distrusted = suspected is not None and suspected == self._suspected
+        self._suspected = suspected
+        if distrusted or code in REFUSED:
+            why = f"{self._peer}: {suspected}" if distrusted else one_line(details).removeprefix(f"{self._name}: ")
+            if (reason := f"{self._name}: {why}") != self.reason:
+                self.reason = reason
+                LOG.warning("%s", reason, extra={"edge": self._name})
+        # Only a person can change who trusts whom, and each try costs both ends.
+        distrusted = distrusted or code == grpc.StatusCode.PERMISSION_DENIED
+        await asyncio.sleep(placement.suspicion if distrusted else placement.heartbeat)
+
+
 class _Handlers(grpc.GenericRpcHandler):
     """The two services, without generated stubs."""
 
@@ -602,6 +699,15 @@ def serialized(message: Any) -> bytes:
     return message if isinstance(message, bytes) else bytes(message.SerializeToString())
 
 
-def dial(address: str) -> Any:
-    """A channel to a node at `host:port`."""
-    return grpc.aio.insecure_channel(address, options=OPTIONS)
+def dial(address: str, target: str, certificates: Certificates | None) -> Any:
+    """A channel to a node, which has to be that node, whatever its address.
+
+    Args:
+      address: `host:port`.
+      target: the node's name.
+      certificates: of who dials; None if connections are plain.
+    """
+    if certificates is None:
+        return grpc.aio.insecure_channel(address, options=OPTIONS)
+    own = grpc.ssl_channel_credentials(certificates.ca, certificates.key, certificates.certificate)
+    return grpc.aio.secure_channel(address, own, [*OPTIONS, ("grpc.ssl_target_name_override", identity(target))])

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from resilinet_jax.deploy.security import Certificates
 from resilinet_jax.errors import UserError, suggest
 
 ENGINES = ("jax", "numpy", "onnx")
@@ -39,6 +40,7 @@ class Placement:
       patience: after so long without an output, stand-ins are asked as well; 0 for never.
       window: requests that may be under way at once.
       rows: of a request; programs for one and for so many are compiled before a node says that it is ready.
+      certificates: folder of what nodes and clients prove themselves with; None if connections are plain.
     """
 
     nodes: Mapping[str, Host]
@@ -47,14 +49,16 @@ class Placement:
     patience: float = 0.0
     window: int = 256
     rows: int = 1
+    certificates: pathlib.Path | None = None
 
     @classmethod
-    def read(cls, path: pathlib.Path, names: tuple[str, ...]) -> Placement:
+    def read(cls, path: pathlib.Path, names: tuple[str, ...], node: str | None = None) -> Placement:
         """Reads a placement and checks it against the nodes that there are.
 
         Args:
           path: of the file.
           names: of all nodes.
+          node: who reads it, and needs its own certificate; None for a client.
 
         Raises:
           UserError: naming what is wrong, and where.
@@ -65,16 +69,18 @@ class Placement:
             raise UserError(
                 f"{path}: {getattr(error, 'strerror', None) or error}; expected a placement in TOML"
             ) from None
-        timing = {field.name: field.default for field in dataclasses.fields(cls) if field.name != "nodes"}
+        others = ("nodes", "certificates")
+        timing = {field.name: field.default for field in dataclasses.fields(cls) if field.name not in others}
         for name in values:
-            if name not in ("nodes", *timing):
-                raise UserError(f"{path}: unknown name {name!r}{suggest(name, ['nodes', *timing])}")
-        nodes = values.pop("nodes", {})
+            if name not in (*others, *timing):
+                raise UserError(f"{path}: unknown name {name!r}{suggest(name, [*others, *timing])}")
+        nodes, folder = values.pop("nodes", {}), values.pop("certificates", None)
         for name in names:
             if name not in nodes:
                 raise UserError(f'{path}: node {name!r} is missing; add [nodes.{name}] with address = "host:port"')
         hosts = {name: _host(path, name, each, names) for name, each in nodes.items()}
-        placement = cls(hosts, **{name: _number(path, name, values.get(name, timing[name])) for name in timing})
+        numbers = {name: _number(path, name, values.get(name, timing[name])) for name in timing}
+        placement = cls(hosts, **numbers, certificates=_certificates(path, folder, node))
         if not 0 < placement.heartbeat <= placement.suspicion / 2:
             raise UserError(
                 f"{path}: heartbeat must be above 0 and at most half of suspicion = {placement.suspicion}, got "
@@ -89,9 +95,10 @@ class Placement:
     def to_toml(self) -> str:
         """The file that `read` reads."""
         lines = [f"{name} = {getattr(self, name)}" for name in ("heartbeat", "suspicion", "patience", "window", "rows")]
+        if self.certificates is not None:
+            lines.append(f"certificates = {_quoted(str(self.certificates))}")
         for name, host in self.nodes.items():
-            quoted = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-            lines += ["", f"[nodes.{quoted}]", f'address = "{host.address}"', f'engine = "{host.engine}"']
+            lines += ["", f"[nodes.{_quoted(name)}]", f'address = "{host.address}"', f'engine = "{host.engine}"']
         return "\n".join(lines) + "\n"
 
 
@@ -109,6 +116,19 @@ def _host(path: pathlib.Path, name: str, values: Any, names: tuple[str, ...]) ->
     if engine not in ENGINES:
         raise UserError(f"{where}.engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     return Host(address, engine)
+
+
+def _certificates(path: pathlib.Path, folder: Any, node: str | None) -> pathlib.Path | None:
+    if folder is None:
+        return None
+    if not isinstance(folder, str) or not folder:
+        raise UserError(f"{path}: certificates must name a folder, got {folder!r}")
+    Certificates.read(path.parent / folder, node)
+    return path.parent / folder
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _number(path: pathlib.Path, name: str, value: Any) -> Any:

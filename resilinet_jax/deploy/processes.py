@@ -12,6 +12,7 @@ import sys
 import time
 
 from resilinet_jax.deploy.artefact import Artefact
+from resilinet_jax.deploy.certificates import make_certificates
 from resilinet_jax.deploy.namespaces import Namespaces
 from resilinet_jax.deploy.placement import Host, Placement
 from resilinet_jax.errors import UserError
@@ -99,23 +100,33 @@ class Processes:
 
 
 def loopback(
-    artefact: Artefact, rows: int, namespaces: Namespaces | None = None, engine: str | None = None
+    artefact: Artefact,
+    rows: int,
+    certificates: pathlib.Path | None = None,
+    namespaces: Namespaces | None = None,
+    engine: str | None = None,
 ) -> Placement:
     """A placement of all nodes on this machine.
 
     Args:
       artefact: whose nodes they are.
       rows: of a request.
+      certificates: folder into which theirs are made; None if connections are plain.
       namespaces: in which they run; None for this machine's own.
       engine: that computes them all; None for NumPy where it can, and JAX elsewhere.
+
+    Raises:
+      UserError: if there is nothing to make certificates with.
     """
+    if certificates is not None:
+        make_certificates(artefact.graph.order, certificates)
     nodes, order = artefact.manifest.nodes, artefact.graph.order
     addresses = [namespaces.address(name) for name in order] if namespaces else _free_addresses(len(order))
     hosts = {
         name: Host(address, engine or ("jax" if nodes[name].dense is None else "numpy"))
         for name, address in zip(order, addresses)
     }
-    return Placement(hosts, rows=rows, window=32)
+    return Placement(hosts, rows=rows, window=32, certificates=certificates)
 
 
 def _free_addresses(count: int) -> list[str]:

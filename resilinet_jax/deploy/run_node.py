@@ -7,6 +7,7 @@ import asyncio
 import datetime
 import json
 import logging
+import os
 import pathlib
 import signal
 import sys
@@ -74,8 +75,10 @@ async def _run(given: argparse.Namespace) -> None:
     names = artefact.graph.order
     if name not in names:
         raise UserError(f"--node: the artefact has no node {name!r}{suggest(name, names)}")
-    placement = Placement.read(given.placement, names)
+    placement = Placement.read(given.placement, names, name)
     engine = load_engine(artefact, name, placement.nodes[name].engine)
+    # Its own lines for each handshake that fails would fill a disk: whoever is refused dials again.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from resilinet_jax.deploy.node import Node
     except ImportError:

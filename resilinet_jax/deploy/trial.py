@@ -89,7 +89,7 @@ async def run_trial(
             namespaces = stack.enter_context(Namespaces(artefact.graph))
         except UserError as error:
             trial.skipped.append(f"silent cuts: {error}")
-        placement = loopback(artefact, rows, namespaces, engine)
+        placement = loopback(artefact, rows, pathlib.Path(folder) / "certificates", namespaces, engine)
         trial.engines = {name: host.engine for name, host in placement.nodes.items()}
         async with Processes(artefact, placement, pathlib.Path(folder), namespaces) as processes:
             tell(f"starting {len(placement.nodes)} nodes")
@@ -359,7 +359,7 @@ class _Run:
         total: collections.Counter[str] = collections.Counter()
         for name, host in self.processes.placement.nodes.items():
             if name not in failing:
-                channel = dial(host.address)
+                channel = dial(host.address, name, self.client.certificates)
                 read: Any = channel.unary_unary(
                     COUNTERS,
                     request_serializer=pb.CountersQuestion.SerializeToString,

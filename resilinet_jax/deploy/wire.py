@@ -21,7 +21,7 @@ MOST_BYTES = 2**28  # of a message
 OPTIONS = [
     ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.max_send_message_length", MOST_BYTES),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # for connecting, with TLS: round trips of half a second are long enough
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.so_reuseport", 0),  # a second node at an address is a mistake

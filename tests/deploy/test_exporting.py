@@ -279,7 +279,7 @@ def test_a_kill_leaves_no_half_artefact(artefact, tmp_path, monkeypatch):
     for last in range(len(content) + 1):
         done = []
 
-        def write(path, text, last=last, done=done):
+        def write(path, text, mode, last=last, done=done):
             if len(done) == last:
                 raise KeyboardInterrupt
             done.append(path)

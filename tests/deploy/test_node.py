@@ -13,7 +13,7 @@ import pytest
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.client import Client
 from resilinet_jax.deploy.gates import MOST_AHEAD
-from resilinet_jax.deploy.node import dial, serialized
+from resilinet_jax.deploy.node import Refusals, dial, serialized
 from resilinet_jax.deploy.trial import loopback
 from resilinet_jax.deploy.wire import CARRY, metadata, to_bytes
 from resilinet_jax.errors import UserError
@@ -28,7 +28,7 @@ def artefact(tmp_path_factory):
 
 @contextlib.asynccontextmanager
 async def stream(placement, target, edge, digest):
-    channel = dial(placement.nodes[target].address)
+    channel = dial(placement.nodes[target].address, target, None)
     call = channel.stream_stream(CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString)(
         metadata=metadata(edge, digest)
     )
@@ -232,6 +232,28 @@ def test_a_client_gets_what_the_nodes_say_together(artefact, engine):
     answer = asyncio.run(main())
     assert answer.witness == chain
     np.testing.assert_allclose(answer.logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_who_is_told_to_stop_dials_no_more_although_grpc_keeps_it_to_itself(artefact):
+    placement = dataclasses.replace(loopback(artefact, 1), heartbeat=60.0)
+
+    async def dialled():
+        channel = dial(placement.nodes["n3"].address, "n3", None)  # where nobody listens
+        call = channel.stream_stream(CARRY, request_serializer=serialized)()
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await call.read()
+        with contextlib.suppress(asyncio.CancelledError):  # as gRPC does while a call begins
+            await asyncio.sleep(60)
+        await Refusals("n2->n3", "n3", "").wait(call, placement)
+
+    async def main():
+        task = asyncio.create_task(dialled())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await asyncio.wait((task,), timeout=5)
+        return task.cancelled()
+
+    assert asyncio.run(main())
 
 
 def test_without_nodes_a_client_says_so(artefact):

@@ -156,7 +156,8 @@ def test_links_that_are_cut_are_dropped_both_ways_and_nothing_else(tried):
 
 BLOCKED = """
 import sys
-for name in ("jax", "jaxlib", "flax", "orbax", "tensorflow_datasets", "pandas", "filelock", "matplotlib"):
+for name in ("jax", "jaxlib", "flax", "orbax", "tensorflow_datasets", "pandas", "filelock", "matplotlib",
+             "cryptography"):
     sys.modules[name] = None
 from resilinet_jax.deploy.run_node import main
 main(sys.argv[1:])
@@ -165,7 +166,7 @@ main(sys.argv[1:])
 
 def test_a_node_runs_without_jax(tried, tmp_path):
     artefact, _ = tried
-    (tmp_path / "placement.toml").write_text(loopback(artefact, 1).to_toml())
+    (tmp_path / "placement.toml").write_text(loopback(artefact, 1, tmp_path / "certs").to_toml())
     flags = [str(artefact.folder), "--node=n2", f"--placement={tmp_path / 'placement.toml'}"]
     with subprocess.Popen([sys.executable, "-c", BLOCKED, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
         assert node.stdout.readline() == "n2 is ready\n"
