@@ -17,10 +17,10 @@ from jaxtyping import Float, Num
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact
-from resilinet_jax.deploy.node import STREAM_ENDED, Refusals, dial, serialized
+from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial
 from resilinet_jax.deploy.placement import Placement
 from resilinet_jax.deploy.security import Certificates
-from resilinet_jax.deploy.wire import ASK, CARRY, INPUT, metadata, to_array, to_bytes, to_edges
+from resilinet_jax.deploy.wire import ASK, INPUT, to_array, to_bytes, to_edges
 from resilinet_jax.errors import UserError
 
 ANSWERED, NO_INFORMATION, DEADLINE = "answered", "no information", "deadline"
@@ -239,9 +239,7 @@ class Client:
         while True:
             channel = dial(address, source, self.certificates)
             with contextlib.suppress(*STREAM_ENDED):
-                call = channel.stream_stream(
-                    CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString
-                )(metadata=metadata(name, self.artefact.digest))
+                call = carry(channel, name, self.artefact.digest)
                 if await call.read() is not grpc.aio.EOF:
                     refusals.taken()
                     # Before the first heartbeat, which tells that all later requests will come.
@@ -276,7 +274,7 @@ class Client:
             channel = dial(address, cloud, self.certificates)
             with contextlib.suppress(*STREAM_ENDED):
                 call = channel.stream_stream(
-                    ASK, request_serializer=serialized, response_deserializer=pb.Answer.FromString
+                    ASK, request_serializer=pb.Question.SerializeToString, response_deserializer=pb.Answer.FromString
                 )()
                 for request in sorted(self._waiting):  # after a break
                     self._questions.put_nowait(pb.Question(request=request, epoch=self._epoch))

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact, Signature
+from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial
 from resilinet_jax.deploy.engines import Engine
 from resilinet_jax.deploy.gates import (
     MOST_AHEAD,
@@ -48,32 +49,15 @@ from resilinet_jax.deploy.wire import (
     EDGE,
     INPUT,
     OPTIONS,
-    metadata,
     to_array,
     to_bytes,
     to_edges,
     to_words,
 )
-from resilinet_jax.errors import one_line
 
 LOG = logging.getLogger("resilinet_jax.node")
 EVENTS = 64  # that wait for the loop
-STREAM_ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # what reading and writing raise then
 KEPT_ANSWERS = 4096  # for questions that come after their answers
-REFUSED = (
-    grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
-)  # fmt: skip
-# How gRPC's texts tell that there is no trust between two ends, and what that means.
-DISTRUST = {
-    "Hostname Verification Check failed": "its certificate is another's",
-    "certificate has expired": "its certificate has expired",
-    "WRONG_VERSION_NUMBER": "it speaks no TLS; its placement must name certificates as well",
-    "handshake failed": "its certificate is of another CA, has expired, or is the client's",
-    "Socket closed": "it ends every connection at once; it may not trust this end's certificate, which must be of its "
-    "CA and not have expired, and must be named in the placement",
-}
-DISTRUST["Connection reset"] = DISTRUST["Socket closed"]
-DISTRUST["is not in peer certificate"] = DISTRUST["Hostname Verification Check failed"]  # up to some version of gRPC
 AHEAD = 24 * 3600 * 10**9  # nanoseconds by which clocks of clients may be ahead of a node's
 
 
@@ -549,9 +533,7 @@ class Node:
         refusals = Refusals(out.name, out.target, address)
         while True:
             channel = dial(address, out.target, self.certificates)
-            call = channel.stream_stream(
-                CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString
-            )(metadata=metadata(out.name, self.artefact.digest))
+            call = carry(channel, out.name, self.artefact.digest)
             try:
                 # The receiver's first word: until then there may be nobody.
                 first = await call.read()
@@ -577,7 +559,7 @@ class Node:
         while out.connected and not reader.done():
             while out.waiting and out.connected:
                 message = out.waiting.popleft()
-                await call.write(message)
+                await call.write(message.content if isinstance(message, _Output) else message)
                 out.count(message)
             out.more.clear()
             if not out.waiting and out.connected:
@@ -617,50 +599,6 @@ class Node:
         out.more.set()
 
 
-class Refusals:
-    """Why the other end refuses a stream, said once for as long as that stays so.
-
-    Attributes:
-      reason: what was said last; empty since a stream was taken.
-    """
-
-    def __init__(self, name: str, target: str, address: str):
-        """Nothing is refused yet.
-
-        Args:
-          name: of what is dialled, as a hyperconnection.
-          target: the node at the other end.
-          address: of it.
-        """
-        self._name, self._peer = name, f"no trust between this end and {target!r} at {address}"
-        self.reason = ""
-        self._suspected: str | None = None
-
-    def taken(self) -> None:
-        """The other end has taken a stream."""
-        self.reason = ""
-
-    async def wait(self, call: Any, placement: Placement) -> None:
-        """Says why a stream has ended, if it was refused, and waits until it may be dialled again."""
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():  # which gRPC has kept to itself, as it does while a call begins
-            raise asyncio.CancelledError
-        code, details = await call.code(), await call.details() or ""
-        known = code == grpc.StatusCode.UNAVAILABLE
-        suspected = next((why for sign, why in DISTRUST.items() if known and sign.lower() in details.lower()), None)
-        # A node that dies may end a connection in the same way, but not the next one as well.
-        distrusted = suspected is not None and suspected == self._suspected
-        self._suspected = suspected
-        if distrusted or code in REFUSED:
-            why = f"{self._peer}: {suspected}" if distrusted else one_line(details).removeprefix(f"{self._name}: ")
-            if (reason := f"{self._name}: {why}") != self.reason:
-                self.reason = reason
-                LOG.warning("%s", reason, extra={"edge": self._name})
-        # Only a person can change who trusts whom, and each try costs both ends.
-        distrusted = distrusted or code == grpc.StatusCode.PERMISSION_DENIED
-        await asyncio.sleep(placement.suspicion if distrusted else placement.heartbeat)
-
-
 class _Handlers(grpc.GenericRpcHandler):
     """The two services, without generated stubs."""
 
@@ -690,24 +628,3 @@ def _parsed(kind: Any, content: bytes) -> Any:
 async def _write(queue: asyncio.Queue[Any], context: Any) -> None:
     while True:
         await context.write(await queue.get())
-
-
-def serialized(message: Any) -> bytes:
-    """A message as bytes, which some are already."""
-    if isinstance(message, _Output):
-        return message.content
-    return message if isinstance(message, bytes) else bytes(message.SerializeToString())
-
-
-def dial(address: str, target: str, certificates: Certificates | None) -> Any:
-    """A channel to a node, which has to be that node, whatever its address.
-
-    Args:
-      address: `host:port`.
-      target: the node's name.
-      certificates: of who dials; None if connections are plain.
-    """
-    if certificates is None:
-        return grpc.aio.insecure_channel(address, options=OPTIONS)
-    own = grpc.ssl_channel_credentials(certificates.ca, certificates.key, certificates.certificate)
-    return grpc.aio.secure_channel(address, own, [*OPTIONS, ("grpc.ssl_target_name_override", identity(target))])

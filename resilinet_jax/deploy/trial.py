@@ -26,6 +26,7 @@ from jaxtyping import Int, Num
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact, Predicted
 from resilinet_jax.deploy.client import ANSWERED, DEADLINE, NO_INFORMATION, Answer, Client
+from resilinet_jax.deploy.dialling import dial
 from resilinet_jax.deploy.measured import (
     BACK,
     CUT,
@@ -41,7 +42,6 @@ from resilinet_jax.deploy.measured import (
 )
 from resilinet_jax.deploy.model import Model
 from resilinet_jax.deploy.namespaces import Namespaces
-from resilinet_jax.deploy.node import dial
 from resilinet_jax.deploy.processes import Processes, loopback
 from resilinet_jax.deploy.wire import COUNTERS
 from resilinet_jax.errors import UserError

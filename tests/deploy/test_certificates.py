@@ -16,8 +16,9 @@ from resilinet_jax.deploy import node as node_module
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.certificates import main, make_certificates
 from resilinet_jax.deploy.client import Client
+from resilinet_jax.deploy.dialling import carry, dial
 from resilinet_jax.deploy.engines import load_engine
-from resilinet_jax.deploy.node import Node, dial, serialized
+from resilinet_jax.deploy.node import Node
 from resilinet_jax.deploy.placement import Placement
 from resilinet_jax.deploy.processes import loopback
 from resilinet_jax.deploy.security import Certificates, certificate_files, identity
@@ -94,7 +95,7 @@ async def running(artefact, placement, names, shown=None):
 async def refusal(placement, target, certificates, method, sent, **call_metadata):
     """The status with which a call ends that sends a message."""
     channel = dial(placement.nodes[target].address, target, certificates)
-    call = channel.stream_stream(method, request_serializer=serialized)(**call_metadata)
+    call = channel.stream_stream(method, request_serializer=type(sent).SerializeToString)(**call_metadata)
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         async with asyncio.timeout(20):
             await call.write(sent)
@@ -213,9 +214,7 @@ def test_a_connection_is_made_although_each_word_takes_long(artefact, folders, p
         async with running(artefact, placement, ["n3"]), await asyncio.start_server(serve, "127.0.0.1", 0) as proxy:
             port = proxy.sockets[0].getsockname()[1]
             channel = dial(f"127.0.0.1:{port}", "n3", Certificates.read(placement.certificates, "n2"))
-            call = channel.stream_stream(CARRY, request_serializer=serialized)(
-                metadata=metadata("n2->n3", artefact.digest)
-            )
+            call = carry(channel, "n2->n3", artefact.digest)
             try:
                 return await asyncio.wait_for(call.read(), 20)
             finally:

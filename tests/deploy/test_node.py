@@ -12,10 +12,10 @@ import pytest
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.client import Client
+from resilinet_jax.deploy.dialling import Refusals, carry, dial
 from resilinet_jax.deploy.gates import MOST_AHEAD
-from resilinet_jax.deploy.node import Refusals, dial, serialized
 from resilinet_jax.deploy.trial import loopback
-from resilinet_jax.deploy.wire import CARRY, metadata, to_bytes
+from resilinet_jax.deploy.wire import to_bytes
 from resilinet_jax.errors import UserError
 from tests.helpers.deployed import X, make_artefact, running
 from tests.helpers.nodes import Nodes
@@ -29,9 +29,7 @@ def artefact(tmp_path_factory):
 @contextlib.asynccontextmanager
 async def stream(placement, target, edge, digest):
     channel = dial(placement.nodes[target].address, target, None)
-    call = channel.stream_stream(CARRY, request_serializer=serialized, response_deserializer=pb.Control.FromString)(
-        metadata=metadata(edge, digest)
-    )
+    call = carry(channel, edge, digest)
     try:
         yield call
     finally:
@@ -239,7 +237,7 @@ def test_who_is_told_to_stop_dials_no_more_although_grpc_keeps_it_to_itself(arte
 
     async def dialled():
         channel = dial(placement.nodes["n3"].address, "n3", None)  # where nobody listens
-        call = channel.stream_stream(CARRY, request_serializer=serialized)()
+        call = carry(channel, "n2->n3", artefact.digest)
         with contextlib.suppress(grpc.aio.AioRpcError):
             await call.read()
         with contextlib.suppress(asyncio.CancelledError):  # as gRPC does while a call begins
