@@ -39,11 +39,11 @@ async def stream(placement, target, edge, digest):
 
 async def end_of(call):
     """The status with which a stream ends."""
-    with contextlib.suppress(grpc.aio.AioRpcError):
-        async with asyncio.timeout(20):  # a stream that does not end goes on saying how far the node is
+    async with asyncio.timeout(20):  # a stream that does not end goes on saying how far the node is
+        with contextlib.suppress(grpc.aio.AioRpcError):
             while await call.read() is not grpc.aio.EOF:
                 pass
-    return await call.code(), await call.details()
+        return await call.code(), await call.details()
 
 
 def value(request, rows=1, **fields):
@@ -97,14 +97,17 @@ def test_rows_that_differ_are_refused(artefact, tmp_path):
 
     async def main():
         async with (
-            running(add, ["n3"], patient) as (placement, _),
+            running(add, ["n3"], patient) as (placement, nodes),
             stream(placement, "n3", "n2->n3", add.digest) as first,
             stream(placement, "n3", "n1->n3", add.digest) as second,
         ):
             for call in (first, second):
                 await call.read()
-                await call.write(pb.Message(epoch=7))  # both are waited for
-            await asyncio.sleep(0.1)
+                await call.write(pb.Message(epoch=7))
+            for _ in range(200):
+                if all(link.up for link in nodes["n3"].receiver.links.values()):  # both are waited for
+                    break
+                await asyncio.sleep(0.02)
             await first.write(value(1, rows=2))
             await asyncio.sleep(0.1)
             await second.write(value(1, rows=3))
