@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import logging
 import shutil
 import subprocess
 import sys
@@ -17,14 +16,12 @@ from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.certificates import main, make_certificates
 from resilinet_jax.deploy.client import Client
 from resilinet_jax.deploy.dialling import carry, dial
-from resilinet_jax.deploy.engines import load_engine
-from resilinet_jax.deploy.node import Node
 from resilinet_jax.deploy.placement import Placement
 from resilinet_jax.deploy.processes import loopback
 from resilinet_jax.deploy.security import Certificates, certificate_files, identity
 from resilinet_jax.deploy.wire import ASK, CARRY, COUNTERS, metadata, to_bytes
 from resilinet_jax.errors import UserError
-from tests.helpers.deployed import X, make_artefact
+from tests.helpers.deployed import X, make_artefact, running, warnings
 from tests.helpers.nodes import Nodes
 
 NAMES = ("i", "n1", "n2", "n3", "n4")
@@ -76,22 +73,6 @@ IMPOSTORS |= dict.fromkeys(("none", "of another CA", "expired"), IMPOSTORS["plai
 for_each_impostor = pytest.mark.parametrize("kind", IMPOSTORS)
 
 
-@contextlib.asynccontextmanager
-async def running(artefact, placement, names, shown=None):
-    """Nodes in this process; `shown` takes the place of the certificates of those that it names."""
-    nodes = {name: Node(artefact, name, placement, load_engine(artefact, name, "numpy")) for name in names}
-    for name, certificates in (shown or {}).items():
-        nodes[name].certificates = certificates
-    tasks = [asyncio.create_task(node.run()) for node in nodes.values()]
-    await asyncio.sleep(0.05)
-    try:
-        yield nodes
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def refusal(placement, target, certificates, method, sent, **call_metadata):
     """The status with which a call ends that sends a message."""
     channel = dial(placement.nodes[target].address, target, certificates)
@@ -103,10 +84,6 @@ async def refusal(placement, target, certificates, method, sent, **call_metadata
                 pass
     await channel.close(None)
     return await call.code(), await call.details()
-
-
-def warnings(caplog):
-    return [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
 
 
 def count_dials(monkeypatch):
@@ -136,7 +113,7 @@ def test_an_impostor_brings_nothing_and_the_others_are_served(artefact, folders,
 
     async def ask():
         alive = [name for name in NAMES if name != "n2"]
-        async with running(artefact, placement, alive), Client(artefact, placement) as client:
+        async with running(artefact, alive, placement), Client(artefact, placement) as client:
             await client.ready()
             told = await refusal(placement, "n3", shown, CARRY, lie, metadata=said)
             return told, await client.ask(X[:1])
@@ -157,7 +134,7 @@ def test_who_is_refused_says_so_once_however_often_it_dials(artefact, folders, p
     dials = count_dials(monkeypatch)
 
     async def dial_on():
-        async with running(artefact, quick, ["n2", "n3"], {"n2": unchecked(folders, kind)}):
+        async with running(artefact, ["n2", "n3"], quick, shown={"n2": unchecked(folders, kind)}):
             await until(lambda: dials["n3"] > 5)
 
     asyncio.run(dial_on())
@@ -185,7 +162,7 @@ def test_nothing_is_sent_to_who_is_not_the_node_that_was_dialled(
     dials = count_dials(monkeypatch)
 
     async def dial_on():
-        async with running(artefact, quick, ["n2", "n3"], {"n3": unchecked(folders, kind, "n3")}) as nodes:
+        async with running(artefact, ["n2", "n3"], quick, shown={"n3": unchecked(folders, kind, "n3")}) as (_, nodes):
             await until(lambda: dials["n3"] > 5)
             return nodes["n2"]._outgoing[0].connected, nodes["n3"]._controls
 
@@ -211,7 +188,7 @@ def test_a_connection_is_made_although_each_word_takes_long(artefact, folders, p
             ends.extend((writer, there[1]))
             await asyncio.gather(late(reader, there[1]), late(there[0], writer))
 
-        async with running(artefact, placement, ["n3"]), await asyncio.start_server(serve, "127.0.0.1", 0) as proxy:
+        async with running(artefact, ["n3"], placement), await asyncio.start_server(serve, "127.0.0.1", 0) as proxy:
             port = proxy.sockets[0].getsockname()[1]
             channel = dial(f"127.0.0.1:{port}", "n3", Certificates.read(placement.certificates, "n2"))
             call = carry(channel, "n2->n3", artefact.digest)
@@ -231,10 +208,10 @@ def test_a_refusal_is_said_again_after_the_right_one_was_there(artefact, folders
     stream = {"metadata": metadata("n2->n3", artefact.digest)}
 
     async def dial_twice():
-        async with running(artefact, placement, ["n3"]):
+        async with running(artefact, ["n3"], placement):
             for _ in range(2):
                 await refusal(placement, "n3", shown, CARRY, pb.Message(), **stream)
-            async with running(artefact, placement, ["n2"]):
+            async with running(artefact, ["n2"], placement):
                 await asyncio.sleep(0.1)
             await refusal(placement, "n3", shown, CARRY, pb.Message(), **stream)
 
@@ -258,7 +235,7 @@ def test_a_node_can_neither_ask_nor_read_counters_and_a_client_can(artefact, fol
             await channel.close(None)
 
     async def ask():
-        async with running(artefact, placement, ["n4"]):
+        async with running(artefact, ["n4"], placement):
             n3 = Certificates.read(placement.certificates, "n3")
             asked = await refusal(placement, "n4", n3, ASK, pb.Question(request=1, epoch=7))
             return asked, await call(n3), await call(Certificates.read(placement.certificates, None))
@@ -272,7 +249,7 @@ def test_a_node_can_neither_ask_nor_read_counters_and_a_client_can(artefact, fol
 
 def test_a_client_that_is_none_learns_why_and_once(artefact, placement, caplog):
     async def ask():
-        async with running(artefact, placement, NAMES):
+        async with running(artefact, NAMES, placement):
             client = Client(artefact, placement)
             client.certificates = Certificates.read(placement.certificates, "n1")
             async with client:
@@ -290,7 +267,7 @@ def test_a_client_that_is_none_learns_why_and_once(artefact, placement, caplog):
 
 def test_everybodys_certificates_make_the_answers_right(artefact, placement):
     async def ask():
-        async with running(artefact, placement, NAMES), Client(artefact, placement) as client:
+        async with running(artefact, NAMES, placement), Client(artefact, placement) as client:
             await client.ready()
             answer = await client.ask(X[:1])
             for _ in range(100):  # the first ones may come around a node that has not been heard yet

@@ -17,7 +17,7 @@ from resilinet_jax.deploy.gates import MOST_AHEAD
 from resilinet_jax.deploy.trial import loopback
 from resilinet_jax.deploy.wire import to_bytes
 from resilinet_jax.errors import UserError
-from tests.helpers.deployed import X, make_artefact, running
+from tests.helpers.deployed import X, make_artefact, running, warnings
 from tests.helpers.nodes import Nodes
 
 
@@ -85,7 +85,7 @@ def test_what_no_node_says_ends_its_stream_in_one_line_and_nothing_else(artefact
 
     with caplog.at_level(logging.INFO):
         asyncio.run(main())
-    (told,) = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+    (told,) = warnings(caplog)
     assert told.startswith(f"n2->n3: {line}")
     assert told.endswith("; its stream is closed")
 

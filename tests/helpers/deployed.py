@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 
 import jax
 import numpy as np
@@ -55,10 +56,12 @@ def make_artefact(folder, method="resilinet", scenario="health", x=X, **network)
 
 
 @contextlib.asynccontextmanager
-async def running(artefact, names, placement=None, engines="numpy"):
-    """Nodes in this process."""
+async def running(artefact, names, placement=None, engines="numpy", shown=()):
+    """Nodes in this process; `shown` takes the place of the certificates of those that it names."""
     placement = placement or loopback(artefact, 1)
     nodes = {name: Node(artefact, name, placement, load_engine(artefact, name, engines)) for name in names}
+    for name, certificates in dict(shown).items():
+        nodes[name].certificates = certificates
     tasks = [asyncio.create_task(node.run()) for node in nodes.values()]
     await asyncio.sleep(0.1)
     try:
@@ -67,3 +70,9 @@ async def running(artefact, names, placement=None, engines="numpy"):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def warnings(caplog):
+    """What nodes and clients warn of, without gRPC's errors of event loops that earlier tests have closed."""
+    records = [record for record in caplog.records if record.name == "resilinet_jax.node"]
+    return [record.getMessage() for record in records if record.levelno > logging.INFO]
