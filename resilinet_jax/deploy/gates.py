@@ -159,14 +159,14 @@ class Receiver:
         """
         if blind:
             return self.lost(edge)
-        if self.floor is None:  # what was before this node, others have seen to
-            self.floor = self._known = watermark
+        known = self._know_from(watermark)  # what was before this node, others have seen to
+        assert self.floor is not None
         self.check(watermark)
         self._known = max(self._known, watermark)
         # Whoever lags far behind, as after a stop, is not waited for before it has caught up.
         if not self.links[edge].up and watermark >= self.floor - SMALL_LAG:
-            return self._rise(edge, self._known + 1)
-        return self._advance()
+            return [*known, *self._rise(edge, self._known + 1)]
+        return [*known, *self._advance()]
 
     def message(self, edge: str, request: int, has_value: bool) -> list[Action]:
         """A sender has brought a request, or said that it has nothing for it; what is late does not count.
@@ -180,10 +180,10 @@ class Receiver:
           ProtocolError: for a number that no sender of this network can have got to.
         """
         link = self.links[edge]
-        if self.floor is None:
-            if not has_value:
-                return []
-            self.floor = request - 1
+        if self.floor is None and not has_value:
+            return []
+        known = self._know_from(request - 1)
+        assert self.floor is not None
         if request <= self.floor:
             return []
         self.check(request)
@@ -191,8 +191,8 @@ class Receiver:
         link.last = max(link.last, request)
         self.brought.setdefault(request, {})[edge] = has_value
         if has_value and not link.up:
-            return self._rise(edge, request)
-        return self._advance()
+            return [*known, *self._rise(edge, request)]
+        return [*known, *self._advance()]
 
     def check(self, request: int) -> None:
         """Refuses a number that no sender of this network can have got to.
@@ -210,10 +210,9 @@ class Receiver:
           ProtocolError: for a number that nobody can have got to.
         """
         self.check(request)
-        if self.floor is None:
-            self.floor = request - 1
+        known = self._know_from(request - 1)
         self._known = max(self._known, request)
-        return self._advance()
+        return [*known, *self._advance()]
 
     def waited(self) -> list[Action]:
         """The next request has been waited for too long: stand-ins are asked, and what comes first is used."""
@@ -221,6 +220,19 @@ class Receiver:
             return []
         self.impatient.add(self.floor + 1)
         return self._advance()
+
+    def _know_from(self, floor: int) -> list[Action]:
+        """Takes requests up to here as decided, if none is known of yet, and opens anew what is open for whatever comes.
+
+        A request that a sender decides before it hears of an open gate would not come, and be waited for.
+        """
+        if self.floor is not None:
+            return []
+        self.floor = self._known = floor
+        early = [(edge, link) for edge, link in self.links.items() if link.opened is not None]
+        for _, link in early:
+            link.opened = floor + 1
+        return [Open(edge, floor + 1) for edge, _ in early]
 
     def _rise(self, edge: str, since: int) -> list[Action]:
         link = self.links[edge]
@@ -351,8 +363,9 @@ class Sender(Generic[Payload]):
         """
         if not self._gated:
             return []
-        self._open, self._since = True, since or self.highest + 1
-        return [(request, payload) for request, (payload, _) in self._ring.items() if request >= self._since]
+        first, sent_from = since or self.highest + 1, self._since if self._open else self.highest + 1
+        self._open, self._since = True, min(first, sent_from)
+        return [(request, payload) for request, (payload, _) in self._ring.items() if first <= request < sent_from]
 
     def close(self) -> None:
         """The receiver has closed the gate."""

@@ -53,7 +53,8 @@ class Processes:
             process = await asyncio.create_subprocess_exec(
                 *(self._namespaces.enter(name) if self._namespaces else ()),
                 sys.executable, "-m", "resilinet_jax.deploy.run_node", str(self._artefact.folder), f"--node={name}",
-                f"--placement={self._file}", stdout=asyncio.subprocess.PIPE, stderr=log,
+                f"--placement={self._file}", "--ends_with_stdin",  # so that none outlives this process
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
                 env={**os.environ, **ONE_THREAD},
             )  # fmt: skip
         self._running[name] = process

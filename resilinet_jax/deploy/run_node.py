@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--metrics_port", type=int, help="where Prometheus finds what the node is doing; none if left out"
     )
     parser.add_argument("--metrics_address", default="127.0.0.1", help="of this machine, to listen for it (127.0.0.1)")
+    parser.add_argument("--ends_with_stdin", action="store_true", help="stop when standard input is closed")
     parser.add_argument("--log_json", action="store_true", help="log a line of JSON for each record")
     given = parser.parse_args(argv)
     lines = JsonLines(given.node) if given.log_json else logging.Formatter(f"%(asctime)s {given.node}: %(message)s")
@@ -91,8 +92,11 @@ async def _run(given: argparse.Namespace) -> None:
             raise UserError("--metrics_port needs prometheus-client; pip install 'resilinet_jax[edge]'") from None
         Metrics(node).serve(given.metrics_address, given.metrics_port)
     running = asyncio.create_task(node.run(lambda: print(f"{name} is ready", flush=True)))
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        loop.add_signal_handler(number, running.cancel)
+    if given.ends_with_stdin:
+        loop.add_reader(sys.stdin, running.cancel)
     try:
         await running
     except asyncio.CancelledError:

@@ -1,5 +1,6 @@
 import collections
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -93,6 +94,34 @@ def test_a_stopped_node_is_done_without_and_taken_back_when_it_has_caught_up():
     assert len(cluster.answers) == 41
 
 
+@pytest.mark.parametrize("graph", [CHAIN, TREE, DAG], ids=["chain", "tree", "dag"])
+def test_the_first_request_is_answered_whenever_streams_are_made(graph):
+    """A node may hear that a stand-in for a dead node lives before that one hears that it has to carry."""
+    for seed in range(200):
+        rng = random.Random(seed)
+        cluster = Cluster(graph, 0.0, cut=[edge.name for edge in graph.hyperconnections])
+        cluster.kill(rng.choice(graph.fallible))
+        edges, nodes = sorted(cluster.edges), list(cluster.nodes.values())
+        for _ in range(400):
+            what = rng.random()
+            if what < 0.1:
+                rng.choice(nodes).beat()
+            elif what < 0.15 and cluster.cut:
+                cluster.cut.discard(rng.choice(sorted(cluster.cut)))
+                cluster.connect()
+            elif what < 0.2:
+                cluster.beat_input()
+            else:
+                cluster.deliver(rng.choice(edges))
+            if not cluster.asked and not cluster.nodes[graph.cloud].receiver.blind:
+                cluster.ask()
+        cluster.cut.clear()
+        cluster.connect()
+        cluster.settle()
+        assert cluster.answers.keys() == set(range(1, cluster.asked + 1)), seed
+        assert None not in cluster.answers.values(), seed
+
+
 def test_a_slow_node_is_overtaken_where_somebody_waits_too_long():
     cluster = Cluster(CHAIN, 0.0)
     cluster.settle()
@@ -121,6 +150,8 @@ def test_outputs_that_are_kept_are_bounded():
     assert sender.open(1) == [(request, f"value {request}") for request in range(40, 50)]
     assert sender.want(3) == [(3, None)]  # gone: said, so that nobody waits for it
     sender.ack(45)
+    assert sender.open(1) == []  # all that is kept has been sent
+    sender.close()
     assert [request for request, _ in sender.open(1)] == [46, 47, 48, 49]
 
 

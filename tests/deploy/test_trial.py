@@ -168,9 +168,13 @@ def test_a_node_runs_without_jax(tried, tmp_path):
     artefact, _ = tried
     (tmp_path / "placement.toml").write_text(loopback(artefact, 1, tmp_path / "certs").to_toml())
     flags = [str(artefact.folder), "--node=n2", f"--placement={tmp_path / 'placement.toml'}"]
-    with subprocess.Popen([sys.executable, "-c", BLOCKED, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
+    command = [sys.executable, "-c", BLOCKED, *flags, "--ends_with_stdin"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as node:
         assert node.stdout.readline() == "n2 is ready\n"
-        node.terminate()
+        _, log = node.communicate(timeout=20)
+        assert node.returncode == 0
+        assert log.endswith("n2: stopped\n")
     text = loopback(artefact, 1).to_toml().replace('"numpy"', '"jax"')
     (tmp_path / "placement.toml").write_text(text)
     done = subprocess.run([sys.executable, "-c", BLOCKED, *flags], cwd=ROOT, capture_output=True, text=True)

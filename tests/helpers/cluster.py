@@ -84,7 +84,7 @@ class Node:
 class Cluster:
     """All nodes, and whoever asks."""
 
-    def __init__(self, graph, activity, present=None):
+    def __init__(self, graph, activity, present=None, cut=()):
         self.graph, self.activity = graph, activity
         self.present = present or [True] * len(graph.hyperconnections)
         self.forward, self.backward = (
@@ -95,7 +95,7 @@ class Cluster:
             edge.name: (edge.source, edge.target) for i, edge in enumerate(graph.hyperconnections) if self.present[i]
         } | {f"{INPUT}->{source}": (INPUT, source) for source in graph.sources}
         self.up = set()  # hyperconnections that have a stream
-        self.cut = set()  # links that drop everything
+        self.cut = set(cut)  # hyperconnections that nobody can dial
         self.nodes, self.answers, self.asked = {}, {}, 0
         self.log, self.messages = [], collections.Counter()
         for name in graph.order:
@@ -151,6 +151,9 @@ class Cluster:
         for node in list(self.nodes.values()):
             if not node.stopped:
                 node.beat()
+        self.beat_input()
+
+    def beat_input(self):
         for source in self.graph.sources:
             self.send(f"{INPUT}->{source}", ("beat", self.asked, False))
 
