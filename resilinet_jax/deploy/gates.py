@@ -222,7 +222,7 @@ class Receiver:
         return self._advance()
 
     def _know_from(self, floor: int) -> list[Action]:
-        """Takes requests up to here as decided, if none is known of yet, and opens anew what is open for whatever comes.
+        """Takes requests up to here as decided, if none is known of yet; opens anew what is open for whatever comes.
 
         A request that a sender decides before it hears of an open gate would not come, and be waited for.
         """
