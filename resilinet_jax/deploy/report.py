@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# What is counted while something fails, by its title in the table.
+_COUNTED = {
+    "Answered": "answered",
+    "No information": "uninformed",
+    "Lost": "lost",
+    "Wrong": "wrong",
+    "Sent again": "replayed",
+}
+
+
 def deployment_files(artefact: Artefact, trial: Trial) -> dict[str, bytes]:
     """The report of a trial by file name: CSV for programs, Markdown and one HTML page for people.
 
@@ -87,16 +97,19 @@ def deployment_tables(artefact: Artefact, trial: Trial) -> list[Table]:
         ]
         for each in trial.held
     ]
+    by_name: dict[str, list[Struck]] = {}
+    for each in trial.struck:
+        by_name.setdefault(each.name, []).append(each)
     struck = [
-        [each.name, *(f"{n}" for n in (each.answered, each.uninformed, each.lost, each.wrong, each.replayed))]
-        for each in trial.struck
+        [name, f"{len(hits)}", *(f"{sum(getattr(hit, field) for hit in hits):,}" for field in _COUNTED.values())]
+        for name, hits in by_name.items()
     ]
     nodes = [
         [name, trial.engines[name], f"{trial.started[name]:.1f}", f"{trial.memory.get(name, 0) / 2**20:.0f}"]
         for name in artefact.graph.order
     ]
     told = ["Dead", "Messages predicted", "measured", "Bytes predicted", "measured", "Other messages", "Other bytes"]
-    failed = ["What failed", "Answered", "No information", "Lost", "Wrong", "Sent again"]
+    failed = ["What failed", "Times", *_COUNTED]
     chaos = [] if trial.chaos is None else [_chaos_table(trial.chaos)]
     return [
         Table(

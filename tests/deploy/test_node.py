@@ -159,9 +159,10 @@ def test_a_second_stream_is_refused_while_the_first_is_alive(artefact):
     )  # fmt: skip
 
 
-def test_a_loop_that_hangs_is_noticed_although_its_sockets_live(artefact):
+@pytest.mark.parametrize(("beats", "patience"), [(False, 0.0), (True, 0.2)], ids=["hangs", "is slow"])
+def test_a_node_that_does_not_answer_is_done_without_although_its_sockets_live(artefact, beats, patience):
     async def main():
-        placement = loopback(artefact, 1)
+        placement = dataclasses.replace(loopback(artefact, 1), patience=patience)
         async with (
             running(artefact, artefact.graph.order, placement) as (_, nodes),
             Client(artefact, placement, deadline=10) as client,
@@ -169,9 +170,10 @@ def test_a_loop_that_hangs_is_noticed_although_its_sockets_live(artefact):
             await client.ready()
             await asyncio.sleep(3 * placement.heartbeat)
             before = await client.ask(X[:1])
-            # A node that does not come back to its loop: all its streams stay, and its readers go on.
+            # A node that does not come back to its loop: its streams stay, and its readers go on.
             nodes["n2"]._events.get = asyncio.Event().wait
-            nodes["n2"]._beat = lambda now: None
+            if not beats:
+                nodes["n2"]._beat = lambda now: None
             await asyncio.sleep(2 * placement.heartbeat)  # its loop takes the event that it waits for already
             began = time.monotonic()
             after = await client.ask(X[:1])
