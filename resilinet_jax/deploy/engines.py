@@ -17,6 +17,10 @@ Values = Sequence[Shaped[np.ndarray, "..."]]
 # Of 1 for each incoming hyperconnection that carries and 0 for others, and of what each brings; of a source, the input.
 Engine = Callable[[Float[np.ndarray, " incoming"], Values], Shaped[np.ndarray, "..."]]
 
+# How far rounding may take an engine's logits from the network's, for their size. ONNX has other operations: a trained
+# MobileNet's logits then differ by 2e-5, and JAX's own by as much from those in float64.
+TOLERANCES = {"jax": 1e-5, "numpy": 1e-5, "onnx": 1e-4}
+
 
 def load_engine(artefact: Artefact, node: str, kind: str) -> Engine:
     """The function that a node computes.

@@ -16,7 +16,7 @@ from jax import export
 from jaxtyping import Array, Float, Num
 
 from resilinet_jax.deploy.artefact import SKIP_UNITS, WEIGHT, Arrays, Signature, onnx_file, weights_file
-from resilinet_jax.deploy.engines import Engine, onnx_engine
+from resilinet_jax.deploy.engines import TOLERANCES, Engine, onnx_engine
 from resilinet_jax.deploy.model import Model
 from resilinet_jax.deploy.to_onnx import onnx_program
 from resilinet_jax.errors import UserError, one_line
@@ -28,7 +28,6 @@ from resilinet_jax.network.senders import senders
 from resilinet_jax.network.stages import DenseStage
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-TOLERANCE = 1e-5  # of logits, for their size, between the programs and the network
 
 
 class NodeFiles(NamedTuple):
@@ -170,7 +169,9 @@ def check_programs(model: Model, files: Mapping[str, NodeFiles], x: Num[np.ndarr
     Raises:
       UserError: naming what is dead where they differ.
     """
-    _check(model, files, {node: _by_jax(each) for node, each in files.items()}, x, "exported programs")
+    _check(
+        model, files, {node: _by_jax(each) for node, each in files.items()}, x, TOLERANCES["jax"], "exported programs"
+    )
     in_onnx = {node: each.onnx for node, each in files.items() if each.onnx is not None}
     if in_onnx:
         with tempfile.TemporaryDirectory() as name:
@@ -179,7 +180,7 @@ def check_programs(model: Model, files: Mapping[str, NodeFiles], x: Num[np.ndarr
                 (folder / weights_file(node)).write_bytes(tensor_bytes(files[node].arrays))
                 (folder / onnx_file(node)).write_bytes(program)
                 engines[node] = onnx_engine(folder / onnx_file(node), files[node].signature.onnx or ())
-            _check(model, files, engines, x, "programs in ONNX")
+            _check(model, files, engines, x, TOLERANCES["onnx"], "programs in ONNX")
 
 
 def _by_jax(files: NodeFiles) -> Engine:
@@ -192,6 +193,7 @@ def _check(
     files: Mapping[str, NodeFiles],
     engines: Mapping[str, Engine],
     x: Num[np.ndarray, "examples *features"],
+    tolerance: float,
     what: str,
 ) -> None:
     graph = model.network.graph
@@ -211,7 +213,7 @@ def _check(
         wanted = np.asarray(apply(model.variables, x, survival[0]).logits)
         got = sent[graph.cloud] if graph.cloud in sent else np.zeros_like(wanted)
         apart = np.abs(got - wanted).max(initial=0) / max(1.0, np.abs(wanted).max(initial=0))
-        if not apart <= TOLERANCE:
+        if not apart <= tolerance:
             raise UserError(
                 f"with {', '.join(dead) or 'nothing'} dead the {what} say something else than the network, "
                 f"by {apart:.1g} of its largest logit; report this, with the command"

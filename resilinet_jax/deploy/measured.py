@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from resilinet_jax.deploy.artefact import Manifest, Predicted
+from resilinet_jax.deploy.engines import TOLERANCES
 from resilinet_jax.network.senders import senders
 
-TOLERANCE = 1e-5  # of logits, for their size
 BOUND = 2.0  # seconds that a path must have been whole before an answer can rely on it: to dial, and to be believed
 KILLED, STOPPED, CUT, BACK = "killed", "stopped", "cut off", "back"  # what happens to nodes and hyperconnections
 
@@ -146,6 +146,11 @@ class Trial:
     chaos: Chaos | None = None
     twice: int = 0
 
+    @property
+    def tolerance(self) -> float:
+        """How far logits may be from the simulator's, for their size, by what computes them."""
+        return max(TOLERANCES[engine] for engine in self.engines.values())
+
     def failed(self) -> list[str]:
         """Every expectation that was not met, in a line each."""
         lines = []
@@ -159,7 +164,7 @@ class Trial:
             # Rounded when it was stored; an example whose two best classes are equal to rounding may fall either way.
             if each.accuracy is not None and abs(each.accuracy - wanted) > 1e-6 + each.others / each.examples:
                 lines.append(f"{name} dead: accuracy {each.accuracy:.4%}, predicted {wanted:.4%}")
-            if each.furthest > TOLERANCE:
+            if each.furthest > self.tolerance:
                 lines.append(f"{name} dead: a logit differs by {each.furthest:.1g} from the simulator's")
             expected = dict.fromkeys(each.predicted.messages, 1.0)
             if each.messages != expected:

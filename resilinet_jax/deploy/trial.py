@@ -32,7 +32,6 @@ from resilinet_jax.deploy.measured import (
     CUT,
     KILLED,
     STOPPED,
-    TOLERANCE,
     Chaos,
     Event,
     Held,
@@ -270,7 +269,7 @@ class _Run:
                 len(good),
                 sum(answer.status == NO_INFORMATION for _, answer in answers),
                 count - len(answers) + sum(answer.status == DEADLINE for _, answer in answers),
-                sum(self.furthest(n, answer) > TOLERANCE for n, answer in good),
+                sum(self.furthest(n, answer) > self.trial.tolerance for n, answer in good),
                 sum(after[name] - before[name] for name in after if name.endswith(" replayed")),
                 np.array(usual),
                 max(answer.seconds for _, answer in answers[max(1, first - 5) :]),
@@ -351,7 +350,7 @@ class _Run:
             len(silent),
             sum(unjust(manifest, when - answer.seconds, when, failures.changes) for when, answer in silent),
             sum(answer.status == DEADLINE for _, _, answer in answers),
-            sum(self.furthest(n, answer) > TOLERANCE for n, answer in good),
+            sum(self.furthest(n, answer) > self.trial.tolerance for n, answer in good),
         )
 
     async def counters(self, failing: Sequence[str]) -> collections.Counter[str]:

@@ -437,7 +437,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("weight[[i for i, _ in edges]]", "weight[: len(edges)]"),
         Mutant("list(carries), list(arrays[WEIGHT])", "list(carries[::-1]), list(arrays[WEIGHT])"),
         Mutant('"default": in_form_for("gpu")', '"default": in_form_for("cpu")', equivalent="both say the same"),
-        Mutant("if not apart <= TOLERANCE:", "if apart > 1:"),
+        Mutant("if not apart <= tolerance:", "if apart > 1:"),
     ],
     "deploy/gates.py": [
         Mutant("if not link.up or request < link.since:", "if not link.up:"),
