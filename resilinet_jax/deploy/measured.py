@@ -27,6 +27,8 @@ class Held:
       bytes: of values, for one example.
       overhead: heartbeats and other messages without values, for each request.
       framing: bytes of messages that are no values, for one example.
+      wire: bytes that nodes and client sent with all headers, heartbeats, questions and answers, for one example; NaN
+        where nobody counted them.
       rate: examples answered in a second.
       seconds: each request's latency.
       answered: requests that were answered.
@@ -42,6 +44,7 @@ class Held:
     bytes: float
     overhead: float
     framing: float
+    wire: float
     rate: float
     seconds: Float[np.ndarray, " requests"]
     answered: int
@@ -124,8 +127,8 @@ class Trial:
 
     Attributes:
       held: by failure combination.
-      struck: by failure combination.
-      events: kills and starts.
+      struck: by failure, in the order in which they came.
+      events: what failed and came back.
       answers: when each request was answered in seconds, its latency, and its status.
       started: seconds from a process' start to its being ready, by node.
       memory: resident bytes of each node's process.
@@ -133,6 +136,7 @@ class Trial:
       skipped: what a trial on this machine can't bring about, and why.
       chaos: what was measured under random failures; None if that was not asked for.
       twice: requests that were answered more than once.
+      idle: bytes a second that were sent with all headers while nobody asked; NaN where nobody counted them.
     """
 
     held: list[Held] = dataclasses.field(default_factory=list)
@@ -145,6 +149,7 @@ class Trial:
     skipped: list[str] = dataclasses.field(default_factory=list)
     chaos: Chaos | None = None
     twice: int = 0
+    idle: float = float("nan")
 
     @property
     def tolerance(self) -> float:

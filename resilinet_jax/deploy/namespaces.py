@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import os
 import subprocess
 import time
@@ -75,6 +76,13 @@ class Namespaces:
     async def mend(self, name: str) -> None:
         """Undoes `cut`."""
         await self._rules("del", name)
+
+    async def sent(self) -> int:
+        """Bytes that all nodes and this process have sent so far, with all headers: what the router has received."""
+        command = [*_enter(self._holders[0]), "ip", "-json", "-statistics", "link"]
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        devices = json.loads((await process.communicate())[0])
+        return sum(each["stats64"]["rx"]["bytes"] for each in devices)
 
     async def _rules(self, what: str, name: str) -> None:
         if name in self._pairs:

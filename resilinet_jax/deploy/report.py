@@ -41,9 +41,8 @@ def deployment_files(artefact: Artefact, trial: Trial) -> dict[str, bytes]:
       trial: what was measured.
     """
     manifest, tables, figure = artefact.manifest, deployment_tables(artefact, trial), timeline(artefact, trial)
-    title = (
-        f"{manifest.cell} of {manifest.scenario} on {len(artefact.graph.order)} nodes, on {manifest.dataset['name']}"
-    )
+    count, data = len(artefact.graph.order), manifest.dataset["name"]
+    title = f"{manifest.cell} of {manifest.scenario} on {count} nodes; data set: {data}"
     notes = deployment_notes(trial)
     caption = "Each request's latency when it was answered, and what had failed meanwhile."
     listed = "\n".join(f"* {markdown(note)}" for note in notes)
@@ -63,6 +62,11 @@ def deployment_notes(trial: Trial) -> list[str]:
     return [
         *(wrong or ["Everything is as predicted: accuracies, messages, bytes, and each answer under its witness."]),
         "All nodes and the client ran on one machine, whose cores they shared: latencies are no network's.",
+        *(
+            []
+            if np.isnan(trial.idle)
+            else [f"While nobody asked, {trial.idle:,.0f} bytes a second were sent, with headers."]
+        ),
         *(f"Left out: {line}." for line in trial.skipped),
     ]
 
@@ -94,6 +98,7 @@ def deployment_tables(artefact: Artefact, trial: Trial) -> list[Table]:
             f"{each.bytes:,g}",
             f"{each.overhead:.1f}",
             f"{each.framing:,.1f}",
+            "-" if np.isnan(each.wire) else f"{each.wire:,.1f}",
         ]
         for each in trial.held
     ]
@@ -108,7 +113,16 @@ def deployment_tables(artefact: Artefact, trial: Trial) -> list[Table]:
         [name, trial.engines[name], f"{trial.started[name]:.1f}", f"{trial.memory.get(name, 0) / 2**20:.0f}"]
         for name in artefact.graph.order
     ]
-    told = ["Dead", "Messages predicted", "measured", "Bytes predicted", "measured", "Other messages", "Other bytes"]
+    told = [
+        "Dead",
+        "Messages predicted",
+        "measured",
+        "Bytes predicted",
+        "measured",
+        "Other messages",
+        "Other bytes",
+        "On the wire",
+    ]
     failed = ["What failed", "Times", *_COUNTED]
     chaos = [] if trial.chaos is None else [_chaos_table(trial.chaos)]
     return [
@@ -196,6 +210,7 @@ def _frame(trial: Trial) -> pd.DataFrame:
             "bytes_measured": each.bytes,
             "other_messages": each.overhead,
             "other_bytes": each.framing,
+            "wire_bytes": each.wire,
             "logits_apart": each.furthest,
             "other_classes": each.others,
             "latency_p50": float(np.percentile(each.seconds, 50)),

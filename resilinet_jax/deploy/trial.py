@@ -12,6 +12,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import math
 import pathlib
 import random
 import tempfile
@@ -99,6 +100,7 @@ async def run_trial(
                 run = _Run(artefact, model, x, y, rows, trial, processes, namespaces, client, random_moments, pace)
                 await run.everything(tell)
                 await run.one_by_one(strikes, tell)
+                trial.idle = await run.idle()
                 if chaos_seconds:
                     tell(f"chaos for {chaos_seconds:.0f} s")
                     await run.chaos(chaos_seconds)
@@ -276,14 +278,25 @@ class _Run:
             )
         )
 
+    async def wire(self) -> float:
+        """Bytes that have been sent so far, with all headers; NaN where nobody counts them."""
+        return math.nan if self.namespaces is None else await self.namespaces.sent()
+
+    async def idle(self) -> float:
+        """Bytes a second that are sent, with all headers, while nobody asks."""
+        wire, began = await self.wire(), time.monotonic()
+        await asyncio.sleep(20 * self.processes.placement.heartbeat)
+        return (await self.wire() - wire) / (time.monotonic() - began)
+
     async def hold(self, predicted: Predicted) -> None:
         """Answers the test split while nothing changes."""
-        before, began = await self.counters(predicted.failing), time.monotonic()
+        before = await self.counters(predicted.failing)
+        wire, began = await self.wire(), time.monotonic()
         answers = []
         async for answer in self.client.stream(self.batches(), standardised=True):
             answers.append(answer)
             self.note(answer)
-        took = time.monotonic() - began
+        took, wire = time.monotonic() - began, await self.wire() - wire
         sent = await self.counters(predicted.failing)
         while True:  # the cloud may have said that it has no information while values are still under way
             await asyncio.sleep(2 * self.processes.placement.heartbeat)
@@ -311,6 +324,7 @@ class _Run:
                 size / (len(answers) * self.rows),
                 sum(count for name, count in sent.items() if name.endswith(("heartbeats", "silent"))) / len(answers),
                 sum(count for name, count in sent.items() if name.endswith("framing")) / (len(answers) * self.rows),
+                wire / (len(answers) * self.rows),
                 sum(answer.status == ANSWERED for answer in answers) * self.rows / took,
                 np.array([answer.seconds for answer in answers]),
                 sum(answer.status == ANSWERED for answer in answers),

@@ -54,6 +54,8 @@ MESSAGES = "tests/results/test_messages.py"
 RESULTS = "tests/results/test_results.py"
 SWEEPS = "tests/sweeps/test_sweeps.py"
 CELLS = "tests/test_cells.py"
+CERTIFICATES = "tests/deploy/test_certificates.py"
+TRIAL = "tests/deploy/test_trial.py"
 
 # By file in resilinet_jax/, where sweeps/ is installed as well.
 MUTANTS: dict[str, list[Mutant]] = {
@@ -444,12 +446,37 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("link.opened = 0 if self.floor is None else self.floor + 1", "link.opened = (self.floor or 0) + 2"),
         Mutant("return False if in_order and link.last > request else None", "return None"),
         Mutant("watermark >= self.floor - SMALL_LAG", "watermark >= 0"),
-        Mutant("return self._rise(edge, self._known + 1)", "return self._rise(edge, watermark + 1)"),
+        Mutant("self._rise(edge, self._known + 1)", "self._rise(edge, watermark + 1)"),
         Mutant("or request in self._wanted:", "or False:"),
-        Mutant("self._open, self._since = True, since or self.highest + 1", "self._open, self._since = True, since"),
+        Mutant("first, sent_from = since or self.highest + 1,", "first, sent_from = since,"),
+        Mutant("self._open, self._since = True, min(first, sent_from)", "self._open, self._since = True, sent_from"),
+        Mutant("if first <= request < sent_from", "if first <= request"),
+        Mutant("return [Open(edge, floor + 1) for edge, _ in early]", "return []"),
         Mutant("if has_value and not link.up:", "if not link.up:"),
         Mutant("if stands_for in self.links and self.links[stands_for].up:", "if False:"),
-        Mutant("self.floor = self._known = watermark", "self.floor = self._known = 0"),
+        Mutant("self.floor = self._known = floor", "self.floor = self._known = 0"),
+    ],
+    "deploy/node.py": [
+        Mutant("if shown == [identity(expected).encode()]:", "if shown:", CERTIFICATES),
+        Mutant('await self._only_client(context, "counters")', "pass", CERTIFICATES),
+        Mutant("require_client_auth=True", "require_client_auth=False", CERTIFICATES),
+        Mutant("witness = witness | value.witness | own", "witness = witness | own"),
+        Mutant("carries[slot], brought[slot] = 1, value.array", "carries[slot], brought[slot] = 0, value.array"),
+        Mutant("if any(other.rows != rows for", "if any(False for"),
+    ],
+    "deploy/dialling.py": [
+        Mutant("identity(target))])", "identity(target))][:-1])", CERTIFICATES),
+    ],
+    "deploy/namespaces.py": [
+        Mutant("in (ends, ends[::-1])", "in (ends, ends)", TRIAL),
+        Mutant(
+            '[f"from {self._pairs[name][1]}", f"to {self._pairs[name][1]}"]', '[f"to {self._pairs[name][1]}"]', TRIAL
+        ),
+    ],
+    "deploy/measured.py": [
+        Mutant("end >= asked - BOUND", "end >= asked", TRIAL),
+        Mutant("if since <= answered", "if since <= asked", TRIAL),
+        Mutant("if each.bytes != each.predicted.bytes:", "if False:", TRIAL),
     ],
     "deploy/model.py": [
         Mutant("float(name not in failed)", "float(name in failed)"),
