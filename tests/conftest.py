@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import tempfile
@@ -25,6 +26,9 @@ FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 11):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+# Tracing makes millions of objects that live on in caches: looking through all of them again and again takes long.
+gc.freeze()
+gc.set_threshold(100_000, 50, 1000)
 # Two devices, so that every test of the engine shards its runs.
 jax.config.update("jax_num_cpu_devices", 2)
 
