@@ -438,7 +438,7 @@ class Node:
         edge = given.get(f"{EDGE}-bin", b"").decode(errors="replace")
         known = [each.name for each in self._incoming]
         if edge in known and (stranger := self._stranger(context, self._senders[edge])):
-            await self._refuse(context, f"{edge}: {stranger}", grpc.StatusCode.PERMISSION_DENIED)
+            await self._refuse(context, f"{edge}: {stranger}", grpc.StatusCode.PERMISSION_DENIED, edge=edge)
         why = None
         if edge not in known:
             why = f"no hyperconnection {edge!r} to {self.name!r}; known: {', '.join(known)}"
