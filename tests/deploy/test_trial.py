@@ -105,7 +105,7 @@ def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(tmp_path
     assert "i->n2" in trial.held[0].messages
     chaos = trial.chaos
     assert (chaos.lost, trial.twice, chaos.wrong, chaos.unjust) == (0, 0, 0, 0)
-    assert chaos.kills + chaos.stops + chaos.cuts > 2
+    assert chaos.kills + chaos.stops + chaos.cuts > 1
     assert chaos.answered > 100
     bad = dataclasses.replace(trial, twice=2, chaos=dataclasses.replace(chaos, wrong=3)).failed()
     assert bad == [
