@@ -147,6 +147,7 @@ class Node:
         self._questions: dict[int, asyncio.Queue[Any]] = {}
         self._answers: collections.OrderedDict[int, Any] = collections.OrderedDict()
         self._epoch = 0
+        self._said = 0.0  # when this node last said that it is alive
         self._back = (
             0.0  # when this process came back, after it was stopped: nobody is suspected for what was meanwhile
         )
@@ -204,7 +205,7 @@ class Node:
             self.engine(np.ones(0 if source else len(values), np.float32), values)
 
     async def _loop(self) -> None:
-        tick = self.placement.heartbeat
+        tick = self.placement.heartbeat / 2  # silence is looked for more often than signs of life are given
         last = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -224,13 +225,15 @@ class Node:
 
     def _beat(self, now: float) -> None:
         """Says that this node is alive, and looks for who has fallen silent."""
+        if speaks := now - self._said > 0.9 * self.placement.heartbeat:
+            self._said = now
+            self._acknowledge()
         message = pb.Message(watermark=self.receiver.floor or 0, blind=self.receiver.blind, epoch=self._epoch)
         for out in self._outgoing:
-            if out.connected and len(out.waiting) < self.placement.window:
+            if speaks and out.connected and len(out.waiting) < self.placement.window:
                 out.put(message)
             if out.connected and now - max(out.heard, self._back) > self.placement.suspicion:
                 self._drop(out, "takes nothing")
-        self._acknowledge()
         for edge in self._controls:
             if self.receiver.links[edge].up and now - max(self._heard[edge], self._back) > self.placement.suspicion:
                 LOG.info("%s: nothing heard for %.2f s", edge, now - self._heard[edge], extra={"edge": edge})
