@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from resilinet_jax.datasets.splits import Examples, Splits, split_dataset
+from resilinet_jax.datasets.splits import Examples, Splits
+from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import dense_network

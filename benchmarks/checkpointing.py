@@ -18,7 +18,7 @@ from benchmarks import common, race
 from benchmarks.clock import Clock
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.datasets.feed import Resident
-from resilinet_jax.datasets.splits import split_dataset
+from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
 from resilinet_jax.engine.run_cells import TrainingSettings, run_cells
 from resilinet_jax.runtime.checkpoints import Checkpoints

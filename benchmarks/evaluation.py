@@ -25,7 +25,8 @@ from jax.sharding import Mesh
 from benchmarks import common, race
 from benchmarks.own import Own
 from resilinet_jax.cells import Cell, CellBuilder, draw_weight, inference_wiring
-from resilinet_jax.datasets.splits import Examples, Splits, split_dataset
+from resilinet_jax.datasets.splits import Examples, Splits
+from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
 from resilinet_jax.engine.evaluation import Tally, accuracy_of, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications
@@ -64,7 +65,7 @@ def planned(data: Examples) -> Callable[[], np.ndarray]:
     own, models, mesh, state = health_models(data)
     plan = plan_applications(own.network.graph, all_combinations(own.network.graph).survival)
     call = own.program.compile(mesh, models)["test"]
-    tally = empty_tally(*models.variant_selection.shape, plan.answers)
+    tally = empty_tally(*models.variant.skip_units.shape, plan.answers)
 
     def turn() -> np.ndarray:
         return accuracy_of(call(tally, state, models, data), plan, len(data.y), 0.0)[:, 0]
@@ -143,10 +144,10 @@ def trained(network: Network, train: Examples, epochs: int) -> Variables:
 
     @jax.jit
     def epoch(state: RunState, number: jax.Array) -> RunState:
-        order = batch_order(keys.chunks, number, len(train.y), 256)
+        order = batch_order(keys.chunks, number, np.arange(len(train.y)), 256, padded=False)
         return train_chunk(network, None, state, cell, keys, train, order)[0]
 
-    state = initial_state(network, keys, train.x[:1], 1)
+    state = initial_state(network, keys, train.x[:1])
     for number in range(epochs):
         state = epoch(state, jnp.asarray(number))
     return state.variables

@@ -16,7 +16,6 @@ from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Splits
 from resilinet_jax.engine import run_cells as engine
 from resilinet_jax.engine.evaluation import accuracy_of, empty_tally
-from resilinet_jax.engine.plan import without_failures
 from resilinet_jax.engine.program import Models
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.network.forward import Network
@@ -49,7 +48,7 @@ class Own:
         settings = engine.TrainingSettings(models, 1, batch_size, 0, compiler_options=options, rests_on=rests_on)
         # As the engine does for cells whose weights are not learned.
         self._feed, self.network = Resident(splits), dataclasses.replace(network, learns_weights=False)
-        self.program = engine.Program(self.network, self._feed, settings, 1, all_combinations(network.graph))
+        self.program = engine.Program(self.network, self._feed, settings, all_combinations(network.graph))
         build = CellBuilder(network.graph, scenario.failure_settings, FAILOUT_RATE, 1e-3)
         rates = np.linspace(FAILOUT_RATE, 0.5, -(-models // RUNS))
         trainings = engine.plan_trainings({f"{rate}": build("resilinet", failout_rate=rate) for rate in rates})
@@ -59,7 +58,7 @@ class Own:
 
     def place(self, seed: int = 0) -> tuple[Models, Mesh]:
         """The models on their devices."""
-        return self.program.place(engine.assemble(self._each, 1, 1, seed))
+        return self.program.place(engine.assemble(self._each, 1, seed))
 
     def start(self, seed: int) -> Callable[[], list[float]]:
         """A function that trains all models for an epoch, validates them, and returns mean training losses.
@@ -70,18 +69,21 @@ class Own:
         call = self.program.compile(mesh, models)
         state = call["start"](models.keys)
         split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
-        orders_keys, numbers = self.program.orders_keys(models, mesh), itertools.count()
-        chunks, nothing_failed = self._feed.train(0, whole), without_failures(self.network.graph)
+        orders_of, members = self.program.orders_of(models, mesh), self.program.place_members(mesh)
+        numbers = itertools.count()
+        chunks, plan = self._feed.train(0, whole), self.program.validation_plan
 
         def epoch() -> list[float]:
             nonlocal state
-            orders = call["order"](orders_keys, jax.device_put(np.int32(next(numbers)), whole))
-            state, losses = call["train"](state, models, next(chunks), jax.device_put(orders, whole))
+            orders = call["order"](*orders_of, jax.device_put(np.int32(next(numbers)), whole), members["train"])
+            orders = jax.device_put(orders, whole)
+            state, losses = call["train"](state, models, next(chunks), orders, members["train"])
             compared = np.asarray(losses[: min(self.share, RUNS)]).tolist()  # waits, as the engine does
-            tally = jax.device_put(empty_tally(len(models.selection), 1, 1), split)
-            for chunk in self._feed.held_out("validation", whole):
-                tally = call["validate"](tally, state, models, chunk)
-            accuracy = accuracy_of(tally, nothing_failed, self._feed.sizes["validation"], chance=0.0)[..., 0]
+            tally = jax.device_put(empty_tally(len(models.order), plan.answers), split)
+            for number, chunk in enumerate(self._feed.held_out("validation", whole)):
+                placed = jax.device_put(np.int32(number), whole)
+                tally = call["validate"](tally, state, models, chunk, placed, members["validation"])
+            accuracy = accuracy_of(tally, plan, self._feed.sizes["validation"], chance=0.0)[..., 0]
             state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
             return compared
 

@@ -77,7 +77,7 @@ def load(settings, preset):
     """MHealth if it is prepared, else synthetic readings, or whatever --dataset says; split by window or subject."""
     readings, told = rj.load_dataset(settings.dataset, settings.data_folder)
     windows = cut_windows(readings)
-    splits = rj.split_dataset(windows, settings.split, settings.seed, preset.train_examples)
+    splits = rj.draw_splits(windows, settings, preset.train_examples)
     told += f"; {len(windows.y):,} windows of {WINDOW} rows"
     return rj.Data(rj.Resident(splits), splits.classes, windows.name, told, len(windows.y), windows.fingerprint())
 

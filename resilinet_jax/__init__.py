@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from resilinet_jax.datasets.splits import Examples as Examples
     from resilinet_jax.datasets.splits import Splits as Splits
     from resilinet_jax.datasets.splits import chance_accuracy as chance_accuracy
-    from resilinet_jax.datasets.splits import split_dataset as split_dataset
+    from resilinet_jax.datasets.splitting import draw_splits as draw_splits
+    from resilinet_jax.datasets.splitting import split_dataset as split_dataset
     from resilinet_jax.datasets.synthetic import load_synthetic as load_synthetic
     from resilinet_jax.deploy.model import Model as Model
     from resilinet_jax.deploy.model import load_model as load_model
@@ -76,6 +77,9 @@ _MODULES = {
         "Examples",
         "Splits",
         "chance_accuracy",
+    ),
+    "datasets.splitting": (
+        "draw_splits",
         "split_dataset",
     ),
     "datasets.synthetic": ("load_synthetic",),

@@ -57,13 +57,9 @@ class Cell(NamedTuple):
         return _digest(self._asdict())
 
     def training_key(self) -> str:
-        """Digest of what training depends on: equal for two cells that train the same way (model selection aside)."""
+        """Digest of what training depends on: equal for two cells whose runs have the same variables."""
         inference_only = ("inference_activity", "inference_scale")
         return _digest({name: value for name, value in self._asdict().items() if name not in inference_only})
-
-    def selection_key(self) -> str:
-        """Digest of what a run's best variables depend on: its training, and what selects the best epoch."""
-        return _digest({name: value for name, value in self._asdict().items() if name != "inference_scale"})
 
 
 def draw_weight(cell: Cell, key: Key[Array, ""]) -> Float[Array, " hyperconnections"]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import pathlib
 
-import jax
 import numpy as np
-from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
 from resilinet_jax.command.exporting import check_scenario_named, choice_again, same_data
-from resilinet_jax.datasets.splits import PADDING
+from resilinet_jax.datasets.feed import first_split
 from resilinet_jax.deploy.artefact import Artefact
 from resilinet_jax.deploy.model import load_model
 from resilinet_jax.deploy.report import deployment_files, deployment_notes, deployment_tables
@@ -19,7 +17,6 @@ from resilinet_jax.deploy.trial import run_trial
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import check_writable, write_folder
 from resilinet_jax.report.report import print_tables
-from resilinet_jax.scenarios._base import Data
 
 
 def deploy(
@@ -60,7 +57,7 @@ def deploy(
         raise
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{folder} does not tell what it was trained on; export it again") from None
-    x, y = _test_split(same_data(choice, manifest.dataset))
+    x, y = map(np.asarray, first_split(same_data(choice, manifest.dataset).feed, "test"))
     model = load_model(folder, manifest.scenario)
     tell = lambda text: console.print(text, soft_wrap=True)  # noqa: E731
     trial = asyncio.run(
@@ -74,10 +71,3 @@ def deploy(
     failed = trial.failed()
     more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
     return f"not as predicted: {'; '.join(failed[:3])}{more}" if failed else None
-
-
-def _test_split(data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """The whole test split on the host, as the network takes it, and its labels."""
-    chunks = list(data.feed.held_out("test", SingleDeviceSharding(jax.local_devices()[0])))
-    x, y = (np.concatenate([np.asarray(chunk[k]) for chunk in chunks]) for k in (0, 1))
-    return x[y != PADDING], y[y != PADDING]

@@ -16,6 +16,7 @@ from resilinet_jax.command.ingredients import (
     build_cells,
     build_combinations,
     build_network,
+    build_selection,
     sweep_version,
     user_failures,
 )
@@ -184,14 +185,14 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     kept = KeptModels(runs / MODELS, progress.note, stamp(identity)) if settings.keep_models else None
     under_way = _apart(choice.checkpoints_folder, changes, settings.overwrite)
     checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note, stamp(identity))
-    training = training_settings(choice, data)
-    wanted = plan_models(cells, training.run_numbers)
+    training = training_settings(choice, data, combinations)
+    wanted = plan_models(cells, training.run_numbers(data.feed.labels))
     finished = len(wanted) - len(unfinished(wanted, store))
     already = f", {finished} of them finished already" if finished else ""
     work.console.print(f"{len(wanted)} runs for {', '.join(sweeps)}{already}.", soft_wrap=True)
     if kept is not None:
         again = finished - (len(wanted) - len(unfinished(wanted, store, kept)))
-        models = {name for model in wanted for name in model.kept_names()}
+        models = {model.kept_name for model in wanted}
         for note in notes.models_note(len(models), network, data.feed.spec("train").x, runs / MODELS, again):
             work.console.print(note, soft_wrap=True)
     measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints, kept)
@@ -213,8 +214,14 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     return notes.diverged_line(cells, measured, len(wanted))
 
 
-def training_settings(choice: Choice, data: Data) -> TrainingSettings:
-    """How every run is trained."""
+def training_settings(choice: Choice, data: Data, combinations: Combinations) -> TrainingSettings:
+    """How every run is trained.
+
+    Args:
+      choice: what the user asked for.
+      data: to train on.
+      combinations: the failure combinations that are evaluated.
+    """
     settings, preset = choice.settings, choice.preset
     return TrainingSettings(
         preset.runs,
@@ -224,6 +231,7 @@ def training_settings(choice: Choice, data: Data) -> TrainingSettings:
         runs_per_pass=settings.runs_per_pass,
         compiler_options=choice.scenario.compiler_options(),
         rests_on=_program_identity(choice, data),
+        selection=build_selection(settings.select_by, combinations, choice.scenario.failure_settings),
     )
 
 
@@ -288,7 +296,7 @@ def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping
         settings=dataclasses.asdict(choice.settings_for(data.name)),
         preset=dataclasses.asdict(choice.preset),
         dataset={"name": data.name, "fingerprint": data.fingerprint, "rows": data.rows, "classes": data.classes},
-        examples=dict(data.feed.sizes),
+        examples={name: sizes.tolist() if len(sizes) > 1 else int(sizes[0]) for name, sizes in data.feed.sizes.items()},
         failure_settings=choice.scenario.failure_settings,
         notes=work.notes,
         environment=environment() | choice.scenario.version | sweep_version(sweep),
@@ -301,7 +309,10 @@ def _identity(choice: Choice) -> dict[str, Any]:
     """What every run in a results folder rests on, as far as it is known before the data, by the flags' names."""
     fields = dataclasses.asdict(choice.preset)
     sizes = {field: value for field, value in fields.items() if field not in ("runs", "network")}
-    flags = sizes | dict(choice.preset.network) | {"split": choice.settings.split, "seed": choice.settings.seed}
+    settings = {name: getattr(choice.settings, name) for name in ("split", "select_by", "seed")}
+    # Each of several splits is the same whichever others are drawn; a single one is standardised by itself.
+    settings["splits"] = "1" if choice.settings.splits == 1 else "several"
+    flags = sizes | dict(choice.preset.network) | settings
     return {f"--{name}": value for name, value in flags.items()} | code_version() | choice.scenario.version
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 
 from resilinet_jax.cells import Cell, describe
@@ -17,10 +16,12 @@ from resilinet_jax.command.experiment import MODELS, identity_with_data, kept_ap
 from resilinet_jax.command.ingredients import Sweeps, build_network
 from resilinet_jax.command.reporting import finished_sweep
 from resilinet_jax.command.settings import Choice, Settings, choose
+from resilinet_jax.datasets.feed import first_split
 from resilinet_jax.deploy.artefact import Artefact, Manifest, Predicted, check_target, write_artefact
 from resilinet_jax.deploy.exporting import NodeFiles, check_programs, export_nodes
 from resilinet_jax.deploy.model import Model, load_model, trained_model
 from resilinet_jax.deploy.to_onnx import check_onnx
+from resilinet_jax.engine.program import TrainingSettings
 from resilinet_jax.engine.run_cells import run_cells
 from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.files import only_command_in
@@ -81,6 +82,11 @@ def export_cell(
         trained again has other accuracies.
     """
     record, sweep, results = _read(folder, project, asked)
+    if not isinstance(record.examples["train"], int):
+        raise UserError(
+            f"{folder} holds results of several splits; train one with --keep_models and export that, as by "
+            "--test_subject where each subject is left out"
+        )
     name = _cell_name(cell, results)
     runs = len(results.measured[name].accuracy)
     if run >= runs:
@@ -99,11 +105,12 @@ def export_cell(
     with only_command_in(home):
         arrays = _arrays(finished, home, name, run, console)
         data, network = finished.data, finished.network
+        (number,) = _alone(finished, run).run_numbers(data.feed.labels)
         example = data.feed.spec("train").x
         names = tuple(map(str, range(data.classes)))
         standardisation = getattr(data.feed, "standardisation", None)
         seed = finished.choice.settings.seed
-        model = trained_model(network, results.cells[name], arrays, seed, run, example, standardisation, names)
+        model = trained_model(network, results.cells[name], arrays, seed, number, example, standardisation, names)
         files = export_nodes(model, example, onnx)
         check_programs(model, files, _some_of_the_test_split(data))
         manifest = _manifest(finished, name, run, model, {node: each.signature for node, each in files.items()})
@@ -243,17 +250,17 @@ def same_data(choice: Choice, dataset: Mapping[str, Any]) -> Data:
 def _arrays(finished: _Finished, home: pathlib.Path, name: str, run: int, console: Console) -> Arrays:
     """The variables of a run: kept, or trained again with the same accuracies."""
     cell, choice, data = finished.results.cells[name], finished.choice, finished.data
-    combinations = finished.results.combinations
+    combinations, training = finished.results.combinations, _alone(finished, run)
+    (number,) = training.run_numbers(data.feed.labels)
     progress = Progress()
     own_stamp = stamp(identity_with_data(choice, data, combinations))
     runs = kept_apart(home / choice.runs_folder.name, finished.sweep.network)
-    found = KeptModels(runs / MODELS, progress.note, own_stamp).get((cell.selection_key(), run))
+    found = KeptModels(runs / MODELS, progress.note, own_stamp).get((cell.training_key(), number))
     if found is not None:
         return found
     console.print(f"No model of run {run} of {name} was kept (--keep_models): it is trained again.", soft_wrap=True)
     kept, store = KeptModels(), Store()
     under_way = Checkpoints(home / "checkpoints_export", progress.note, own_stamp)
-    training = dataclasses.replace(training_settings(choice, data), runs=1, first_run=run, runs_per_pass=None)
     again = run_cells(
         finished.network, data.feed, {name: cell}, training, progress, combinations, store, under_way, kept
     )
@@ -261,7 +268,13 @@ def _arrays(finished: _Finished, home: pathlib.Path, name: str, run: int, consol
     after = again[name].rounded().accuracy[0]
     if not np.array_equal(before, after):
         raise UserError(_differs(finished.record, name, run, float(np.abs(before - after).max())))
-    return kept[cell.selection_key(), run]
+    return kept[cell.training_key(), number]
+
+
+def _alone(finished: _Finished, run: int) -> TrainingSettings:
+    """How one run was trained, by its place among those of its cell."""
+    usual = training_settings(finished.choice, finished.data, finished.results.combinations)
+    return dataclasses.replace(usual, runs=1, first_run=run, runs_per_pass=None)
 
 
 def _differs(record: Record, name: str, run: int, most: float) -> str:
@@ -282,8 +295,7 @@ def _differs(record: Record, name: str, run: int, most: float) -> str:
 
 
 def _some_of_the_test_split(data: Data) -> np.ndarray:
-    chunk = next(iter(data.feed.held_out("test", SingleDeviceSharding(jax.local_devices()[0]))))
-    return np.asarray(chunk.x[:CHECKED])
+    return np.asarray(first_split(data.feed, "test", CHECKED).x)
 
 
 def _manifest(finished: _Finished, name: str, run: int, model: Model, nodes: Mapping[str, Any]) -> Manifest:

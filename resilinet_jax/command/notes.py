@@ -35,7 +35,7 @@ def data_note(data: Data) -> list[str]:
 def preset_note(choice: Choice, data: Data) -> list[str]:
     """One sentence that says what differs from the paper's setting; none if nothing does, or there is none."""
     preset, paper, name = choice.preset, choice.scenario.presets.get("paper"), choice.settings.preset
-    limited = preset.train_examples is not None and data.feed.sizes["train"] == preset.train_examples
+    limited = preset.train_examples is not None and max(data.feed.sizes["train"]) == preset.train_examples
     drawn = [f"{preset.train_examples:,} training examples drawn from {data.rows:,} rows"] if limited else []
     if paper is None:
         return [f"Preset {name}: {drawn[0]}."] if drawn else []

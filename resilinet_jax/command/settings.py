@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from resilinet_jax.datasets.split_settings import KINDS, LEAVE_ONE_OUT
 from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.failures.user_failures import parse_failure_probability, user_report_folder
 from resilinet_jax.files import check_folder, check_writable, typed_path
@@ -21,7 +22,7 @@ from resilinet_jax.runtime.user_code import checked_result, errors_in, is_user_f
 from resilinet_jax.scenarios import load_scenario, scenario_names
 from resilinet_jax.scenarios._base import Data, Preset, Scenario
 
-SPLITS = ("random", "subject")
+SELECTIONS = ("no_failure", "average", "last")
 PRESETS = ("quick", "paper")
 PROGRAM = "python -m resilinet_jax"  # starts the command line wherever it is installed
 _NETWORK_FLAGS = ("hidden_units", "alpha", "image_size")
@@ -78,9 +79,15 @@ class Settings:
     )
     dataset: str = _flag("auto", f"auto, or one that the scenario knows; a suffix means a file. {_datasets()}.")
     data_dir: str | None = _flag(None, "TFDS' folder, or where the files of a published data set lie.")
-    split: str = _flag("random", f"What is split 80/10/10, rows or subjects: {', '.join(SPLITS)}.")
+    split: str = _flag(
+        "random",
+        "What is split 80/10/10: random rows, blocks of rows that follow each other (block), whole subjects (subject); "
+        "or each subject is the test subject once (leave_one_subject_out).",
+    )
+    splits: int = _flag(1, "How many splits are drawn; every cell has --runs on each.", Range(1, 1_000))
+    test_subject: str | None = _flag(None, "The only test subject of --split=leave_one_subject_out.")
     preset: str = _flag("quick", f"Size of everything: {', '.join(PRESETS)}; other flags change it.")
-    runs: int | None = _flag(None, "Seeds per cell.", Range(1, 10_000))
+    runs: int | None = _flag(None, "Seeds per cell, on each split.", Range(1, 10_000))
     epochs: int | None = _flag(None, "Passes over the training split.", Range(1, 1_000_000))
     batch_size: int | None = _flag(None, "Examples per training step.", Range(1, _INT32))
     # What float32 can still multiply by.
@@ -96,6 +103,11 @@ class Settings:
     train_examples: int | None = _flag(None, "At most so many examples for training.", Range(1, _INT32))
     runs_per_pass: int | None = _flag(
         None, "Runs in one compiled call; what memory allows without it.", Range(1, _INT32)
+    )
+    select_by: str = _flag(
+        "no_failure",
+        "Which epoch of a run counts: the best on the validation split without failures (no_failure), by its average "
+        "accuracy under the scenario's usual failures (average), or the last (last).",
     )
     tolerance: float = _flag(
         0.005, "Width of the intervals if a graph is too large to enumerate.", Range(0.0, 1.0, includes_low=False)
@@ -272,7 +284,12 @@ class Choice:
         scenario, preset = self.scenario, self.preset
         with errors_in(scenario.file, scenario.load):
             data: Data = checked_result(scenario.load, scenario.load(self.settings, preset), Data)
-        examples = data.feed.sizes["train"]
+        if len(data.feed.labels) < self.settings.splits:
+            raise UserError(
+                f"--splits={self.settings.splits}: {self.settings.scenario}'s load() makes one split; have it call "
+                "rj.draw_splits(dataset, settings, preset.train_examples)"
+            )
+        examples = min(data.feed.sizes["train"])
         if preset.batch_size > examples:
             raise UserError(
                 f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}"
@@ -315,8 +332,9 @@ class Choice:
                 raise UserError(f"--dataset={asked.dataset}: no such file; give an .npz with arrays x and y")
         if asked.data_folder is not None and not asked.data_folder.exists():
             raise UserError(f"--data_dir={asked.data_dir}: no such folder; make it, or leave the flag out")
-        if asked.split == "subject" and scenario.presets[asked.preset].augment is not None:
-            raise UserError(f"--split=subject: the images of --scenario={asked.scenario} have no subjects")
+        if (asked.split != "random" or asked.splits > 1) and scenario.presets[asked.preset].augment is not None:
+            what = f"--split={asked.split}" if asked.split != "random" else f"--splits={asked.splits}"
+            raise UserError(f"{what}: the images of --scenario={asked.scenario} come as they were split; leave it out")
 
     def command_line(self, sweep: str, dataset: str) -> str:
         """The command that trains the same cells on the same data: its flags are those that differ from the defaults.
@@ -345,7 +363,14 @@ def choose(settings: Settings) -> Choice:
     if not own:
         _check_known("scenario", settings.scenario, scenario_names())
         _check_known("preset", settings.preset, PRESETS)
-    _check_known("split", settings.split, SPLITS)
+    _check_known("split", settings.split, KINDS)
+    if settings.split == LEAVE_ONE_OUT and settings.splits > 1:
+        raise UserError(
+            f"--splits={settings.splits}: --split={LEAVE_ONE_OUT} has a split for each subject; leave it out"
+        )
+    if settings.test_subject is not None and settings.split != LEAVE_ONE_OUT:
+        raise UserError(f"--test_subject={settings.test_subject} belongs to --split={LEAVE_ONE_OUT}; add that")
+    _check_known("select_by", settings.select_by, SELECTIONS)
     scenario = load_scenario(settings.scenario)
     if settings.preset not in scenario.presets:
         known = ", ".join(scenario.presets)

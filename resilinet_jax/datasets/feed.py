@@ -7,22 +7,23 @@ is the same in every epoch (`Resident`); a data set of any size is streamed in c
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from resilinet_jax.datasets.splits import SPLITS, Examples, Splits, check_examples
+from resilinet_jax.datasets.splits import PADDING, SPLITS, Examples, Members, Resplits, Splits, check_examples
 
 if TYPE_CHECKING:
     from jax.sharding import Sharding
-    from jaxtyping import Array, Int, Key, Num
+    from jaxtyping import Array, Float, Int, Key, Num
 
     Augment = Callable[[Key[Array, ""], Num[Array, "batch *features"]], Num[Array, "batch *features"]]
 else:  # JAX takes longer to import than data to load, and is not needed to refuse them
     Sharding, Augment = Any, Callable[..., Any]
 
 HeldOut = Literal["validation", "test"]
+ONE_SPLIT = {0: "0"}  # labels, where there is but one
 
 
 @runtime_checkable
@@ -32,14 +33,16 @@ class Feed(Protocol):
     Attributes:
       augment: what training does to a batch of a run, or None if nothing is left to do.
       classes: number of classes.
-      sizes: number of examples by split.
+      sizes: number of examples by part, of each split.
       chunks: number of chunks in an epoch of training.
+      labels: how results call each split, by its number.
     """
 
     augment: Augment | None
     classes: int
-    sizes: dict[str, int]
+    sizes: dict[str, Int[np.ndarray, " splits"]]
     chunks: int
+    labels: Mapping[int, str]
 
     def spec(self, split: str) -> Any:
         """Shape and type of a chunk: `Examples` of `jax.ShapeDtypeStruct`s."""
@@ -50,41 +53,54 @@ class Feed(Protocol):
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:
         """Every example of a split once, in chunks; a label of `PADDING` fills up the last one."""
 
-    def chance(self) -> float:
-        """The accuracy of guessing on the test split; it does not depend on what has been handed out before."""
+    def members(self, split: str) -> Members:
+        """Which examples of a chunk belong to each split; none is added by later chunks."""
+
+    def chance(self) -> Float[np.ndarray, " splits"]:
+        """The accuracy of guessing on each test split; it does not depend on what has been handed out before."""
 
 
 class Resident:
-    """A data set that stays on the devices: one chunk a split.
+    """A data set that stays on the devices: one chunk a split, or one that several splits have in common.
 
     Attributes:
       notes: sentences of the splits, which the screen and the report say.
-      standardisation: what the examples have gone through; None if they are as they were recorded.
+      standardisation: what the examples of the first split have gone through; None if they are as they were recorded.
     """
 
     chunks = 1
 
-    def __init__(self, splits: Splits, augment: Augment | None = None):
+    def __init__(self, splits: Splits | Resplits, augment: Augment | None = None):
         """Feeds `splits`; `augment` changes the batches of training.
 
         Raises:
           UserError: if the examples of a split are none, or not what they should be.
         """
-        for name in SPLITS:
-            check_examples(f"the {name} split", getattr(splits, name), splits.classes, padded=name != "train")
+        if isinstance(splits, Resplits):
+            self._examples, self._members = dict.fromkeys(SPLITS, splits.examples), splits.members
+            self.labels, self._chance = splits.labels, splits.chance
+        else:
+            self._examples = {name: getattr(splits, name) for name in SPLITS}
+            self._members = {name: all_of(len(part.y)) for name, part in self._examples.items()}
+            self.labels, self._chance = ONE_SPLIT, np.array([splits.chance])
+        for name, examples in self._examples.items():
+            check_examples(f"the {name} split", examples, splits.classes, padded=name != "train")
         self.augment: Augment | None = augment
         self.classes = splits.classes
         self.notes = splits.notes
         self.standardisation = splits.standardisation
-        self._splits = splits
-        self.sizes = {split: len(getattr(splits, split).y) for split in SPLITS}
-        self._placed: dict[tuple[str, Sharding], Examples] = {}
+        self.sizes = {name: members.sizes for name, members in self._members.items()}
+        self._placed: dict[tuple[int, Sharding], Examples] = {}
 
     def spec(self, split: str) -> Any:
         """Shape and type of a split's only chunk, which is the whole split."""
         import jax
 
-        return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), getattr(self._splits, split))
+        return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), self._examples[split])
+
+    def members(self, split: str) -> Members:
+        """Which examples of the chunk belong to each split."""
+        return self._members[split]
 
     def train(self, first: int, sharding: Sharding) -> Iterator[Examples]:
         """The whole training split, again and again."""
@@ -95,18 +111,46 @@ class Resident:
         """The whole of a split, once, as one chunk."""
         return iter([self._place(split, sharding)])
 
-    def chance(self) -> float:
-        """Expected accuracy of guessing on the test split by the training split's class frequencies."""
-        return self._splits.chance
+    def chance(self) -> Float[np.ndarray, " splits"]:
+        """Expected accuracy of guessing on each test split by the training split's class frequencies."""
+        return self._chance
 
     def class_counts(self) -> Int[np.ndarray, " classes"]:
-        """Number of training examples of each class."""
-        return np.bincount(np.asarray(self._splits.train.y), minlength=self.classes)
+        """Number of training examples of each class, in the first split."""
+        first = self._members["train"].of(0)
+        labels = first.take(self._examples["train"], first.rows).y
+        return np.bincount(labels[labels != PADDING], minlength=self.classes)
 
     def _place(self, split: str, sharding: Sharding) -> Examples:
         import jax
 
-        key = (split, sharding)
+        examples = self._examples[split]
+        key = (id(examples), sharding)
         if key not in self._placed:
-            self._placed[key] = jax.device_put(jax.tree.map(np.asarray, getattr(self._splits, split)), sharding)
+            self._placed[key] = jax.device_put(jax.tree.map(np.asarray, examples), sharding)
         return self._placed[key]
+
+
+def all_of(examples: int) -> Members:
+    """All examples of a chunk, for the only split."""
+    return Members(np.arange(examples, dtype=np.int32)[None])
+
+
+def first_split(feed: Feed, part: HeldOut, most: int | None = None) -> Examples:
+    """Examples of the first split on the host, as a network takes them.
+
+    Args:
+      feed: whose they are.
+      part: of the split.
+      most: at most so many, of the first chunk; None for all.
+    """
+    import jax
+    from jax.sharding import SingleDeviceSharding
+
+    own, parts = feed.members(part).of(0), []
+    for chunk in feed.held_out(part, SingleDeviceSharding(jax.local_devices()[0])):
+        parts.append(own.take(Examples(*map(np.asarray, chunk)), own.rows[:most]))
+        if most is not None:
+            break
+    x, y = (np.concatenate(arrays) for arrays in zip(*parts))
+    return Examples(x[y != PADDING], y[y != PADDING])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from resilinet_jax.datasets.augmentation import random_affine
-from resilinet_jax.datasets.feed import Augment, HeldOut
+from resilinet_jax.datasets.feed import ONE_SPLIT, Augment, HeldOut, all_of
 from resilinet_jax.datasets.prepared import PreparedSplit, decode_image, find_prepared, square
-from resilinet_jax.datasets.splits import PADDING, Examples, chance_of_counts
+from resilinet_jax.datasets.splits import PADDING, Examples, Members, chance_of_counts
 from resilinet_jax.errors import DataError
 
 NAME = "imagenet2012"
@@ -66,6 +66,7 @@ class ImageNet:
     """
 
     augment: Augment | None = None  # done before a chunk is handed out, once for all runs
+    labels: Mapping[int, str] = ONE_SPLIT
 
     def __init__(
         self,
@@ -100,20 +101,21 @@ class ImageNet:
             "validation": _Decoded(published, validation, size),
             "test": _Decoded(test, range(len(test)), size),
         }
-        self.sizes = {name: len(part) for name, part in self._parts.items()}
-        for name, count in self.sizes.items():
+        counts = {name: len(part) for name, part in self._parts.items()}
+        self.sizes = {name: np.array([count]) for name, count in counts.items()}
+        for name, count in counts.items():
             if not count:
                 raise DataError(f"{folder}: its splits leave no image for {name}; prepare the whole data set")
-        if batch_size > self.sizes["train"]:
+        if batch_size > counts["train"]:
             raise DataError(
-                f"--batch_size must be at most the {self.sizes['train']:,} training examples, got {batch_size:,}"
+                f"--batch_size must be at most the {counts['train']:,} training examples, got {batch_size:,}"
             )
         self.fingerprint = published.fingerprint
         self.classes, self.rows = published.classes, len(published) + len(test)
         self._size, self._seed, self._augmented = size, seed, augment
         batches = max(1, CHUNK_BYTES // (batch_size * size * size * 3))
-        self._chunk = batch_size * min(batches, self.sizes["train"] // batch_size)
-        self.chunks = self.sizes["train"] // self._chunk
+        self._counts, self._chunk = counts, batch_size * min(batches, counts["train"] // batch_size)
+        self.chunks = counts["train"] // self._chunk
 
     def spec(self, split: str) -> Any:
         """Shape and type of a chunk: several batches, or the whole split if that is smaller."""
@@ -134,12 +136,16 @@ class ImageNet:
         """Every example of a split once, in chunks, in the order of the records."""
         return self._read(split, sharding)
 
-    def chance(self) -> float:
+    def members(self, split: str) -> Members:
+        """All of a chunk, since there is one split."""
+        return all_of(self._chunk_size(split))
+
+    def chance(self) -> Float[np.ndarray, " splits"]:
         """Expected accuracy of guessing on the test split by the training split's class frequencies."""
-        return chance_of_counts(*(self._parts[name].counts() for name in ("train", "test")))
+        return np.array([chance_of_counts(*(self._parts[name].counts() for name in ("train", "test")))])
 
     def _chunk_size(self, split: str) -> int:
-        return min(self._chunk, self.sizes[split])
+        return min(self._chunk, self._counts[split])
 
     def _read(self, split: str, sharding: Sharding, epoch: int | None = None, done: int = 0) -> Iterator[Examples]:
         """A split's chunks, from the one after `done` on: whole ones shuffled for an epoch, or all in order."""

@@ -1,9 +1,10 @@
-"""Splits a data set into training, validation and test, and standardises it."""
+"""Data sets, and what they are once they are split into training, validation and test."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -133,6 +134,46 @@ class Standardisation(NamedTuple):
         return ((x - self.centre) / self.scale).astype(np.float32)
 
 
+class Members(NamedTuple):
+    """Which examples make up one part of each split, as the test part, and what they go through.
+
+    Attributes:
+      rows: their numbers; `PADDING` behind them where other splits have more.
+      scaling: of each split; None if examples are taken as they are.
+    """
+
+    rows: Int[Array | np.ndarray, "*splits longest"]
+    scaling: Standardisation | None = None
+
+    @property
+    def sizes(self) -> Int[np.ndarray, "*splits"]:
+        """How many examples each split has."""
+        return (np.asarray(self.rows) != PADDING).sum(-1)
+
+    @property
+    def padded(self) -> bool:
+        """Whether splits have different numbers of examples."""
+        return bool((np.asarray(self.rows) == PADDING).any())
+
+    def of(self, split: Any) -> Members:
+        """The members of one split, by its place."""
+        scaling = self.scaling and Standardisation(self.scaling.centre[split], self.scaling.scale[split])
+        return Members(self.rows[split], scaling)
+
+    def take(self, examples: Examples, rows: Int[Array | np.ndarray, " rows"]) -> Examples:
+        """Examples of a single split by their numbers, as they are trained on; `PADDING` has itself for a label.
+
+        Args:
+          examples: that the numbers are of.
+          rows: some of the members' own.
+        """
+        x = examples.x[rows]
+        if self.scaling is not None:
+            x = (x - self.scaling.centre[None]) / self.scaling.scale[None]
+        there = rows != PADDING
+        return Examples(x, examples.y[rows] * there + PADDING * ~there)
+
+
 class Splits(NamedTuple):
     """A data set ready to train on.
 
@@ -155,50 +196,58 @@ class Splits(NamedTuple):
     standardisation: Standardisation | None = None
 
 
-def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | None = None) -> Splits:
-    """Splits 80/10/10, keeps at most `train_examples` for training, and standardises.
+class Resplits(NamedTuple):
+    """Several splits of one data set, whose examples are kept once.
+
+    Attributes:
+      examples: all of them, in a scale that they share.
+      members: of each split, by part.
+      labels: how results call each split, by its number among all that there could be.
+      classes: number of classes.
+      chance: of each split, as in `Splits`.
+      notes: sentences about the data that a reader must know.
+      standardisation: what the examples of the first split have gone through in all.
+    """
+
+    examples: Examples
+    members: Mapping[str, Members]
+    labels: Mapping[int, str]
+    classes: int
+    chance: Float[np.ndarray, " splits"]
+    notes: tuple[str, ...]
+    standardisation: Standardisation
+
+
+def standardisation_of(x: Num[np.ndarray, "train *features"]) -> tuple[Standardisation, Bool[np.ndarray, "*features"]]:
+    """What standardises these examples; and which features are constant in them, so become 0 and not NaN."""
+    # Float64 until it is scaled: float32 tells no seconds apart in a date, and a mean of many rows loses digits in it.
+    mean, deviation = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+    # The float64 mean of equal values may miss them.
+    constant = np.asarray((x == x[0]).all(0) | (deviation == 0))
+    return Standardisation(np.where(constant, x[0], mean), np.where(constant, 1.0, deviation)), constant
+
+
+def check_spread(name: str, x: Num[np.ndarray, "examples *features"], scale: Float[np.ndarray, "*features"]) -> None:
+    """Refuses standardised examples that float32 can't hold.
 
     Args:
-      dataset: what to split.
-      by: `random` rows, or `subject`: whole subjects.
-      seed: of the split.
-      train_examples: at most so many for training, drawn at random, and an eighth of it for validation, which
-        keeps the two in proportion; the test split stays whole. None keeps all.
+      name: of the data set, for the message.
+      x: standardised.
+      scale: by which they were divided.
 
     Raises:
-      UserError: if a split would be empty, or there are no subjects to split by.
+      UserError: naming the feature.
     """
-    rng = np.random.default_rng(seed)
-    parts = _random_parts(dataset, rng) if by == "random" else _subject_parts(dataset, rng)
-    for name, part in zip(("training", "validation", "test"), parts):
-        if len(part) == 0:
-            raise UserError(f"{dataset.name}: {len(dataset.y)} examples leave none for {name}; bring more data")
-    if train_examples is not None:
-        parts = (parts[0][:train_examples], parts[1][: max(1, train_examples // 8)], parts[2])
-    train, validation, test = (Examples(dataset.x[part], dataset.y[part].astype(np.int32)) for part in parts)
-    # Float64 until it is scaled: float32 tells no seconds apart in a date, and a mean of many rows loses digits in it.
-    mean = train.x.mean(0, dtype=np.float64)
-    deviation = train.x.std(0, dtype=np.float64)
-    # The float64 mean of equal values may miss them.
-    constant = np.asarray((train.x == train.x[0]).all(0) | (deviation == 0))
-    # What is constant becomes 0, not NaN.
-    standardise = Standardisation(np.where(constant, train.x[0], mean), np.where(constant, 1.0, deviation))
-    with np.errstate(over="ignore"):  # refused below
-        ready = [examples._replace(x=standardise(np.asarray(examples.x))) for examples in (train, validation, test)]
-    for examples in ready:
-        finite = np.isfinite(examples.x).all(0)
-        if not finite.all():
-            feature = int(np.flatnonzero(~finite)[0])
-            raise UserError(
-                f"{dataset.name}: feature {feature} varies by {deviation[feature]:.0e} in training and by more than "
-                "10^38 times as much elsewhere; drop it, or scale it"
-            )
-    chance = chance_accuracy(np.asarray(train.y), np.asarray(test.y))
-    notes = _constant_note(dataset.name, constant)
-    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance, notes, standardise)
+    finite = np.isfinite(x).all(0)
+    if not finite.all():
+        feature = int(np.flatnonzero(~finite)[0])
+        raise UserError(
+            f"{name}: feature {feature} varies by {np.ravel(scale)[feature]:.0e} in training and by more than "
+            "10^38 times as much elsewhere; drop it, or scale it"
+        )
 
 
-def _constant_note(name: str, constant: Bool[np.ndarray, " *features"]) -> tuple[str, ...]:
+def constant_note(name: str, constant: Bool[np.ndarray, " *features"]) -> tuple[str, ...]:
     """One sentence that names the features from which nothing can be learned; none if there are none."""
     features = [str(index[0] if len(index) == 1 else tuple(map(int, index))) for index in np.argwhere(constant)]
     if not features:
@@ -208,30 +257,6 @@ def _constant_note(name: str, constant: Bool[np.ndarray, " *features"]) -> tuple
         f"{'Features' if several else 'Feature'} {listed(features)} of {name} {'are' if several else 'is'} constant in "
         f"training: nothing is learned from {'them' if several else 'it'}.",
     )
-
-
-def _cuts(total: int) -> tuple[int, int]:
-    """Where 80/10/10 of `total` ends its first and second part."""
-    held_out = round(0.1 * total)
-    return total - 2 * held_out, total - held_out
-
-
-def _random_parts(dataset: Dataset, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    return tuple(np.split(rng.permutation(len(dataset.y)), _cuts(len(dataset.y))))
-
-
-def _subject_parts(dataset: Dataset, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    if dataset.subject is None:
-        why = f"{dataset.name}: {dataset.no_subject}, or" if dataset.no_subject else f"{dataset.name} has no 'subject';"
-        raise UserError(f"--split=subject: {why} use --split=random")
-    subjects = rng.permutation(np.unique(dataset.subject))
-    if len(subjects) < 3:
-        raise UserError(
-            f"--split=subject needs at least 3 subjects, {dataset.name} has {len(subjects)}; use --split=random"
-        )
-    held_out = max(1, round(0.1 * len(subjects)))
-    groups = np.split(subjects, [len(subjects) - 2 * held_out, len(subjects) - held_out])
-    return tuple(rng.permutation(np.flatnonzero(np.isin(dataset.subject, group))) for group in groups)
 
 
 def chance_accuracy(train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> float:

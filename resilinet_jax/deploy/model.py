@@ -137,7 +137,7 @@ def trained_model(
     Args:
       network: that was trained.
       cell: the setting that was trained and is used at inference.
-      arrays: what `KeptModels` holds of the run, by `cell.selection_key()` and the run's number.
+      arrays: what `KeptModels` holds of the run, by `cell.training_key()` and the run's number.
       seed: `TrainingSettings.seed`.
       run: its number.
       example: shape and type of the network's input; the number of examples does not matter.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from resilinet_jax.datasets.splits import PADDING, Examples
+from resilinet_jax.datasets.splits import PADDING, Examples, Members
 from resilinet_jax.engine.plan import NOTHING, Plan
 from resilinet_jax.network.forward import Network, Numbers, Sent, Variables, Wiring
 from resilinet_jax.network.graph import Hyperconnection
@@ -40,34 +41,46 @@ def empty_tally(*shape: int) -> Tally:
 def count_correct(
     network: Network,
     variables: Variables,
-    wiring: Wiring,
+    wiring: Wiring | Callable[[Int[Array, ""]], Wiring],
     plan: Plan,
     tally: Tally,
     examples: Examples,
     stack: int | None = None,
+    members: Members | None = None,
+    most: int = BATCH,
 ) -> Tally:
     """Adds examples to a tally: how many of them each answer of a plan classifies correctly.
 
     Args:
       network: what to evaluate.
       variables: its own.
-      wiring: the cell's hyperconnections at inference.
+      wiring: the cell's hyperconnections at inference, or of each batch by its number.
       plan: the stage applications that the failure combinations need.
       tally: of the examples before these.
-      examples: a split or a part of one; labels of `PADDING` count for nothing.
+      examples: to choose from; labels of `PADDING` count for nothing.
       stack: how many applications of a stage at once, or more where memory makes batches small; None for one after
         another.
+      members: those of them that are counted, of one split; None for all.
+      most: examples in a batch.
     """
-    batch_size = _batch_size(network, variables, plan, examples)
-    at_once = None if stack is None else max(stack, min(BATCH, examples.y.shape[0]) // batch_size)
+    members = members or Members(np.arange(examples.y.shape[0], dtype=np.int32))
+    count_of_all = members.rows.shape[0]
+    batch_size = min(most, count_of_all, _batch_size(network, variables, plan, examples))
+    at_once = None if stack is None else max(stack, min(BATCH, count_of_all) // batch_size)
 
-    def count(tally: Tally, batch: Examples) -> tuple[Tally, None]:
-        logits, informed = apply_plan(network, variables, wiring, plan, batch.x, at_once)
+    def count(tally: Tally, numbered: tuple[Int[Array, ""], Int[Array, " batch"]]) -> tuple[Tally, None]:
+        number, rows = numbered
+        batch = members.take(examples, rows)
+        own = wiring(number) if callable(wiring) else wiring
+        logits, informed = apply_plan(network, variables, own, plan, batch.x, at_once)
         correct = (logits.argmax(-1) == batch.y[None]).sum(-1)
         finite = jnp.isfinite(logits).all((1, 2))
         return Tally(tally.correct + correct, informed > 0, tally.finite & finite), None
 
-    return jax.lax.scan(count, jax.tree.map(jnp.asarray, tally), _batches(examples, batch_size))[0]
+    examples = Examples(*map(jnp.asarray, examples))
+    rows = jnp.pad(jnp.asarray(members.rows), (0, -count_of_all % batch_size), constant_values=PADDING)
+    batches = rows.reshape(-1, batch_size)
+    return jax.lax.scan(count, jax.tree.map(jnp.asarray, tally), (jnp.arange(len(batches)), batches))[0]
 
 
 def apply_plan(
@@ -134,10 +147,12 @@ def _batch_size(network: Network, variables: Variables, plan: Plan, examples: Ex
         sum(applications[node] * size[node] for node in order[: now + 1] if last_reader.get(node, now) >= now)
         for now in range(len(order))
     )
-    return min(BATCH, examples.y.shape[0], max(1, LIVE_BYTES // peak))
+    return min(BATCH, max(1, LIVE_BYTES // peak))
 
 
-def accuracy_of(tally: Tally, plan: Plan, examples: int, chance: float) -> Float[np.ndarray, "*stack combinations"]:
+def accuracy_of(
+    tally: Tally, plan: Plan, examples: int | Int[np.ndarray, "*stack"], chance: float | Float[np.ndarray, "*stack"]
+) -> Float[np.ndarray, "*stack combinations"]:
     """Fraction of examples classified correctly under each failure combination of a plan.
 
     Args:
@@ -150,15 +165,6 @@ def accuracy_of(tally: Tally, plan: Plan, examples: int, chance: float) -> Float
       NaN where a logit was not finite: what has diverged predicts nothing, though argmax would name a class.
     """
     correct, informed, finite = (np.asarray(part) for part in tally)
+    examples, chance = np.asarray(examples)[..., None], np.asarray(chance)[..., None]
     of_answers = np.where(finite, np.where(informed, correct / examples, chance), np.nan)
     return np.where(plan.cloud == NOTHING, chance, of_answers[..., plan.cloud])
-
-
-def _batches(examples: Examples, batch_size: int) -> Examples:
-    """Examples with a leading axis of batches, the last one filled up with padding."""
-    total = examples.y.shape[0]
-    count = -(-total // batch_size)
-    missing = count * batch_size - total
-    x = jnp.pad(jnp.asarray(examples.x), [(0, missing)] + [(0, 0)] * (examples.x.ndim - 1))
-    y = jnp.pad(jnp.asarray(examples.y), (0, missing), constant_values=PADDING)
-    return Examples(x.reshape(count, batch_size, *x.shape[1:]), y.reshape(count, batch_size))

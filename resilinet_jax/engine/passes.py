@@ -11,8 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from resilinet_jax.cells import draw_weight
+from resilinet_jax.datasets.splits import Members
 from resilinet_jax.engine.evaluation import accuracy_of, empty_tally
-from resilinet_jax.engine.plan import without_failures
 from resilinet_jax.engine.program import Models, Program
 from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import ADDED_WEIGHT, Variables
@@ -26,7 +26,7 @@ class Curves(NamedTuple):
     """How the models of a pass were trained, epoch by epoch; NaN for epochs to come."""
 
     loss: Float[np.ndarray, "models epochs"]
-    validation_accuracy: Float[np.ndarray, "models selections epochs"]
+    validation_accuracy: Float[np.ndarray, "models epochs"]
 
 
 def run_pass(
@@ -42,12 +42,12 @@ def run_pass(
 
     Returns:
       What was measured of each model's variants, with leaves [models, variants, ...]; and the variables of each
-      model's best epochs, with leaves [models, selections, ...], on the devices.
+      model's best epoch, with leaves [models, ...], on the devices.
     """
-    count = len(models.selection)
+    count = len(models.order)
     models, mesh = program.place(models)
     split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
-    orders_keys = program.orders_keys(models, mesh)
+    orders_of, members = program.orders_of(models, mesh), program.place_members(mesh)
     with progress.phase(f"compiling for {count} runs"):
         call = program.compile(mesh, models)
     state, curves, first = _resume(program, call["start"](models.keys), count, split, checkpoints)
@@ -57,23 +57,25 @@ def run_pass(
     for epoch in range(first, program.settings.epochs):
         losses = np.zeros(count)
         for done in range(1, program.feed.chunks + 1):
-            orders = call["order"](orders_keys, jax.device_put(np.int32(number_of_chunk), whole))
-            state, of_chunk = call["train"](state, models, next(chunks), jax.device_put(orders, whole))
+            orders = call["order"](*orders_of, jax.device_put(np.int32(number_of_chunk), whole), members["train"])
+            orders = jax.device_put(orders, whole)
+            state, of_chunk = call["train"](state, models, next(chunks), orders, members["train"])
             number_of_chunk += 1
             of_chunk = np.asarray(of_chunk)[:count]  # waits: at most one chunk is under way
             losses += of_chunk / program.feed.chunks
             interruption.check()
             if done < program.feed.chunks:
                 progress.part(epoch + 1, done / program.feed.chunks, models=count, loss=of_chunk)
-        accuracy = _validation_accuracy(program, call["validate"], state, models, split, whole)
-        state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
-        curves.loss[:, epoch], curves.validation_accuracy[:, :, epoch] = losses, accuracy[:count]
+        accuracy = _validation_accuracy(program, call["validate"], state, models, members["validation"], split, whole)
+        score = np.full_like(accuracy, epoch) if program.settings.selection.last else accuracy
+        state = call["finish"](state, jax.device_put(score.astype(np.float32), split))
+        curves.loss[:, epoch], curves.validation_accuracy[:, epoch] = losses, accuracy[:count]
         progress.epoch(epoch + 1, models=count, loss=curves.loss[:, : epoch + 1], validation_accuracy=accuracy[:count])
         if checkpoints is not None:
             checkpoints.save(epoch + 1, (state, curves), count)
         interruption.check()
     with progress.phase(f"evaluating {count} runs under every failure combination"):
-        accuracy = _test_accuracy(program, call["test"], state, models, split, whole)[:count]
+        accuracy = _test_accuracy(program, call["test"], state, models, members["test"], split, whole)[:count]
     return _measured(accuracy, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
 
 
@@ -82,7 +84,7 @@ def _resume(
 ) -> tuple[RunState, Curves, int]:
     """The state, the curves so far, and the number of finished epochs; a pass without checkpoints starts at 0."""
     epochs = program.settings.epochs
-    curves = Curves(np.full((count, epochs), np.nan), np.full((count, program.selections, epochs), np.nan))
+    curves = Curves(np.full((count, epochs), np.nan), np.full((count, epochs), np.nan))
     padded = state.epoch.shape[0]
     own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), state)
     saved = checkpoints.latest((own, curves)) if checkpoints is not None else None
@@ -95,22 +97,38 @@ def _resume(
 
 
 def _validation_accuracy(
-    program: Program, validate: Callable, state: RunState, models: Models, split: NamedSharding, whole: NamedSharding
-) -> Float[np.ndarray, "models selections"]:
-    tally = jax.device_put(empty_tally(*models.selection.shape, 1), split)
-    for chunk in program.feed.held_out("validation", whole):
-        tally = validate(tally, state, models, chunk)
-    nothing_failed = without_failures(program.network.graph)
-    return accuracy_of(tally, nothing_failed, program.feed.sizes["validation"], chance=0.0)[..., 0]
+    program: Program,
+    validate: Callable,
+    state: RunState,
+    models: Models,
+    members: Members,
+    split: NamedSharding,
+    whole: NamedSharding,
+) -> Float[np.ndarray, " models"]:
+    plan = program.validation_plan
+    tally = jax.device_put(empty_tally(len(models.order), plan.answers), split)
+    for number, chunk in enumerate(program.feed.held_out("validation", whole)):
+        tally = validate(tally, state, models, chunk, jax.device_put(np.int32(number), whole), members)
+    own = np.asarray(models.split)
+    accuracy = accuracy_of(tally, plan, program.feed.sizes["validation"][own], program.feed.chance()[own])
+    probability = program.settings.selection.probability
+    return accuracy @ (probability / probability.sum())
 
 
 def _test_accuracy(
-    program: Program, test: Callable, state: RunState, models: Models, split: NamedSharding, whole: NamedSharding
+    program: Program,
+    test: Callable,
+    state: RunState,
+    models: Models,
+    members: Members,
+    split: NamedSharding,
+    whole: NamedSharding,
 ) -> Float[np.ndarray, "models variants combinations"]:
-    tally = jax.device_put(empty_tally(*models.variant_selection.shape, program.plan.answers), split)
+    tally = jax.device_put(empty_tally(*models.variant.skip_units.shape, program.plan.answers), split)
     for chunk in program.feed.held_out("test", whole):
-        tally = test(tally, state, models, chunk)
-    return accuracy_of(tally, program.plan, program.feed.sizes["test"], program.feed.chance())
+        tally = test(tally, state, models, chunk, members)
+    own = np.broadcast_to(np.asarray(models.split)[:, None], models.variant.skip_units.shape)
+    return accuracy_of(tally, program.plan, program.feed.sizes["test"][own], program.feed.chance()[own])
 
 
 def _measured(
@@ -120,15 +138,12 @@ def _measured(
     curves: Curves,
 ) -> Measured:
     count, variants = accuracy.shape[:2]
-    chosen = np.asarray(models.variant_selection)[:count]
-    best_epoch = np.take_along_axis(np.asarray(state.best_epoch)[:count], chosen, 1)
     start = np.asarray(jax.vmap(draw_weight)(models.cell, models.keys.weight))[:count]
-    added = np.take_along_axis(np.asarray(state.best.params[ADDED_WEIGHT])[:count], chosen[..., None], 1)
+    added = np.asarray(state.best.params[ADDED_WEIGHT])[:count]
     # A run that has ever lost its way is worth nothing, even if an earlier epoch was.
-    sound = np.all(curves.loss < DIVERGED_LOSS, axis=-1)[:, None] & (best_epoch > 0)
-    return Measured(
-        accuracy=np.where(sound[..., None], accuracy, np.nan),
-        loss=np.repeat(curves.loss[:, None], variants, 1),
-        validation_accuracy=np.take_along_axis(curves.validation_accuracy, chosen[..., None], 1),
-        weight=start[:, None] + np.asarray(models.cell.weight_learned)[:count, None, None] * added,
+    sound = np.all(curves.loss < DIVERGED_LOSS, axis=-1) & (np.asarray(state.best_epoch)[:count] > 0)
+    weight = start + np.asarray(models.cell.weight_learned)[:count, None] * added
+    loss, validation_accuracy, weight = (
+        np.repeat(each[:, None], variants, 1) for each in (curves.loss, curves.validation_accuracy, weight)
     )
+    return Measured(np.where(sound[:, None, None], accuracy, np.nan), loss, validation_accuracy, weight)

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import gc
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,9 +21,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from resilinet_jax.cells import Cell, draw_weight, inference_wiring
 from resilinet_jax.datasets.feed import Feed
-from resilinet_jax.datasets.splits import SPLITS, Examples
+from resilinet_jax.datasets.splits import SPLITS, Examples, Members, Standardisation
 from resilinet_jax.engine.evaluation import Tally, count_correct, empty_tally
-from resilinet_jax.engine.plan import plan_applications
+from resilinet_jax.engine.plan import plan_applications, without_failures
 from resilinet_jax.engine.training import (
     RunKeys,
     RunState,
@@ -38,13 +38,33 @@ from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.network.forward import Network, Numbers, Statistics, Variables
 from resilinet_jax.runtime.compilation import Traceable, lowered
 
+MOST_RUNS = 10_000  # on one split: run number 20_003 is number 3 on split 2
+
+
+class Selection(NamedTuple):
+    """What makes an epoch of a run the one whose variables count.
+
+    Attributes:
+      survival: failure combinations under which it is validated, a mask per row in the order of `Graph.causes`; None
+        for the one in which nothing fails.
+      probability: of each of them; the score is the average accuracy.
+      last: whether the score is the number of the epoch instead, so that the last one counts.
+    """
+
+    survival: Float[np.ndarray, "combinations causes"] | None = None
+    probability: Float[np.ndarray, " combinations"] = np.ones(1)
+    last: bool = False
+
+
+NO_FAILURE = Selection()
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
     """How every run of a sweep is trained.
 
     Attributes:
-      runs: seeds per cell, numbered from `first_run`.
+      runs: seeds per cell and split, numbered from `first_run`.
       epochs: passes over the training split.
       batch_size: examples per step.
       seed: of everything random in training.
@@ -57,6 +77,7 @@ class TrainingSettings:
       rests_on: tells networks, augmentations and versions of the code apart, so that traced functions can be kept for
         the next start; None where that isn't known, and nothing is kept.
       first_run: number of the first seed.
+      selection: of each run's best epoch.
     """
 
     runs: int
@@ -69,26 +90,32 @@ class TrainingSettings:
     compiler_options: Mapping[str, bool | str] = dataclasses.field(default_factory=dict)
     rests_on: str | None = None
     first_run: int = 0
+    selection: Selection = NO_FAILURE
 
-    @property
-    def run_numbers(self) -> range:
-        """The number of each seed, which decides all that is random in a run."""
-        return range(self.first_run, self.first_run + self.runs)
+    def run_numbers(self, splits: Iterable[int] = (0,)) -> list[int]:
+        """The number of each run, which decides its split and all that is random in it: split by split.
+
+        Args:
+          splits: their numbers.
+        """
+        return [MOST_RUNS * split + self.first_run + run for split in splits for run in range(self.runs)]
 
 
 class Models(NamedTuple):
     """The models of one pass, cells x runs, along a leading axis: what training and evaluation need of each."""
 
     cell: Cell
-    selection: Float[Numbers, "*models selections"]
-    variant_selection: Int[Numbers, "*models variants"]
-    variant: Cell  # leaves [models, variants, ...]
+    variant: Cell  # leaves [models, variants, ...]: what the same variables are tested with
     keys: RunKeys  # leaves [models]
     order: Int[Numbers, "*models"]  # models of the same run number share their batches: which of the orders is theirs
+    split: Int[Numbers, "*models"]  # its place among those of the feed
 
 
 # Whose structure is kept with the traced functions.
-for _kind in (Cell, Examples, Models, RunKeys, RunState, Statistics, Tally, Variables, optax.ScaleByAdamState):
+for _kind in (
+    *(Cell, Examples, Members, Models, RunKeys, RunState, Standardisation, Statistics, Tally, Variables),
+    optax.ScaleByAdamState,
+):
     export.register_namedtuple_serialization(_kind, serialized_name=f"resilinet_jax.{_kind.__name__}")
 
 
@@ -99,9 +126,9 @@ class Program:
       network: that is trained.
       feed: of its examples.
       settings: how it is trained.
-      selections: inference activities for each of which a model's best epoch is kept.
       stack: how many models of a device train at once.
       plan: of its evaluation.
+      validation_plan: of what selects a model's best epoch.
       devices: that train side by side.
       examples_per_epoch: that each model is trained on.
     """
@@ -111,7 +138,6 @@ class Program:
         network: Network,
         feed: Feed,
         settings: TrainingSettings,
-        selections: int,
         combinations: Combinations,
     ):
         """Prepares the functions; nothing compiles yet.
@@ -120,29 +146,36 @@ class Program:
           network: to train.
           feed: of its examples.
           settings: how to train it.
-          selections: for how many inference activities a model's best epoch is kept, from 1 on.
           combinations: the failure combinations under which models are tested.
         """
-        self.network, self.feed, self.settings, self.selections = network, feed, settings, selections
+        self.network, self.feed, self.settings = network, feed, settings
         self.stack = settings.stack or default_stack()
         self.devices = jax.local_devices()[: settings.devices]
         self.plan = plan_applications(network.graph, combinations.survival)
+        compared = settings.selection.survival
+        self.validation_plan = (
+            without_failures(network.graph) if compared is None else plan_applications(network.graph, compared)
+        )
         self._combinations = combinations
         self._compiled: dict[tuple[tuple[int, ...], int], dict[str, Callable]] = {}
-        chunk = feed.spec("train").y.shape[0]
-        self.examples_per_epoch = feed.chunks * (chunk // settings.batch_size * settings.batch_size)
+        self.members = {name: feed.members(name) for name in SPLITS}
+        self._padded = self.members["train"].padded
+        longest = self.members["train"].rows.shape[-1]
+        self.examples_per_epoch = feed.chunks * (longest // settings.batch_size * settings.batch_size)
 
     # What is compiled, for one model.
 
     def _start(self, keys: RunKeys) -> RunState:
         spec = self.feed.spec("train").x
-        return initial_state(self.network, keys, jnp.zeros((1, *spec.shape[1:]), spec.dtype), self.selections)
+        return initial_state(self.network, keys, jnp.zeros((1, *spec.shape[1:]), spec.dtype))
 
-    def _order(self, chunks_key: Key[Array, ""], number: Int[Array, ""]) -> Int[Array, "steps batch"]:
-        return batch_order(chunks_key, number, self.feed.spec("train").y.shape[0], self.settings.batch_size)
+    def _order(
+        self, chunks_key: Key[Array, ""], split: Int[Array, ""], number: Int[Array, ""], members: Members
+    ) -> Int[Array, "steps batch"]:
+        return batch_order(chunks_key, number, members.of(split).rows, self.settings.batch_size, self._padded)
 
     def train(
-        self, state: RunState, models: Models, chunk: Examples, orders: Int[Array, "runs steps batch"]
+        self, state: RunState, models: Models, chunk: Examples, orders: Int[Array, "runs steps batch"], members: Members
     ) -> tuple[RunState, Float[Array, ""]]:
         """Trains one model on one chunk of examples.
 
@@ -150,28 +183,32 @@ class Program:
           state: of the model, before the chunk.
           models: the model alone, so without the leading axis.
           chunk: of the training split.
-          orders: indices into the chunk's examples, for each run and each batch; the model's own are at `models.order`.
+          orders: numbers of the chunk's examples, for each run and each batch; the model's own are at `models.order`.
+          members: of the training split.
 
         Returns:
           The model's state after the chunk, and the mean loss over its steps.
         """
-        order = orders[models.order]
-        return train_chunk(self.network, self.feed.augment, state, models.cell, models.keys, chunk, order)
+        order, own = orders[models.order], members.of(models.split)
+        run = state, models.cell, models.keys
+        return train_chunk(self.network, self.feed.augment, *run, chunk, order, own, self._padded)
 
-    def _validate(self, tally: Tally, state: RunState, models: Models, chunk: Examples) -> Tally:
-        return validate_chunk(self.network, state, models.cell, models.selection, models.keys, tally, chunk)
+    def _validate(
+        self, tally: Tally, state: RunState, models: Models, chunk: Examples, number: Int[Array, ""], members: Members
+    ) -> Tally:
+        how = self.network, self.validation_plan, self.settings.batch_size
+        own = members.of(models.split)
+        return validate_chunk(*how, state, models.cell, models.keys, tally, chunk, number, own)
 
-    def _test(self, tally: Tally, state: RunState, models: Models, chunk: Examples) -> Tally:
-        weight = draw_weight(models.cell, models.keys.weight)
+    def _test(self, tally: Tally, state: RunState, models: Models, chunk: Examples, members: Members) -> Tally:
+        weight, own = draw_weight(models.cell, models.keys.weight), members.of(models.split)
 
-        def one(variant: tuple[Array, Cell, Tally]) -> Tally:
-            selection, cell, before = variant
-            best = jax.tree.map(lambda leaf: leaf[selection], state.best)
-            return count_correct(
-                self.network, best, inference_wiring(cell, weight), self.plan, before, chunk, self.stack
-            )
+        def one(variant: tuple[Cell, Tally]) -> Tally:
+            cell, before = variant
+            wiring = inference_wiring(cell, weight)
+            return count_correct(self.network, state.best, wiring, self.plan, before, chunk, self.stack, own)
 
-        return jax.lax.map(one, (models.variant_selection, models.variant, tally))
+        return jax.lax.map(one, (models.variant, tally))
 
     # What surrounds it.
 
@@ -196,35 +233,40 @@ class Program:
 
     def place(self, models: Models) -> tuple[Models, Mesh]:
         """Models on as many devices as they keep busy; the last is repeated until all devices have equally many."""
-        count = len(models.selection)
+        count = len(models.order)
         mesh = _mesh(count, self.devices)
         padded = -(-count // mesh.size) * mesh.size
         models = jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(padded), count - 1)], models)
         return jax.device_put(models, NamedSharding(mesh, PartitionSpec("models"))), mesh
 
-    def orders_keys(self, models: Models, mesh: Mesh) -> Key[Array, " orders"]:
-        """The key of each order of batches that the models have, spread over the devices."""
+    def orders_of(self, models: Models, mesh: Mesh) -> tuple[Key[Array, " orders"], Int[Array, " orders"]]:
+        """The key of each order of batches that the models have, and its split, spread over the devices."""
         _, first = np.unique(np.asarray(models.order), return_index=True)
         padded = np.resize(first, -(-len(first) // mesh.size) * mesh.size)
-        return jax.device_put(models.keys.chunks[padded], NamedSharding(mesh, PartitionSpec("models")))
+        each = models.keys.chunks[padded], models.split[padded]
+        return jax.device_put(each, NamedSharding(mesh, PartitionSpec("models")))
+
+    def place_members(self, mesh: Mesh) -> dict[str, Members]:
+        """What belongs to each split, by part, on all devices."""
+        return jax.device_put(self.members, NamedSharding(mesh, PartitionSpec()))
 
     def compile(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
         """Compiles ahead of the first call, once per stack shape, so that no epoch's time holds a compilation."""
-        orders_keys = self.orders_keys(models, mesh)
-        shape = (models.variant_selection.shape, len(orders_keys))
+        orders = self.orders_of(models, mesh)
+        shape = (models.variant.skip_units.shape, len(orders[0]))
         if shape not in self._compiled:
-            traceables = functools.partial(self._traceables, mesh, models, orders_keys)
+            traceables = functools.partial(self._traceables, mesh, models, orders)
             # Each is compiled, or read from JAX's cache, while Python traces the next ones.
             with _without_garbage_collection(), concurrent.futures.ThreadPoolExecutor(2) as pool:
                 coming = {
                     name: pool.submit(each.compile, self.options())
-                    for name, each in lowered(traceables, mesh, self._rests_on(models, orders_keys))
+                    for name, each in lowered(traceables, mesh, self._rests_on(models, orders))
                 }
                 self._compiled[shape] = {name: each.result() for name, each in coming.items()}
         return self._compiled[shape]
 
-    def _traceables(self, mesh: Mesh, models: Models, orders_keys: Key[Array, " orders"]) -> dict[str, Traceable]:
-        padded, variants = models.variant_selection.shape
+    def _traceables(self, mesh: Mesh, models: Models, orders: tuple[Array, Array]) -> dict[str, Traceable]:
+        padded, variants = models.variant.skip_units.shape
         split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
 
         def placed(tree: Any, sharding: NamedSharding) -> Any:
@@ -235,32 +277,39 @@ class Program:
 
         start = stacked(self._start, 1, 0)
         state = placed(jax.eval_shape(start, models.keys), split)
-        validation = placed(empty_tally(padded, self.selections, 1), split)
+        validation = placed(empty_tally(padded, self.validation_plan.answers), split)
         test = placed(empty_tally(padded, variants, self.plan.answers), split)
-        accuracy = jax.ShapeDtypeStruct((padded, self.selections), np.float32, sharding=split)
-        order, number = stacked(self._order, 1, 1), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-        orders = placed(jax.eval_shape(order, orders_keys, number), whole)
+        score = jax.ShapeDtypeStruct((padded,), np.float32, sharding=split)
         chunk = {name: placed(self.feed.spec(name), whole) for name in SPLITS}
-        train = stacked(self.train, 2, 2, self.stack)
-        validate, finish = stacked(self._validate, 3, 1, self.stack), stacked(finish_epoch, 2, 0)
+        members = placed(self.members, whole)
+        order, number = stacked(self._order, 2, 2), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+        drawn = placed(jax.eval_shape(order, *orders, number, members["train"]), whole)
+        train = stacked(self.train, 2, 3, self.stack)
+        validate, finish = stacked(self._validate, 3, 3, self.stack), stacked(finish_epoch, 2, 0)
+        validating = validation, state, models, chunk["validation"], number, members["validation"]
+        testing = test, state, models, chunk["test"], members["test"]
         return {
-            "order": Traceable(order, (orders_keys, number)),
+            "order": Traceable(order, (*orders, number, members["train"])),
             "start": Traceable(start, (models.keys,)),
-            "train": Traceable(train, (state, models, chunk["train"], orders), donated=(0,)),
-            "validate": Traceable(validate, (validation, state, models, chunk["validation"])),
-            "finish": Traceable(finish, (state, accuracy), donated=(0,)),
-            "test": Traceable(stacked(self._test, 3, 1, self.stack), (test, state, models, chunk["test"])),
+            "train": Traceable(train, (state, models, chunk["train"], drawn, members["train"]), donated=(0,)),
+            "validate": Traceable(validate, validating),
+            "finish": Traceable(finish, (state, score), donated=(0,)),
+            "test": Traceable(stacked(self._test, 3, 2, self.stack), testing),
         }
 
-    def _rests_on(self, models: Models, orders_keys: Key[Array, " orders"]) -> object:
+    def _rests_on(self, models: Models, orders: tuple[Array, Array]) -> object:
         """All that the traced functions depend on; None if that isn't known."""
         if self.settings.rests_on is None:
             return None
-        plan = hashlib.sha256(self._combinations.survival.tobytes()).hexdigest()
-        given = (models, orders_keys, [self.feed.spec(name) for name in SPLITS])
+        compared = self.settings.selection.survival
+        plans = [
+            None if survival is None else hashlib.sha256(survival.tobytes()).hexdigest()
+            for survival in (self._combinations.survival, compared)
+        ]
+        given = (models, orders, self.members, [self.feed.spec(name) for name in SPLITS])
         shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(given)]
-        how = self.settings.batch_size, self.stack, self.selections, self.network.learns_weights
-        return self.settings.rests_on, plan, shapes, how, self.feed.augment is None
+        how = self.settings.batch_size, self.stack, self.network.learns_weights, self._padded
+        return self.settings.rests_on, plans, shapes, how, self.feed.augment is None
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from resilinet_jax.cells import Cell, stack_cells
 from resilinet_jax.datasets.feed import Feed
 from resilinet_jax.engine.pass_size import models_per_pass, out_of_memory
 from resilinet_jax.engine.passes import run_pass
-from resilinet_jax.engine.program import Models, Program, TrainingSettings
+from resilinet_jax.engine.program import MOST_RUNS, Models, Program, TrainingSettings
 from resilinet_jax.engine.training import run_keys
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations, all_combinations
@@ -28,7 +28,7 @@ from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.kept_models import KeptModels
 from resilinet_jax.runtime.kept_models import Name as KeptName
 from resilinet_jax.runtime.memory import give_back
-from resilinet_jax.runtime.progress import Progress, Run
+from resilinet_jax.runtime.progress import Progress
 from resilinet_jax.runtime.store import Measured, Name, Store
 
 
@@ -38,14 +38,12 @@ class Training(NamedTuple):
     Attributes:
       name: of the first cell that is read off it.
       cell: its training numbers.
-      selections: inference activities for each of which the best epoch is kept.
-      variants: cells that differ from `cell` at inference only, each with the index of its selection.
+      variants: cells that differ from `cell` at inference only.
     """
 
     name: str
     cell: Cell
-    selections: list[float]
-    variants: list[tuple[int, Cell]]
+    variants: list[Cell]
 
 
 def plan_trainings(cells: Mapping[str, Cell]) -> list[Training]:
@@ -55,11 +53,7 @@ def plan_trainings(cells: Mapping[str, Cell]) -> list[Training]:
     for name, cell in cells.items():
         distinct.setdefault(cell.key(), (name, cell))
     for name, cell in distinct.values():
-        training = trainings.setdefault(cell.training_key(), Training(name, cell, [], []))
-        activity = float(cell.inference_activity)
-        if activity not in training.selections:
-            training.selections.append(activity)
-        training.variants.append((training.selections.index(activity), cell))
+        trainings.setdefault(cell.training_key(), Training(name, cell, [])).variants.append(cell)
     return list(trainings.values())
 
 
@@ -67,7 +61,7 @@ class Model(NamedTuple):
     """One run of a training."""
 
     training: Training
-    run: int
+    run: int  # its number, as `TrainingSettings.run_numbers` has it
 
     @property
     def learns_weights(self) -> bool:
@@ -76,12 +70,12 @@ class Model(NamedTuple):
 
     def names(self) -> list[Name]:
         """Names under which a `Store` keeps the runs of this model's variants."""
-        return [(cell.key(), self.run) for _, cell in self.training.variants]
+        return [(cell.key(), self.run) for cell in self.training.variants]
 
-    def kept_names(self) -> list[KeptName]:
-        """Names under which `KeptModels` keeps this model's variables, one for each selection."""
-        by_selection = dict(self.training.variants)
-        return [(by_selection[selection].selection_key(), self.run) for selection in sorted(by_selection)]
+    @property
+    def kept_name(self) -> KeptName:
+        """Name under which `KeptModels` keeps this model's variables."""
+        return self.training.cell.training_key(), self.run
 
 
 def plan_models(cells: Mapping[str, Cell], runs: Iterable[int]) -> list[Model]:
@@ -103,7 +97,7 @@ def unfinished(models: Sequence[Model], store: Store, kept: KeptModels | None = 
     return [
         model
         for model in models
-        if not known.issuperset(model.names()) or not (kept is None or all(name in kept for name in model.kept_names()))
+        if not known.issuperset(model.names()) or not (kept is None or model.kept_name in kept)
     ]
 
 
@@ -129,15 +123,16 @@ def run_cells(
       combinations: that are evaluated; None for all.
       store: of finished runs; the others are added, pass by pass. None to keep nothing.
       checkpoints: of passes, so that an interrupted one goes on. None to keep nothing.
-      kept: gets the trained network of every run, `kept[cell.selection_key(), run]`; finished runs that it lacks are
+      kept: gets the trained network of every run, `kept[cell.training_key(), run]`; finished runs that it lacks are
         trained again. None to keep none.
 
     Returns:
-      By cell name, what its runs left: leaves [runs, ...].
+      By cell name, what its runs left: leaves [runs, ...], split by split where there are several.
     """
     combinations = combinations or all_combinations(network.graph)
     store = Store() if store is None else store
-    models = plan_models(cells, settings.run_numbers)
+    numbers = settings.run_numbers(feed.labels)
+    models = plan_models(cells, numbers)
     missing = unfinished(models, store, kept)
     own = [missing[number] for number in hosts.own_share(len(missing))]
     if own:
@@ -147,7 +142,7 @@ def run_cells(
     widths = (len(combinations.survival), settings.epochs, settings.epochs, len(network.graph.hyperconnections))
     _exchange(store, models, widths)
     return {
-        name: Measured(*map(np.stack, zip(*(store[cell.key(), run] for run in settings.run_numbers))))
+        name: Measured(*map(np.stack, zip(*(store[cell.key(), run] for run in numbers))))
         for name, cell in cells.items()
     }
 
@@ -164,11 +159,10 @@ def _train(
     kept: KeptModels | None,
 ) -> None:
     """Trains models in passes; adds each to the store and, if they are wanted, its networks to the kept models."""
-    selections = max(len(model.training.selections) for model in models)
     variants = max(len(model.training.variants) for model in models)
     # Apart: the gradient of a hyperconnection's weight costs a sum over all that it carries.
     programs = {
-        learns: Program(dataclasses.replace(network, learns_weights=learns), feed, settings, selections, combinations)
+        learns: Program(dataclasses.replace(network, learns_weights=learns), feed, settings, combinations)
         for learns in {model.learns_weights for model in models}
     }
     examples = next(iter(programs.values())).examples_per_epoch
@@ -177,7 +171,7 @@ def _train(
         most = {}
         for learns, program in programs.items():
             same = [model for model in models if model.learns_weights == learns]
-            first = assemble(same[: program.abreast], selections, variants, settings.seed)
+            first = assemble(same[: program.abreast], variants, settings.seed, feed.labels)
             most[learns] = settings.runs_per_pass or models_per_pass(program, first, len(same), progress)
         interrupted, others = _interrupted(models, checkpoints)
         fits = checkpoints.most if checkpoints is not None else None
@@ -192,9 +186,9 @@ def _train(
             members = waiting.popleft()
             if checkpoints is not None:
                 checkpoints.open([_label(model) for model in members])
-            progress.members([_shown(model) for model in members])
+            progress.members([_shown(model, feed) for model in members])
             try:
-                batch = assemble(members, selections, variants, settings.seed)
+                batch = assemble(members, variants, settings.seed, feed.labels)
                 measured, best = run_pass(programs[members[0].learns_weights], batch, progress, checkpoints)
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
@@ -224,10 +218,9 @@ def _train(
 
 
 def _keep(kept: KeptModels, members: Sequence[Model], best: Variables) -> None:
-    """Keeps the networks of a pass, of which `best` holds the variables with leaves [models, selections, ...]."""
+    """Keeps the networks of a pass, of which `best` holds the variables with leaves [models, ...]."""
     for m, model in enumerate(members):
-        for s, name in enumerate(model.kept_names()):
-            kept.add({name: to_arrays(jax.tree.map(operator.itemgetter((m, s)), best))})
+        kept.add({model.kept_name: to_arrays(jax.tree.map(operator.itemgetter(m), best))})
 
 
 def _interrupted(models: Sequence[Model], checkpoints: Checkpoints | None) -> tuple[list[Model], list[Model]]:
@@ -239,14 +232,14 @@ def _interrupted(models: Sequence[Model], checkpoints: Checkpoints | None) -> tu
     return [wanted.pop(label) for label in members], list(wanted.values())
 
 
-def _shown(model: Model) -> Run:
-    selections = ["add" if activity else "select" for activity in model.training.selections]
-    return Run(f"{model.training.name}/run_{model.run}", selections)
+def _shown(model: Model, feed: Feed) -> str:
+    split, run = divmod(model.run, MOST_RUNS)
+    return "/".join([model.training.name, *[f"split_{feed.labels[split]}"] * (len(feed.labels) > 1), f"run_{run}"])
 
 
 def _label(model: Model) -> str:
     """Label that tells a model from all others, whatever is asked for beside it."""
-    digest = hashlib.sha256("".join(cell.key() for _, cell in model.training.variants).encode())
+    digest = hashlib.sha256("".join(cell.key() for cell in model.training.variants).encode())
     return f"{digest.hexdigest()[:16]} run {model.run}"
 
 
@@ -279,31 +272,27 @@ def _passes(models: Sequence[Any], most: int) -> list[Sequence[Any]]:
     return passes
 
 
-def assemble(chosen: Sequence[Model], selections: int, variants: int, seed: int) -> Models:
+def assemble(chosen: Sequence[Model], variants: int, seed: int, splits: Iterable[int] = (0,)) -> Models:
     """Stacks models along a leading axis, as the compiled functions take them.
 
     Args:
       chosen: the models, at least one.
-      selections: how many selections each gets, at least as many as any has; others repeat their first.
       variants: how many variants each gets, at least as many as any has; others repeat their first.
       seed: of everything random in training.
+      splits: numbers of the feed's, in its order.
 
     Returns:
       `Models` with leaves [models, ...], in the order of `chosen`. Models of the same run number have the same order
       of batches.
     """
-
-    def fill(values: list, length: int) -> list:
-        return values + values[:1] * (length - len(values))
-
-    filled = [fill(model.training.variants, variants) for model in chosen]
+    each = [model.training.variants for model in chosen]
+    filled = [own + own[:1] * (variants - len(own)) for own in each]
     runs = np.array([model.run for model in chosen])
     _, order = np.unique(runs, return_inverse=True)
     return Models(
         order=order.astype(np.int32),
         cell=stack_cells([model.training.cell for model in chosen]),
-        selection=np.array([fill(model.training.selections, selections) for model in chosen], np.float32),
-        variant_selection=np.array([[selection for selection, _ in each] for each in filled], np.int32),
-        variant=stack_cells([stack_cells([cell for _, cell in each]) for each in filled]),
+        variant=stack_cells([stack_cells(own) for own in filled]),
         keys=jax.vmap(functools.partial(run_keys, seed))(runs),
+        split=np.array([list(splits).index(run // MOST_RUNS) for run in runs], np.int32),
     )

@@ -16,14 +16,14 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, Num
 
-from resilinet_jax.cells import Cell, draw_weight, inference_wiring, training_wiring
+from resilinet_jax.cells import Cell, draw_weight, training_wiring
 from resilinet_jax.datasets.feed import Augment
-from resilinet_jax.datasets.splits import Examples
+from resilinet_jax.datasets.splits import PADDING, Examples, Members
 from resilinet_jax.engine.evaluation import Tally, count_correct
-from resilinet_jax.engine.plan import without_failures
+from resilinet_jax.engine.plan import Plan
 from resilinet_jax.engine.shuffling import random_order
 from resilinet_jax.failures.model import FailureModel
-from resilinet_jax.network.forward import Network, Numbers, Variables
+from resilinet_jax.network.forward import Network, Numbers, Variables, Wiring
 
 # Keras' Adam, but for the place of epsilon. The step size is the cell's, so it is applied apart.
 OPTIMIZER = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7)
@@ -39,11 +39,12 @@ class RunKeys(NamedTuple):
     init: Key[Array, ""]
     weight: Key[Array, ""]
     chunks: Key[Array, ""]
+    validation: Key[Array, ""]
 
 
 def run_keys(seed: int, run: int | Int[Numbers, ""]) -> RunKeys:
     """Keys of run number `run`, whatever else is trained beside it."""
-    return RunKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), run), 3))
+    return RunKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), run), 4))
 
 
 class RunState(NamedTuple):
@@ -54,8 +55,8 @@ class RunState(NamedTuple):
       epoch: number of finished epochs.
       variables: current.
       optimizer: what Adam keeps, current.
-      best: for each selection, the variables of the epoch with the best validation accuracy so far.
-      best_accuracy: that accuracy; -1 before the first epoch.
+      best: the variables of the epoch with the highest score so far.
+      best_score: that score; -1 before the first epoch.
       best_epoch: that epoch, counted from 1; 0 if there is none.
     """
 
@@ -64,21 +65,20 @@ class RunState(NamedTuple):
     variables: Variables
     optimizer: Any
     best: Variables
-    best_accuracy: Float[Array, "*stack selections"]
-    best_epoch: Int[Array, "*stack selections"]
+    best_score: Float[Array, "*stack"]
+    best_epoch: Int[Array, "*stack"]
 
 
-def initial_state(network: Network, keys: RunKeys, x: Num[Numbers, "batch *features"], selections: int) -> RunState:
+def initial_state(network: Network, keys: RunKeys, x: Num[Numbers, "batch *features"]) -> RunState:
     """State of a run before its first epoch: initial variables, Adam's zeros, no best epoch yet.
 
     Args:
       network: to train.
       keys: the run's; `init` decides the variables.
       x: an example input; only its shape matters.
-      selections: for how many inference activities the best epoch is kept, from 1 on.
 
     Returns:
-      The state of one run. `best` holds the initial variables `selections` times until an epoch has ended.
+      The state of one run. `best` holds the initial variables until an epoch has ended.
     """
     variables = network.init(keys.init, x)
     return RunState(
@@ -86,9 +86,9 @@ def initial_state(network: Network, keys: RunKeys, x: Num[Numbers, "batch *featu
         epoch=jnp.zeros((), jnp.int32),
         variables=variables,
         optimizer=OPTIMIZER.init(_join_small(variables.params)[0]),
-        best=jax.tree.map(lambda leaf: jnp.stack([leaf] * selections), variables),
-        best_accuracy=jnp.full(selections, -1.0, jnp.float32),
-        best_epoch=jnp.zeros(selections, jnp.int32),
+        best=variables,
+        best_score=jnp.full((), -1.0, jnp.float32),
+        best_epoch=jnp.zeros((), jnp.int32),
     )
 
 
@@ -110,22 +110,27 @@ def _join_small(params: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]
 
 
 def batch_order(
-    chunks_key: Key[Array, ""], number: Int[Numbers, ""], examples: int, batch_size: int
+    chunks_key: Key[Array, ""], number: Int[Numbers, ""], rows: Int[Numbers, " longest"], batch_size: int, padded: bool
 ) -> Int[Array, "steps batch"]:
-    """Indices of the examples that make up each batch of a chunk.
+    """Numbers of the examples that make up each batch of a chunk.
 
     They are the same for all runs of the same number, so that they are drawn once.
-    The examples that do not fill the last batch are left out; the next epoch's order leaves out others.
+    The examples that do not fill the last batch are left out; the next epoch's order leaves out others. `PADDING`
+    comes behind all examples, so that an order depends on how long rows are, and not on what other splits there are.
 
     Args:
       chunks_key: of the run's `RunKeys`.
       number: of the chunk, counted from the very first.
-      examples: static; in the chunk.
-      batch_size: static; at most so many.
+      rows: the examples to train on, and `PADDING`.
+      batch_size: static; at most as many as there are examples.
+      padded: static; whether there may be `PADDING`.
     """
-    steps = examples // batch_size
+    longest = rows.shape[0]
     key, *_ = _chunk_keys(chunks_key, number)
-    return random_order(key, examples)[: steps * batch_size].reshape(steps, batch_size)
+    order = jnp.asarray(rows)[random_order(key, longest)]
+    if padded:
+        order = order[jnp.argsort(order == PADDING, stable=True)]
+    return order[: longest // batch_size * batch_size].reshape(-1, batch_size)
 
 
 def _chunk_keys(chunks_key: Key[Array, ""], number: Int[Numbers, ""]) -> Key[Array, "5"]:
@@ -141,6 +146,8 @@ def train_chunk(
     keys: RunKeys,
     chunk: Examples,
     order: Int[Array, "steps batch"],
+    members: Members | None = None,
+    padded: bool = False,
 ) -> tuple[RunState, Float[Array, ""]]:
     """Trains on a chunk of examples: shuffled batches, a survival mask and skip activity for each, Adam.
 
@@ -153,7 +160,9 @@ def train_chunk(
       cell: its setting.
       keys: the run's.
       chunk: what to train on.
-      order: from `batch_order`.
+      order: from `batch_order`; a batch with `PADDING` in it changes nothing.
+      members: of the split, which say what examples go through; None if they go through nothing.
+      padded: static; whether there may be such a batch.
 
     Returns:
       The state after it, and the mean loss.
@@ -163,7 +172,7 @@ def train_chunk(
     survival = FailureModel(network.graph).sample(failout_key, jnp.asarray(cell.failout_rate), steps)
     draws = jax.random.uniform(activity_key, (steps, cell.present.shape[0]))
     weight = draw_weight(cell, keys.weight)
-    xs, ys = jnp.asarray(chunk.x), jnp.asarray(chunk.y)
+    chunk, members = Examples(*map(jnp.asarray, chunk)), members or Members(order)
     learning_rate = cell.learning_rate * cell.learning_rate_decay**state.epoch
 
     joined, split = _join_small(state.variables.params)
@@ -171,7 +180,7 @@ def train_chunk(
     def step(carry: Carry, inputs: tuple[Array, ...]) -> tuple[Carry, Array]:
         joined, statistics, optimizer = carry
         number, indices, alive, draw = inputs
-        x, y = xs[indices], ys[indices]
+        x, y = map(jnp.asarray, members.take(chunk, indices))
         if augment is not None:
             x = augment(jax.random.fold_in(augment_key, number), x)
         key = jax.random.fold_in(step_key, number)
@@ -186,56 +195,64 @@ def train_chunk(
         joined = jax.tree.map(lambda old, change: old - learning_rate * change, joined, update)
         return (joined, statistics, optimizer), loss
 
+    def step_if_full(carry: Carry, inputs: tuple[Array, ...]) -> tuple[Carry, Array]:
+        return jax.lax.cond(inputs[1][-1] != PADDING, step, lambda carry, _: (carry, jnp.zeros(())), carry, inputs)
+
     (joined, statistics, optimizer), losses = jax.lax.scan(
-        step, (joined, state.variables.statistics, state.optimizer), (jnp.arange(steps), order, survival, draws)
+        step_if_full if padded else step,
+        (joined, state.variables.statistics, state.optimizer),
+        (jnp.arange(steps), order, survival, draws),
     )
     variables = Variables(split(joined), statistics)
-    return state._replace(chunks=state.chunks + 1, variables=variables, optimizer=optimizer), losses.mean()
+    loss = losses.sum() / (order[:, -1] != PADDING).sum() if padded else losses.mean()
+    return state._replace(chunks=state.chunks + 1, variables=variables, optimizer=optimizer), loss
 
 
 def validate_chunk(
     network: Network,
+    plan: Plan,
+    batch_size: int,
     state: RunState,
     cell: Cell,
-    selection: Float[Numbers, " selections"],
     keys: RunKeys,
     tally: Tally,
     chunk: Examples,
+    number: Int[Numbers, ""],
+    members: Members | None = None,
 ) -> Tally:
-    """Counts what is classified correctly without failures, for each selection.
+    """Counts what is classified correctly, with skips as active as in training.
+
+    Activity that is drawn in training is drawn here as well, for each batch: its mean as a constant would halve what
+    skips carry, which training never met. Every epoch meets the same draws, so that none is selected for lucky ones.
 
     Args:
       network: static.
+      plan: static; of the failure combinations under which epochs are compared.
+      batch_size: static; as in training.
       state: the run after an epoch's chunks.
-      cell: its setting; survival scaling comes later and has no part in selection.
-      selection: inference activities for each of which the best epoch is kept.
-      keys: the run's.
-      tally: of the chunks before, with a row per selection and a single answer.
+      cell: its setting; what it says about inference comes later and has no part in selection.
+      keys: the run's; training never draws from `validation`.
+      tally: of the chunks before.
       chunk: of the validation split.
+      number: of the chunk within the split.
+      members: those of the chunk that are counted; None for all.
     """
     weight = draw_weight(cell, keys.weight)
-    nothing_failed = without_failures(network.graph)
+    key = jax.random.fold_in(keys.validation, number)
 
-    def count(inputs: tuple[Float[Array, ""], Tally]) -> Tally:
-        activity, before = inputs
-        as_selected = cell._replace(inference_activity=activity, inference_scale=jnp.ones_like(weight))
-        wiring = inference_wiring(as_selected, weight)
-        return count_correct(network, state.variables, wiring, nothing_failed, before, chunk)
+    def wiring(batch: Int[Array, ""]) -> Wiring:
+        return training_wiring(cell, weight, jax.random.uniform(jax.random.fold_in(key, batch), weight.shape))
 
-    return jax.lax.map(count, (jnp.asarray(selection), tally))
+    return count_correct(network, state.variables, wiring, plan, tally, chunk, members=members, most=batch_size)
 
 
-def finish_epoch(state: RunState, accuracy: Float[Numbers, " selections"]) -> RunState:
-    """Keeps the variables for each selection whose validation accuracy has risen; ties keep the earlier epoch."""
+def finish_epoch(state: RunState, score: Float[Numbers, ""]) -> RunState:
+    """Keeps the variables if their score is higher than all before; ties keep the earlier epoch."""
     epoch = state.epoch + 1
-    better = accuracy > state.best_accuracy
-
-    def keep(best: Array, current: Array) -> Array:
-        return jnp.where(better.reshape(-1, *[1] * current.ndim), current[None], best)
-
-    return state._replace(
-        epoch=epoch,
-        best=jax.tree.map(keep, state.best, state.variables),
-        best_accuracy=jnp.where(better, accuracy, state.best_accuracy),
-        best_epoch=jnp.where(better, epoch, state.best_epoch),
+    better = score > state.best_score
+    best, best_score, best_epoch = jax.tree.map(
+        lambda new, old: jnp.where(better, new, old),
+        (state.variables, jnp.asarray(score, jnp.float32), epoch),
+        (state.best, state.best_score, state.best_epoch),
     )
+    return state._replace(epoch=epoch, best=best, best_score=best_score, best_epoch=best_epoch)

@@ -70,8 +70,9 @@ class Trial:
         examples = jax.tree.map(lambda s: np.zeros((batch, *s.shape[1:]), s.dtype), program.feed.spec("train"))
         # Whatever the number of orders: an index beyond them means the last one.
         orders = np.broadcast_to(np.arange(batch, dtype=np.int32), (1, steps, batch))
-        arguments = (state, models, *jax.device_put((examples, orders), whole))
-        function = jax.jit(over_models(mesh, program.stack, program.train, 2, 2))
+        members = program.members["train"]
+        arguments = (state, models, *jax.device_put((examples, orders, members), whole))
+        function = jax.jit(over_models(mesh, program.stack, program.train, 2, 3))
         train = function.lower(*arguments).compile(program.options())
         memory = train.memory_analysis()  # None where a backend does not tell
         working = memory.temp_size_in_bytes * mesh.size if memory else 0

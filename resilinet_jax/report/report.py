@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib import rc_context
 from rich import box
 from rich.console import Console
@@ -45,7 +46,8 @@ class Report:
 
     def print(self, console: Console) -> None:
         """Says on screen what to know before the numbers, then the tables and the sentences."""
-        for note in [*user_note(self.page.results), *diverged_note(self.page.results)]:
+        results = self.page.results
+        for note in [*user_note(results), *diverged_note(results), *convergence_note(results)]:
             console.print(f"\n{note}", soft_wrap=True)
         print_tables(console, self.page.tables)
         if self.page.sentences:
@@ -112,7 +114,7 @@ def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
         each.figure.supxlabel(
             f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small", parse_math=False
         )
-    notes = [*record.notes, *user_note(results), *diverged_note(results)]
+    notes = [*record.notes, *user_note(results), *diverged_note(results), *convergence_note(results)]
     return Report(Page(title, notes, results, record, tables, sentences, comparisons), figures)
 
 
@@ -158,6 +160,20 @@ def diverged_note(results: Results) -> list[str]:
         lost.append(f"{cell} {'all runs' if everything else 'run ' + ', '.join(map(str, runs))}")
     what = "Diverged, so failed and left out of means, deviations and comparisons (runs count from 0)"
     return [f"{what}: {'; '.join(lost)}."]
+
+
+def convergence_note(results: Results) -> list[str]:
+    """One sentence if most runs were still getting better in the last tenth of their epochs; none otherwise."""
+    curves = {results.cells[name].training_key(): runs.validation_accuracy for name, runs in results.measured.items()}
+    best = np.concatenate([np.argmax(np.nan_to_num(each, nan=-1), -1) + 1 for each in curves.values()])
+    epochs = next(iter(curves.values())).shape[-1]
+    late = int((best > 0.9 * epochs).sum())
+    if late <= len(best) / 2:
+        return []
+    return [
+        f"Not converged: {late} of {len(best)} runs were best in the last tenth of their {epochs} epochs, so that more "
+        "--epochs may change what is said here."
+    ]
 
 
 def _shortened(name: str, letters: int = 50) -> str:

@@ -20,7 +20,7 @@ class Record:
       settings: the flags by name, with their values.
       preset: the scenario's preset as the flags changed it, by field.
       dataset: `name`, `fingerprint`, number of `rows` and of `classes`.
-      examples: number of them by split.
+      examples: number of them by part of the split; of each split where there are several.
       failure_settings: by name, failure probability by node name.
       notes: what a reader must know before the numbers.
       environment: versions and devices; the version of a user's own code.
@@ -34,7 +34,7 @@ class Record:
     settings: Mapping[str, Any]
     preset: Mapping[str, Any]
     dataset: Mapping[str, Any]
-    examples: Mapping[str, int]
+    examples: Mapping[str, int | Sequence[int]]
     failure_settings: Mapping[str, Mapping[str, float]]
     notes: Sequence[str]
     environment: Mapping[str, Any]

@@ -58,12 +58,8 @@ class Results:
 
     @property
     def usual_setting(self) -> str:
-        """The user's own failure setting; else the first in which anything fails, or the first of all."""
-        return (
-            YOUR_OWN
-            if YOUR_OWN in self._failing_settings
-            else next(iter(self._failing_settings or self.failure_settings))
-        )
+        """The user's own failure setting; else the scenario's usual one."""
+        return YOUR_OWN if YOUR_OWN in self._failing_settings else usual_setting(self.failure_settings)
 
     @property
     def harshest_setting(self) -> str:
@@ -122,6 +118,12 @@ class Results:
     def left_out(self, setting: str) -> float:
         """Probability of the failure combinations that were not evaluated."""
         return self.combinations.left_out(self.failure_probability(setting))
+
+
+def usual_setting(failure_settings: Mapping[str, Mapping[str, float]]) -> str:
+    """The first failure setting in which anything fails, or the first of all."""
+    failing = [name for name, probability in failure_settings.items() if any(probability.values())]
+    return next(iter(failing or failure_settings))
 
 
 def finite(values: Float[np.ndarray, " runs"]) -> Float[np.ndarray, " finite_runs"]:

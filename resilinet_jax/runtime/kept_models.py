@@ -12,13 +12,13 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.files import digest, tensor_bytes, write_file
 
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]  # a model's variables by their paths, as `network.arrays` has them
-Name = tuple[str, int]  # `Cell.selection_key` of what was trained and selected, and the number of the run
+Name = tuple[str, int]  # `Cell.training_key` of what was trained, and the number of the run
 
 
 class KeptModels:
     """The trained networks of finished runs, in memory or in a folder, one file of safetensors each.
 
-    Cells that differ at inference only, but for the activity by which the best epoch is selected, share theirs.
+    Cells that differ at inference only share theirs.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -18,18 +18,6 @@ if TYPE_CHECKING:
     from resilinet_jax.runtime.tensorboard import LiveCurves
 
 LOG_EVERY = 10.0  # seconds between two lines of a log
-
-
-class Run(NamedTuple):
-    """A model as people are told of it.
-
-    Attributes:
-      name: `<cell>/run_0`.
-      selections: what its best epochs are selected for, e.g. `select`, each with a validation accuracy of its own.
-    """
-
-    name: str
-    selections: Sequence[str]
 
 
 class Progress:
@@ -78,8 +66,8 @@ class Progress:
         if not self._quiet:
             self._console.print(text, soft_wrap=True)
 
-    def members(self, runs: Sequence[Run]) -> None:
-        """A pass of these runs comes next."""
+    def members(self, runs: Sequence[str]) -> None:
+        """A pass of these runs comes next, each as `<cell>/run_0`."""
         if self._curves:
             self._curves.open(runs)
 
@@ -131,7 +119,7 @@ class Progress:
         *,
         models: int,
         loss: Float[np.ndarray, "models epochs"],
-        validation_accuracy: Float[np.ndarray, "models selections"],
+        validation_accuracy: Float[np.ndarray, " models"],
     ) -> None:
         """Says that an epoch of a pass has ended.
 
@@ -139,7 +127,7 @@ class Progress:
           number: of the epoch, counted from 1.
           models: number of models in the pass.
           loss: of each model in all epochs so far, mean over an epoch's steps; not finite where it has diverged.
-          validation_accuracy: of each model after this epoch, for each selection, as a fraction in [0, 1].
+          validation_accuracy: of each model after this epoch, as a fraction in [0, 1].
         """
         self._advance(models * (1 - self._part))
         self._part = 0.0

@@ -29,7 +29,7 @@ class Measured(NamedTuple):
     Attributes:
       accuracy: on the test split, under each failure combination; NaN if the run diverged.
       loss: mean over each epoch's steps.
-      validation_accuracy: after each epoch, without failures, at the cell's own inference activity.
+      validation_accuracy: after each epoch, by which the best one is selected: with skips as active as in training.
       weight: of each hyperconnection after training, before any survival scaling; 0 where a skip was removed.
     """
 

@@ -12,8 +12,6 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from resilinet_jax.runtime.progress import Run
-
 
 class LiveCurves:
     """A folder of events for each run, and in it the loss and the validation accuracy of each epoch.
@@ -24,18 +22,18 @@ class LiveCurves:
     def __init__(self, folder: pathlib.Path):
         """Writes below `folder`, which is made when the first pass begins."""
         self._folder = folder
-        self._runs: Sequence[Run] = []
+        self._runs: Sequence[str] = []
         self._writers: list[EventsWriter] = []
 
-    def open(self, runs: Sequence[Run]) -> None:
-        """A pass of these runs begins; that of others is over."""
+    def open(self, runs: Sequence[str]) -> None:
+        """A pass of these runs begins, each as `<cell>/run_0`; that of others is over."""
         self.close()
         self._runs = runs
 
     def resumed(self, epochs: int) -> None:
         """So many epochs of the pass were trained before; what is there of later ones is not valid any more."""
         for run in self._runs:
-            folder = self._folder / run.name
+            folder = self._folder / run
             folder.mkdir(parents=True, exist_ok=True)
             writer = EventsWriter(str(folder / "events"))
             writer.write_event(Event(step=epochs + 1, session_log=SessionLog(status=SessionLog.START)))
@@ -45,20 +43,17 @@ class LiveCurves:
         self,
         number: int,
         loss: Float[np.ndarray, " models"],
-        validation_accuracy: Float[np.ndarray, "models selections"],
+        validation_accuracy: Float[np.ndarray, " models"],
     ) -> None:
         """Writes what each run of the pass reached in an epoch that has ended.
 
         Args:
           number: of the epoch, counted from 1.
           loss: of each run, mean over the epoch's steps.
-          validation_accuracy: of each run after the epoch, for each selection, as a fraction in [0, 1].
+          validation_accuracy: of each run after the epoch, as a fraction in [0, 1].
         """
-        for run, writer, own_loss, accuracy in zip(self._runs, self._writers, loss, validation_accuracy, strict=True):
-            values = {"loss": own_loss}
-            # Behind its own a run may have copies of the first, as many as others of the pass have selections.
-            values |= {f"validation_accuracy/{name}": each for name, each in zip(run.selections, accuracy)}
-            for name, value in values.items():
+        for writer, own_loss, accuracy in zip(self._writers, loss, validation_accuracy, strict=True):
+            for name, value in {"loss": own_loss, "validation_accuracy": accuracy}.items():
                 writer.write_event(Event(step=number, wall_time=time.time(), summary=scalar(name, float(value))))
             writer.flush()
 

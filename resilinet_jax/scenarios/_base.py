@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
+from resilinet_jax.datasets.split_settings import SplitSettings
 from resilinet_jax.errors import UserError
 from resilinet_jax.runtime.user_code import UserFile
 
@@ -42,25 +43,18 @@ class Preset:
     augment: bool | None = None
 
 
-@runtime_checkable
-class DataSettings(Protocol):
+class DataSettings(SplitSettings, Protocol):
     """What `Scenario.load` is asked for: the flags about data, as `resilinet_jax.Settings` has them.
 
     Attributes:
       dataset: a name, or the path of a file.
       data_folder: where `--data_dir` points.
-      split: what is split 80/10/10: `random` rows, or `subject`.
-      seed: of the split.
     """
 
     @property
     def dataset(self) -> str: ...
     @property
     def data_folder(self) -> pathlib.Path | None: ...
-    @property
-    def split(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True)

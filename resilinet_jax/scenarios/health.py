@@ -77,10 +77,10 @@ def load(settings: DataSettings, preset: Preset) -> Data:
     """Readings of sensors, kept on the device."""
     from resilinet_jax.datasets.feed import Resident
     from resilinet_jax.datasets.readings import load_dataset
-    from resilinet_jax.datasets.splits import split_dataset
+    from resilinet_jax.datasets.splitting import draw_splits
 
     dataset, description = load_dataset(settings.dataset, settings.data_folder)
-    splits = split_dataset(dataset, settings.split, settings.seed, preset.train_examples)
+    splits = draw_splits(dataset, settings, preset.train_examples)
     return Data(Resident(splits), splits.classes, dataset.name, description, len(dataset.y), dataset.fingerprint())
 
 

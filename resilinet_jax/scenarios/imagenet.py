@@ -33,14 +33,15 @@ def build_network(classes: int, alpha: float, image_size: int, momentum: float, 
 def load(settings: DataSettings, preset: Preset) -> Data:
     """Photographs, streamed."""
     from resilinet_jax.datasets.imagenet import NAME, ImageNet, find_imagenet
+    from resilinet_jax.datasets.splits import SPLITS
     from resilinet_jax.files import default_data_dir
 
     folder = find_imagenet(settings.data_folder or default_data_dir())
     size = preset.network["image_size"]
     feed = ImageNet(folder, size, preset.batch_size, settings.seed, bool(preset.augment), preset.train_examples)
+    train, validation, test = (f"{feed.sizes[part][0]:,}" for part in SPLITS)
     description = (
-        f"{NAME}, {feed.sizes['train']:,} training, {feed.sizes['validation']:,} validation and "
-        f"{feed.sizes['test']:,} test images at {size}x{size}, from {folder}"
+        f"{NAME}, {train} training, {validation} validation and {test} test images at {size}x{size}, from {folder}"
     )
     return Data(feed, feed.classes, NAME, description, feed.rows, feed.fingerprint())
 

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from resilinet_jax.datasets.npz import load_npz
 from resilinet_jax.datasets.readings import load_dataset
-from resilinet_jax.datasets.splits import split_dataset
+from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.errors import UserError
 from tests.helpers.hostile import (
     BOUNDED,

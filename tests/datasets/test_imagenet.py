@@ -56,7 +56,7 @@ def epoch(of, number=0):
 
 def test_every_image_is_handed_out_once_as_pillow_decodes_it(folder):
     images = feed(folder)
-    assert images.sizes == {"train": 54, "validation": 6, "test": 20}
+    assert images.sizes == {"train": [54], "validation": [6], "test": [20]}
     (chunk, second) = images.held_out("test", HERE)
     assert chunk.x.shape == second.x.shape == (16, SIZE, SIZE, 3)
     assert list(second.y[4:]) == [PADDING] * 12

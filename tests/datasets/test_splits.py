@@ -4,7 +4,8 @@ import pytest
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.npz import load_npz
 from resilinet_jax.datasets.readings import load_dataset
-from resilinet_jax.datasets.splits import Dataset, split_dataset
+from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import ROWS, SUBJECTS, load_synthetic
 from resilinet_jax.errors import UserError
 

@@ -19,12 +19,12 @@ COST = Cost(step_seconds=0.5, working_bytes=1000)
 
 @pytest.fixture(scope="module")
 def program():
-    return Program(NETWORK, Resident(SPLITS), SETTINGS, 1, all_combinations(NETWORK.graph))
+    return Program(NETWORK, Resident(SPLITS), SETTINGS, all_combinations(NETWORK.graph))
 
 
 @pytest.fixture(scope="module")
 def models():
-    return engine.assemble(engine.plan_models({"dfg": CELLS["dfg"]}, range(2)), 1, 1, 0)
+    return engine.assemble(engine.plan_models({"dfg": CELLS["dfg"]}, range(2)), 1, 0)
 
 
 class TestFitting:
@@ -143,12 +143,11 @@ class TestRemembered:
             {"settings": dataclasses.replace(SETTINGS, batch_size=16)},
             {"settings": dataclasses.replace(SETTINGS, devices=1)},
             {"settings": dataclasses.replace(SETTINGS, stack=4)},
-            {"selections": 2},
             {"network": dataclasses.replace(NETWORK, learns_weights=False)},
         ],
     )
     def test_another_program_is_another_matter(self, program, change):
-        parts = {"network": NETWORK, "feed": Resident(SPLITS), "settings": SETTINGS, "selections": 1}
+        parts = {"network": NETWORK, "feed": Resident(SPLITS), "settings": SETTINGS}
         other = Program(**parts | change, combinations=all_combinations(NETWORK.graph))
         assert [self.seconds(each) for each in (program, other, program, other)] == [1, 2, 1, 2]
 

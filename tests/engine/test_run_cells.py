@@ -10,7 +10,7 @@ from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Examples
 from resilinet_jax.engine import pass_size
 from resilinet_jax.engine import run_cells as engine
-from resilinet_jax.engine.program import Program
+from resilinet_jax.engine.program import Program, Selection
 from resilinet_jax.engine.run_cells import plan_trainings, run_cells
 from resilinet_jax.engine.training import run_keys
 from resilinet_jax.errors import UserError
@@ -19,8 +19,8 @@ from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.kept_models import KeptModels
 from resilinet_jax.runtime.store import Measured, Store
 from resilinet_jax.sweeps import load_sweep, sweep_names
-from tests.helpers.blobs import BUILD, CELLS, NETWORK, SETTINGS, SPLITS, Shared, Silent
-from tests.helpers.reference import CHAIN, forward
+from tests.helpers.blobs import BUILD, CELLS, NETWORK, SETTINGS, SPLITS, Shared, Silent, said_by
+from tests.helpers.reference import CHAIN
 
 TWO_CELLS = {name: CELLS[name] for name in ("dfg", "resilinet")}
 
@@ -66,26 +66,11 @@ def test_a_run_alone_equals_the_same_run_among_others(together):
     np.testing.assert_array_equal(run({"dfg": CELLS["dfg"]}, runs=2)["dfg"], together["dfg"][:2])
 
 
-def said_by(cell, run):
-    """A trained network's accuracy under each failure combination, from its kept variables in plain loops."""
-    arrays, params = KEPT[cell.selection_key(), run], {}
-    for path, array in arrays.items():
-        kind, name, *layer = path.split("/")
-        if kind == "params" and layer:
-            module = params.setdefault(name, {})
-            (module.setdefault(layer[0], {}) if len(layer) > 1 else module)[layer[-1]] = array
-    weight = np.asarray(draw_weight(cell, run_keys(SETTINGS.seed, run).weight))
-    activity = np.full(len(weight), cell.inference_activity)
-    for failing in all_combinations(CHAIN).failing_sets:
-        alive = {name: name not in failing for name in CHAIN.fallible}
-        logits, informed = forward(CHAIN, params, SPLITS.test.x, alive, weight, cell.present, activity)
-        yield (logits.argmax(1) == SPLITS.test.y).mean() if informed else SPLITS.chance
-
-
 def test_kept_models_are_those_that_were_measured(undisturbed):
     for name, cell in CELLS.items():
         for run in range(SETTINGS.runs):
-            np.testing.assert_allclose(list(said_by(cell, run)), undisturbed[name].accuracy[run], atol=1e-6)
+            said = said_by(KEPT[cell.training_key(), run], cell, run, *SPLITS.test, SPLITS.chance)
+            np.testing.assert_allclose(said, undisturbed[name].accuracy[run], atol=1e-6)
 
 
 def test_a_finished_run_without_its_model_is_trained_again(undisturbed):
@@ -97,8 +82,8 @@ def test_a_finished_run_without_its_model_is_trained_again(undisturbed):
     measure(cells, store=store, runs=2, progress=told)
     assert not trained
     measure(cells, store=store, runs=2, kept=kept, progress=told)
-    assert [run.name for run in trained] == ["dfg/run_0", "dfg/run_1"]
-    name = CELLS["dfg"].selection_key(), 1
+    assert trained == ["dfg/run_0", "dfg/run_1"]
+    name = CELLS["dfg"].training_key(), 1
     assert all((kept[name][path] == array).all() for path, array in KEPT[name].items())
     trained.clear()
     measure(cells, store=store, runs=2, kept=kept, progress=told)
@@ -117,9 +102,9 @@ def test_runs_differ_from_each_other(together):
 def test_every_run_and_seed_has_keys_of_its_own():
     (training,) = plan_trainings({"dfg": CELLS["dfg"]})
     models = [engine.Model(training, run) for run in range(3)]
-    keys = [engine.assemble(models, 1, 1, seed).keys for seed in (0, 1)]
+    keys = [engine.assemble(models, 1, seed).keys for seed in (0, 1)]
     data = np.concatenate([jax.random.key_data(key).reshape(-1, 2) for both in keys for key in both])
-    assert len(np.unique(data, axis=0)) == 2 * 3 * 3
+    assert len(np.unique(data, axis=0)) == 2 * 3 * 4
 
 
 def test_drawn_weights_are_the_same_in_training_and_evaluation(together):
@@ -233,6 +218,35 @@ def all_cells():
     }
 
 
+def test_the_last_epoch_counts_on_request(undisturbed):
+    last = run(CELLS, selection=Selection(last=True))
+    best = np.concatenate([each.validation_accuracy.argmax(-1) for each in undisturbed.values()])
+    was_best = best == SETTINGS.epochs - 1
+    same = np.concatenate([(last[name] == each.accuracy).all(-1) for name, each in undisturbed.items()])
+    assert was_best.any()
+    assert same[was_best].all()
+    assert not same.all()
+
+
+def test_the_average_under_failures_selects_on_request():
+    # DFG's skips are as active at inference as in training, and here it is tested on what selects its epoch.
+    combinations = all_combinations(CHAIN)
+    probability = combinations.probabilities(np.array([0.3, 0.2, 0.1]))
+    selection = Selection(combinations.survival, probability)
+    splits = SPLITS._replace(test=SPLITS.validation)
+    dfg = measure({"dfg": CELLS["dfg"]}, splits, selection=selection)["dfg"]
+    np.testing.assert_allclose(dfg.accuracy @ probability, dfg.validation_accuracy.max(-1), rtol=1e-6)
+
+
+def test_literal_equals_add_where_every_skip_has_to_stand_in():
+    methods = {name: BUILD(name) for name in ("resilinet_literal", "resilinet_add")}
+    literal, add = run(methods, runs=2).values()
+    failing_sets = all_combinations(CHAIN).failing_sets
+    silent = [failing_sets.index(failing) for failing in (("n2",), ("n1", "n3"))]
+    np.testing.assert_array_equal(literal[:, silent], add[:, silent])
+    assert (literal[:, 0] != add[:, 0]).all()
+
+
 def test_no_cell_of_all_sweeps_is_trained_twice():
     # vanilla, dfg, resilinet; weights 3 (reliability) + 4 (relative) + 2 (drawn) + 1 (learned); failout 10, 30, 50 %
     # and 3 by setting, as the builder's own 30 % is shared, 9 more of 13 finely; skip configurations 6; activities 4;
@@ -241,11 +255,10 @@ def test_no_cell_of_all_sweeps_is_trained_twice():
     trainings = plan_trainings(cells)
     keys = [training.cell.training_key() for training in trainings]
     assert len(set(keys)) == len(keys) == 3 + 10 + 3 + 3 + 9 + 6 + 4 + 3 + 3
-    variants = {variant.key() for training in trainings for _, variant in training.variants}
+    variants = {variant.key() for training in trainings for variant in training.variants}
     assert variants == {cell.key() for cell in cells.values()}
     for training in trainings:
-        for selection, variant in training.variants:
-            assert training.selections[selection] == variant.inference_activity
+        for variant in training.variants:
             assert variant.training_key() == training.cell.training_key()
 
 
@@ -272,8 +285,8 @@ class TestMemory:
         seen, run = [], engine.run_pass
 
         def limited(program, models, progress, checkpoints):
-            seen.append(len(models.selection))
-            if len(models.selection) > self.most:
+            seen.append(len(models.order))
+            if len(models.order) > self.most:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
             return run(program, models, progress, checkpoints)
 

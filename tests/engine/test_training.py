@@ -41,25 +41,32 @@ def examples(count=EXAMPLES, seed=0):
 
 
 # Compiled once for all tests: cells differ in numbers only.
-START = jax.jit(lambda keys, selections: initial_state(NETWORK, keys, examples().x, selections), static_argnums=1)
+START = jax.jit(lambda keys: initial_state(NETWORK, keys, examples().x))
 TRAIN = jax.jit(
     lambda size, state, cell, keys: train_chunk(
-        NETWORK, None, state, cell, keys, examples(), batch_order(keys.chunks, state.chunks, EXAMPLES, size)
+        NETWORK,
+        None,
+        state,
+        cell,
+        keys,
+        examples(),
+        batch_order(keys.chunks, state.chunks, np.arange(EXAMPLES), size, padded=False),
     ),
     static_argnums=0,
 )
-VALIDATE = jax.jit(lambda *run: validate_chunk(NETWORK, *run, examples(40, seed=1)))
+NOTHING_FAILED, HELD_OUT = without_failures(GRAPH), examples(40, seed=1)
+VALIDATE = jax.jit(lambda *run: validate_chunk(NETWORK, NOTHING_FAILED, 16, *run, HELD_OUT, np.array(3)))
 
 
-def states(cell, epochs, batch_size=EXAMPLES, selection=(0.0,), run=0):
+def states(cell, epochs, batch_size=EXAMPLES, run=0):
     """The states after each epoch, the first before any; and each epoch's loss and validation accuracy."""
     keys = run_keys(7, run)
     cell = jax.tree.map(jnp.asarray, cell)
-    seen, metrics = [START(keys, len(selection))], []
+    seen, metrics = [START(keys)], []
     for _ in range(epochs):
         state, loss = TRAIN(batch_size, seen[-1], cell, keys)
-        tally = VALIDATE(state, cell, jnp.asarray(selection), keys, empty_tally(len(selection), 1))
-        accuracy = accuracy_of(tally, without_failures(NETWORK.graph), 40, 0.0)[:, 0].astype(np.float32)
+        tally = VALIDATE(state, cell, keys, empty_tally(1))
+        accuracy = np.array(accuracy_of(tally, NOTHING_FAILED, 40, 0.0)[0], np.float32)
         seen.append(finish_epoch(state, accuracy))
         metrics.append(Metrics(float(loss), accuracy))
     return seen, metrics
@@ -128,8 +135,8 @@ def test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity(l
     network = Network(CHAIN, stages, {"i->n2": dense(4)})
     cell = make_cell(CHAIN, failout_rate={"n1": 0.7, "n2": 0.4, "n3": 0.1}, training_activity=0.5, weight=0.9)
     train, keys = examples(8), run_keys(3, 2)
-    start = jax.jit(lambda: initial_state(network, keys, train.x, 1))()
-    batches = batch_order(keys.chunks, start.chunks, 8, 2)
+    start = jax.jit(lambda: initial_state(network, keys, train.x))()
+    batches = batch_order(keys.chunks, start.chunks, np.arange(8), 2, padded=False)
     after, mean_loss = jax.jit(lambda: train_chunk(network, None, start, cell, keys, train, batches))()
 
     order_key, failout_key, activity_key = jax.random.split(jax.random.fold_in(keys.chunks, 0), 3)
@@ -208,7 +215,7 @@ def test_the_first_step_is_as_long_as_the_cells_learning_rate():
 def test_the_learning_rate_decays_with_epochs_not_with_chunks():
     cell, keys = make_cell(GRAPH, learning_rate=0.01, learning_rate_decay=0.5), run_keys(7, 0)
     for chunks, epoch in ((0, 0), (5, 2)):
-        before = START(keys, 1)._replace(chunks=jnp.int32(chunks), epoch=jnp.int32(epoch))
+        before = START(keys)._replace(chunks=jnp.int32(chunks), epoch=jnp.int32(epoch))
         after, _ = TRAIN(EXAMPLES, before, jax.tree.map(jnp.asarray, cell), keys)
         leaves = zip(jax.tree.leaves(before.variables.params), jax.tree.leaves(after.variables.params))
         assert max(np.abs(b - a).max() for a, b in leaves) == pytest.approx(0.01 * 0.5**epoch, rel=1e-3)
@@ -217,7 +224,7 @@ def test_the_learning_rate_decays_with_epochs_not_with_chunks():
 def test_every_chunk_has_failures_of_its_own():
     cell, keys = jax.tree.map(jnp.asarray, make_cell(GRAPH, failout_rate=0.5)), run_keys(7, 0)
     # A batch holds all examples, so that the loss tells no more than whether n1 has failed.
-    losses = [TRAIN(EXAMPLES, START(keys, 1)._replace(chunks=jnp.int32(chunk)), cell, keys)[1] for chunk in range(12)]
+    losses = [TRAIN(EXAMPLES, START(keys)._replace(chunks=jnp.int32(chunk)), cell, keys)[1] for chunk in range(12)]
     assert len({round(float(loss), 4) for loss in losses}) == 2
 
 
@@ -232,7 +239,7 @@ class Noise(nn.Module):
 def test_every_batch_has_noise_of_its_own():
     graph, train, keys = build_chain(("i", "cloud")), examples(2), run_keys(0, 0)
     network, cell = Network(graph, {"cloud": Noise()}, {}), make_cell(graph)
-    start = jax.jit(lambda: initial_state(network, keys, train.x, 1))()
+    start = jax.jit(lambda: initial_state(network, keys, train.x))()
     augment = jax.jit(lambda key, x: x + jax.random.uniform(key, x.shape))
     # The same batch twice, without parameters that the first step could change.
     order = jnp.array([[0, 1], [0, 1]])
@@ -252,17 +259,30 @@ def test_every_batch_has_noise_of_its_own():
     assert float(loss) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_best_epoch_is_kept_for_every_selection():
-    cell = make_cell(GRAPH, failout_rate=0.3, training_activity=0.5, learning_rate=0.03)
-    seen, metrics = states(cell, 12, batch_size=2, selection=(0.0, 1.0))
+def test_best_epoch_is_kept():
+    cell = make_cell(GRAPH, failout_rate=0.3, training_activity=0.5, learning_rate=0.01)
+    seen, metrics = states(cell, 12, batch_size=2)
     accuracy = np.array([metric.validation_accuracy for metric in metrics])
-    best = accuracy.argmax(0)  # the first of equals
-    assert best[0] != best[1], "the two selections must differ for this test to tell them apart"
-    for selection, epoch in enumerate(best):
-        kept = jax.tree.map(lambda leaf, s=selection: leaf[s], seen[-1].best)
-        jax.tree.map(np.testing.assert_array_equal, kept, seen[epoch + 1].variables)
-    np.testing.assert_array_equal(seen[-1].best_epoch, best + 1)
-    np.testing.assert_allclose(seen[-1].best_accuracy, accuracy.max(0))
+    best = accuracy.argmax()  # the first of equals
+    assert 0 < best < 11
+    assert (accuracy == accuracy[best]).sum() > 1
+    jax.tree.map(np.testing.assert_array_equal, seen[-1].best, seen[best + 1].variables)
+    assert seen[-1].best_epoch == best + 1
+    assert seen[-1].best_score == accuracy[best]
+
+
+@pytest.mark.parametrize("activity", [0.0, 0.5, 1.0])
+def test_skips_are_as_active_in_validation_as_in_training(activity):
+    cell = make_cell(GRAPH, training_activity=activity, inference_activity=1 - round(activity), learning_rate=0.03)
+    keys, correct = run_keys(7, 0), 0
+    state = states(cell, 3)[0][-1]
+    key = jax.random.fold_in(keys.validation, 3)  # the number of the chunk
+    for batch, start in enumerate(range(0, 40, 16)):
+        active = jax.random.uniform(jax.random.fold_in(key, batch), (3,)) < activity
+        wiring = Wiring(jnp.ones(3), jnp.ones(3), active.astype(jnp.float32))
+        x, y = (each[start : start + 16] for each in HELD_OUT)
+        correct += int((NETWORK.apply(state.variables, x, jnp.ones(1), wiring).logits.argmax(-1) == y).sum())
+    assert VALIDATE(state, cell, keys, empty_tally(1)).correct == correct
 
 
 def test_survival_scaling_has_no_say_in_training_or_selection():

@@ -2,14 +2,17 @@
 
 import numpy as np
 
-from resilinet_jax.cells import CellBuilder, Uniform
-from resilinet_jax.datasets.splits import Dataset, split_dataset
+from resilinet_jax.cells import CellBuilder, Uniform, draw_weight
+from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.engine.program import Program, TrainingSettings
+from resilinet_jax.engine.training import run_keys
+from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.network.forward import Network
 from resilinet_jax.network.stages import DenseStage, dense
 from resilinet_jax.runtime.progress import Progress
 from resilinet_jax.scenarios.health import SCENARIO
-from tests.helpers.reference import CHAIN
+from tests.helpers.reference import CHAIN, forward
 
 RNG = np.random.default_rng(0)
 
@@ -48,13 +51,31 @@ COMPILED = {}
 class Shared(Program):
     """A program that compiles what no other of its kind has compiled in this process."""
 
-    def __init__(self, network, feed, settings, selections, combinations):
-        super().__init__(network, feed, settings, selections, combinations)
+    def __init__(self, network, feed, settings, combinations):
+        super().__init__(network, feed, settings, combinations)
         given = [feed.spec(name) for name in ("train", "validation", "test")]
-        kind = (network, given, settings.batch_size, settings.devices, self.stack, selections, combinations.survival)
+        compared = settings.selection.survival
+        kind = (network, given, settings.batch_size, settings.devices, self.stack, compared, combinations.survival)
         self._compiled = COMPILED.setdefault(repr(kind), {})
 
 
 class Silent(Progress):
     def _show(self, text):
         pass
+
+
+def said_by(arrays, cell, run, x, y, chance):
+    """A trained network's accuracy under each failure combination, from its kept variables in plain loops."""
+    params = {}
+    for path, array in arrays.items():
+        kind, name, *layer = path.split("/")
+        if kind == "params" and layer:
+            module = params.setdefault(name, {})
+            (module.setdefault(layer[0], {}) if len(layer) > 1 else module)[layer[-1]] = array
+    weight = np.asarray(draw_weight(cell, run_keys(SETTINGS.seed, run).weight))
+    activity, accuracy = np.full(len(weight), cell.inference_activity), []
+    for failing in all_combinations(CHAIN).failing_sets:
+        alive = {name: name not in failing for name in CHAIN.fallible}
+        logits, informed = forward(CHAIN, params, x, alive, weight, cell.present, activity)
+        accuracy.append((logits.argmax(1) == y).mean() if informed else chance)
+    return accuracy

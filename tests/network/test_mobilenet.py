@@ -24,7 +24,7 @@ LABELS = RNG.integers(0, 3, 8).astype(np.int32)
 ADD = Wiring(*(jnp.ones(len(GRAPH.hyperconnections)) for _ in Wiring._fields))
 
 
-START = jax.jit(lambda keys: initial_state(NETWORK, keys, IMAGES[:1], 1))
+START = jax.jit(lambda keys: initial_state(NETWORK, keys, IMAGES[:1]))
 STEP = jax.jit(
     lambda state, cell, keys: train_chunk(
         NETWORK, None, state, cell, keys, Examples(IMAGES, LABELS), jnp.arange(8)[None]

@@ -13,7 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resilinet_jax.cells import CellBuilder, Learned
 from resilinet_jax.datasets.feed import Resident
-from resilinet_jax.datasets.splits import Dataset, split_dataset
+from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.engine import program
 from resilinet_jax.engine.program import Program
 from resilinet_jax.engine.run_cells import TrainingSettings, assemble, plan_models, run_cells
@@ -86,12 +87,12 @@ def test_a_second_start_traces_nothing_and_measures_the_same(kept, traced):
 
 def test_a_kept_function_still_overwrites_its_state(kept):
     for _ in range(2):
-        prepared = Program(NETWORK, Resident(split_dataset(BLOBS, "random", 0)), SETTINGS, 1, all_combinations(GRAPH))
-        models = assemble(plan_models({"dfg": BUILD("dfg")}, range(2)), 1, 1, seed=0)
+        prepared = Program(NETWORK, Resident(split_dataset(BLOBS, "random", 0)), SETTINGS, all_combinations(GRAPH))
+        models = assemble(plan_models({"dfg": BUILD("dfg")}, range(2)), 1, seed=0)
         models, mesh = prepared.place(models)
         call = prepared.compile(mesh, models)
         state = call["start"](models.keys)
-        after = call["finish"](state, jax.device_put(np.zeros((2, 1), np.float32), models.selection.sharding))
+        after = call["finish"](state, jax.device_put(np.zeros(2, np.float32), models.order.sharding))
         assert state.epoch.is_deleted()
         np.testing.assert_array_equal(after.epoch, [1, 1])
 
@@ -125,7 +126,7 @@ class TestFile:
             {"stack": 2},
             {"devices": 1},
             {"examples": 120},
-            {"methods": ("dfg", "resilinet", "resilinet_add")},  # more variants and selections of the same trainings
+            {"methods": ("dfg", "resilinet", "resilinet_add")},  # more variants of the same trainings
             {"augment": lambda key, x: x + 1},
             {"weight": Learned()},
             {"combinations": Combinations(GRAPH, np.ones((1, 1), np.float32), complete=False)},

@@ -1,7 +1,6 @@
 import numpy as np
 from tensorboardX.proto.event_pb2 import Event
 
-from resilinet_jax.runtime.progress import Run
 from resilinet_jax.runtime.tensorboard import LiveCurves
 
 
@@ -25,29 +24,29 @@ def scalars(folder):
     ]
 
 
-def test_each_run_gets_its_own_curves_and_no_copies(tmp_path):
+def test_each_run_gets_its_own_curves(tmp_path):
     curves = LiveCurves(tmp_path)
-    curves.open([Run("a/dfg/run_0", ["add"]), Run("a/resilinet/run_1", ["select", "add"])])
+    curves.open(["a/dfg/run_0", "a/resilinet/run_1"])
     curves.resumed(0)
-    curves.epoch(1, np.array([1.5, 2.5]), np.array([[0.25, 0.25], [0.5, 0.75]]))
-    curves.epoch(2, np.array([1.25, np.nan]), np.array([[0.5, 0.5], [0.5, 0.75]]))
+    curves.epoch(1, np.array([1.5, 2.5]), np.array([0.25, 0.75]))
+    curves.epoch(2, np.array([1.25, np.nan]), np.array([0.5, 0.75]))
     curves.close()
     assert scalars(tmp_path / "a/dfg/run_0") == [
         (1, "loss", 1.5),
-        (1, "validation_accuracy/add", 0.25),
+        (1, "validation_accuracy", 0.25),
         (2, "loss", 1.25),
-        (2, "validation_accuracy/add", 0.5),
+        (2, "validation_accuracy", 0.5),
     ]
     told = scalars(tmp_path / "a/resilinet/run_1")
-    assert [tag for _, tag, _ in told[:3]] == ["loss", "validation_accuracy/select", "validation_accuracy/add"]
-    assert np.isnan(told[3][2])
+    assert [tag for _, tag, _ in told[:3]] == ["loss", "validation_accuracy", "loss"]
+    assert np.isnan(told[2][2])
 
 
 def test_a_resumed_run_says_from_where_what_was_written_is_void(tmp_path):
     curves = LiveCurves(tmp_path)
-    curves.open([Run("run_0", ["select"])])
+    curves.open(["run_0"])
     curves.resumed(3)
-    curves.epoch(4, np.array([1.0]), np.array([[0.5]]))
+    curves.epoch(4, np.array([1.0]), np.array([0.5]))
     curves.close()
     restarts = [event.step for event in events(tmp_path / "run_0") if event.HasField("session_log")]
     assert restarts == [4]
@@ -57,8 +56,8 @@ def test_a_resumed_run_says_from_where_what_was_written_is_void(tmp_path):
 def test_a_new_pass_goes_to_its_own_runs(tmp_path):
     curves = LiveCurves(tmp_path)
     for name in ("run_0", "run_1"):
-        curves.open([Run(name, ["select"])])
+        curves.open([name])
         curves.resumed(0)
-        curves.epoch(1, np.array([1.0]), np.array([[0.5]]))
+        curves.epoch(1, np.array([1.0]), np.array([0.5]))
     curves.close()
     assert len(scalars(tmp_path / "run_0")) == len(scalars(tmp_path / "run_1")) == 2

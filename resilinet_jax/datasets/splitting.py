@@ -1,0 +1,100 @@
+"""Splits a data set, and standardises each split by what it trains on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from resilinet_jax.datasets.parts import draw_parts, neighbours_note
+from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT, SplitSettings
+from resilinet_jax.datasets.splits import (
+    PADDING,
+    Dataset,
+    Examples,
+    Members,
+    Resplits,
+    Splits,
+    Standardisation,
+    chance_accuracy,
+    check_spread,
+    constant_note,
+    standardisation_of,
+)
+
+SAMPLE = 10_000  # rows of which a median is taken
+
+
+def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | None = None) -> Splits:
+    """Splits 80/10/10, keeps at most `train_examples` for training, and standardises.
+
+    Args:
+      dataset: what to split.
+      by: `random` rows, `block`s of rows that follow each other, or `subject`: whole subjects.
+      seed: of the split.
+      train_examples: at most so many for training, drawn at random, and an eighth of it for validation, which
+        keeps the two in proportion; the test split stays whole. None keeps all.
+
+    Raises:
+      UserError: if a split would be empty, or there are no subjects to split by.
+    """
+    (drawn, *_), _ = draw_parts(dataset, by, seed)
+    rows = drawn.train[:train_examples], drawn.validation[: _validating(train_examples)], drawn.test
+    train, validation, test = (Examples(dataset.x[part], dataset.y[part].astype(np.int32)) for part in rows)
+    standardise, constant = standardisation_of(np.asarray(train.x))
+    with np.errstate(over="ignore"):  # refused at once
+        ready = [examples._replace(x=standardise(np.asarray(examples.x))) for examples in (train, validation, test)]
+    for examples in ready:
+        check_spread(dataset.name, np.asarray(examples.x), standardise.scale)
+    chance = chance_accuracy(np.asarray(train.y), np.asarray(test.y))
+    notes = (*constant_note(dataset.name, constant), *(neighbours_note(dataset) if by == "random" else ()))
+    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance, notes, standardise)
+
+
+def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int | None = None) -> Splits | Resplits:
+    """The split or splits that the flags ask for; several have their examples in common.
+
+    Args:
+      dataset: what to split.
+      settings: how.
+      train_examples: as in `split_dataset`, of each split.
+
+    Raises:
+      UserError: as `split_dataset`.
+    """
+    by, seed = settings.split, settings.seed
+    if settings.splits == 1 and by != LEAVE_ONE_OUT:
+        return split_dataset(dataset, by, seed, train_examples)
+    drawn, most = draw_parts(dataset, by, seed, settings.splits, settings.test_subject)
+    x = np.asarray(dataset.x)
+    # About a value in the midst of all, so that float32 keeps every digit; what splits train on differs little from it.
+    middle = np.median(x[:: -(-len(x) // SAMPLE)], 0)
+    shared = Standardisation(middle, standardisation_of(x)[0].scale)
+    with np.errstate(over="ignore"):  # refused below
+        x, y = shared(x), dataset.y.astype(np.int32)
+    rows = {
+        "train": [part.train[:train_examples] for part in drawn],
+        "validation": [part.validation[: _validating(train_examples)] for part in drawn],
+        "test": [part.test for part in drawn],
+    }
+    fitted = [standardisation_of(x[own])[0] for own in rows["train"]]
+    for own in fitted:
+        with np.errstate(over="ignore"):
+            check_spread(dataset.name, own(x), own.scale * shared.scale)
+    scaling = Standardisation(*(np.stack(each).astype(np.float32) for each in zip(*fitted)))
+    limits = {"train": train_examples, "validation": _validating(train_examples), "test": None}
+    members = {
+        name: Members(_padded(own, min(longest, limits[name] or longest)), scaling)
+        for (name, own), longest in zip(rows.items(), most)
+    }
+    chance = [chance_accuracy(y[one], y[other]) for one, other in zip(rows["train"], rows["test"])]
+    notes = neighbours_note(dataset) if by == "random" else ()
+    first = Standardisation(shared.centre + shared.scale * fitted[0].centre, shared.scale * fitted[0].scale)
+    labels = {part.number: part.label for part in drawn}
+    return Resplits(Examples(x, y), members, labels, dataset.classes, np.array(chance), notes, first)
+
+
+def _validating(train_examples: int | None) -> int | None:
+    return None if train_examples is None else max(1, train_examples // 8)
+
+
+def _padded(rows: list[np.ndarray], longest: int) -> np.ndarray:
+    return np.stack([np.pad(own, (0, longest - len(own)), constant_values=PADDING) for own in rows]).astype(np.int32)
