@@ -372,14 +372,13 @@ def family_rows(rng: np.random.Generator, repetitions: int) -> Iterator[dict[str
 def main(argv: Sequence[str]) -> None:
     """Prints the tables."""
     del argv
-    rng, repetitions = np.random.default_rng(0), _REPETITIONS.value
     made = {
         "Leave one person out: share of intervals that hold the truth": (people_rows, 2),
         "Random splits: share of intervals that hold the truth": (split_rows, 2),
         f"Families of {COMPARED} comparisons: share in which something false is claimed": (family_rows, 3),
     }
     for title, (rows, names) in made.items():
-        figures = list(rows(rng, repetitions))
+        figures = list(rows(np.random.default_rng(0), _REPETITIONS.value))
         columns = {name: "" if place < names else ".1%" for place, name in enumerate(figures[0])}
         common.tell(title, columns, figures)
 

@@ -47,7 +47,8 @@ class Report:
     def print(self, console: Console) -> None:
         """Says on screen what to know before the numbers, then the tables and the sentences."""
         for note in results_notes(self.page.results):
-            console.print(f"\n{note}", soft_wrap=True)
+            console.print()
+            console.print(note, soft_wrap=True)
         print_tables(console, self.page.tables)
         if self.page.sentences:
             console.print()

@@ -19,7 +19,8 @@ class Units:
     """The split of the data on which each run was trained and tested.
 
     Attributes:
-      split: label of each run's split, in the order of the runs; empty where all are on one split.
+      split: label of each run's split, in the order of the runs; empty where all are on one split. Runs on different
+        splits must share nothing that training draws, or what they share counts for independent.
       kind: what a split is, in the singular: `person` (whose data are the test split, each person once),
         `random split`, `block split`.
       test_share: test examples / training examples, the mean over the splits.

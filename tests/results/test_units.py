@@ -16,6 +16,7 @@ def test_runs_are_the_units_on_one_split():
 def test_splits_are_the_units_where_there_are_several():
     people = Units(("b", "a", "b", "c"), PERSON, 0.2)
     assert [group.tolist() for group in people.groups(np.array([1, 2, 3, np.nan]))] == [[1, 3], [2]]
+    assert [group.tolist() for group in people.groups(np.array([np.nan, 2, 3, np.nan]))] == [[2], [3]]
     assert [people.named(number) for number in (1, 1000)] == ["1 person", "1,000 people"]
     assert people.runs(4) == "4 runs on 3 people"
     assert people.overlap == 0
