@@ -9,8 +9,10 @@ from resilinet_jax.report.figures import averages, lines, new_figure, shared_leg
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import Table, percent
 from resilinet_jax.results.best import Best, best_of
-from resilinet_jax.results.comparisons import CONFIDENCE, Comparison, against, under_setting
+from resilinet_jax.results.comparisons import Comparison, against, under_setting
+from resilinet_jax.results.estimate import CONFIDENCE
 from resilinet_jax.results.results import Results
+from resilinet_jax.results.units import Units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,10 +31,10 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
     return {cell_name(rate): build("resilinet", failout_rate=rate) for rate in RATES}
 
 
-def best_rate(results: Results, setting: str) -> Best:
+def best_rate(results: Results, setting: str) -> Best[float]:
     """The rate with the best mean average accuracy under a failure setting, and those that may be it as well."""
     accuracy = {rate: results.average(cell_name(rate), setting) for rate in RATES}
-    return best_of(accuracy, results.left_out(setting))
+    return best_of(accuracy, results.units, results.left_out(setting))
 
 
 def tables(results: Results) -> list[Table]:
@@ -63,7 +65,7 @@ def tables(results: Results) -> list[Table]:
 def sentences(results: Results) -> list[str]:
     """The best rate for each failure setting, in a sentence."""
     return [
-        _sentence(best, under_setting(results, setting))
+        _sentence(best, under_setting(results, setting), results.units)
         for setting in results.failure_settings
         if (best := best_rate(results, setting)).candidate is not None
     ]
@@ -104,29 +106,29 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:g} %"
 
 
-def _told(best: Best) -> str:
+def _told(best: Best[float]) -> str:
     return "failed" if best.candidate is None else _percent(best.candidate)
 
 
-def _interval(best: Best) -> str:
+def _interval(best: Best[float]) -> str:
     if not best.known or best.candidate is None:
         return "n/a"
     low, high = best.interval
     return _percent(low) if low == high else f"{100 * low:g} to {_percent(high)}"
 
 
-def _sentence(best: Best, where: str) -> str:
+def _sentence(best: Best[float], where: str, units: Units) -> str:
     if not best.known:
-        return f"The best failout rate {where} is {_told(best)} in a single run, which gives no interval"
+        return f"The best failout rate {where} is {_told(best)} in a single {units.noun}, which gives no interval"
     if best.interval == (RATES[0], RATES[-1]):
         return (
-            f"The best failout rate {where} can't be told from these runs: {_told(best)} is ahead, "
+            f"The best failout rate {where} can't be told from these {units.plural}: {_told(best)} is ahead, "
             f"but any from {_interval(best)} may be the best"
         )
     return f"The best failout rate {where} is {_told(best)} ({CONFIDENCE:.0%} interval: {_interval(best)})"
 
 
-def _accuracy(results: Results, best: Best, setting: str) -> str:
+def _accuracy(results: Results, best: Best[float], setting: str) -> str:
     rate = RATES[0] if best.candidate is None else best.candidate
     return percent(results.average(cell_name(rate), setting))
 

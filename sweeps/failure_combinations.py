@@ -50,6 +50,7 @@ def comparisons(results: Results) -> list[Comparison]:
             (first, label),
             while_failing(failing),
             (results.under(reference, failing), results.under(cell, failing)),
+            results.units,
         )
         for label, cell in others
         for failing in results.shown_sets(results.usual_setting)

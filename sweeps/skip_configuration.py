@@ -13,7 +13,9 @@ from resilinet_jax.network.graph import Graph
 from resilinet_jax.report.figures import averages, grouped_bars, new_figure
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import Table, percent
-from resilinet_jax.results.comparisons import CONFIDENCE, Comparison, against, paired_difference, under_setting
+from resilinet_jax.results.best import best_of
+from resilinet_jax.results.comparisons import Comparison, against, under_setting
+from resilinet_jax.results.estimate import CONFIDENCE, estimate
 from resilinet_jax.results.results import Results, mean
 from resilinet_jax.results.shapley import shapley_values
 
@@ -86,19 +88,21 @@ def sentences(results: Results) -> list[str]:
     return [
         f"Skips by what they add to the average accuracy {under_setting(results, setting)} (points, Shapley values): "
         f"{', '.join(f'{label} {100 * mean(added):+.1f}' for label, added in ranked.items())}"
-        + "".join(f"; {each.sentence()}" for each in _first_two(results, setting, ranked))
+        + _first(results, setting, ranked)
         for setting in results.failure_settings
         if (ranked := ranking(results, setting)) and not any(np.isnan(mean(added)) for added in ranked.values())
     ]
 
 
-def _first_two(results: Results, setting: str, ranked: dict[str, np.ndarray]) -> list[Comparison]:
-    pair = list(ranked.items())[:2]
-    if len(pair) < 2:
-        return []
-    (first, second), (most, next_most) = zip(*pair)
-    where = under_setting(results, setting)
-    return [Comparison("", (first, second), where, (most, next_most), results.left_out(setting))]
+def _first(results: Results, setting: str, ranked: dict[str, np.ndarray]) -> str:
+    """Which skips may be the first; the first two are not compared, since the data chose them."""
+    best = best_of(ranked, results.units, results.left_out(setting), questions=len(results.failure_settings))
+    if len(ranked) < 2 or not best.known:
+        return ""
+    possible = [label for label in ranked if label in best.possible]
+    if len(possible) == 1:
+        return f"; {possible[0]} adds the most"
+    return f"; {', '.join(possible[:-1])} or {possible[-1]} may add the most"
 
 
 def _all_add(results: Results, setting: str) -> np.ndarray:
@@ -109,11 +113,7 @@ def _all_add(results: Results, setting: str) -> np.ndarray:
 
 def _interval(results: Results, added: np.ndarray, setting: str) -> str:
     # A Shapley value is a difference of two averages, each of them off by half of what was left out at most.
-    difference = paired_difference(added, np.zeros_like(added))
-    if difference.pairs < 2:
-        return "n/a"
-    half_width = difference.half_width + results.left_out(setting)
-    return f"{100 * (difference.mean - half_width):+.2f} to {100 * (difference.mean + half_width):+.2f}"
+    return estimate(added, results.units, results.left_out(setting)).interval()
 
 
 def comparisons(results: Results) -> list[Comparison]:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from resilinet_jax.cells import describe
 from resilinet_jax.report.graph_drawing import draw_graph
 from resilinet_jax.report.markup import Markup, tag, text
-from resilinet_jax.report.tables import Table
-from resilinet_jax.results.comparisons import CONFIDENCE, Comparison
+from resilinet_jax.report.tables import Table, p_value
+from resilinet_jax.results.comparisons import Family
+from resilinet_jax.results.estimate import CONFIDENCE
 from resilinet_jax.results.paper import Published, published
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
@@ -76,7 +77,7 @@ class Page:
       record: what repeats it.
       tables: the sweep's; the paper's figures stand beside the first.
       sentences: to quote.
-      comparisons: pairs of cells.
+      family: pairs of cells.
     """
 
     title: str
@@ -85,7 +86,7 @@ class Page:
     record: Record
     tables: Sequence[Table]
     sentences: Sequence[str] = ()
-    comparisons: Sequence[Comparison] = ()
+    family: Family = dataclasses.field(default_factory=lambda: Family(()))
 
 
 def html_page(page: Page, figures: Sequence[Picture], curves: Sequence[Picture]) -> bytes:
@@ -111,7 +112,7 @@ def html_page(page: Page, figures: Sequence[Picture], curves: Sequence[Picture])
         _beside(paper),
         *([tag("ul", *(tag("li", sentence) for sentence in page.sentences))] if page.sentences else []),
         *map(_figure, figures),
-        *_compared(page.comparisons, dataset),
+        *_compared(page.family, dataset),
         *([tag("h2", "Training curves"), *map(_figure, curves)] if curves else []),
         *_network(page.results),
         *_to_repeat(page.results, record),
@@ -145,10 +146,8 @@ def _document(title: str, *content: str) -> bytes:
 
 
 def _summary(results: Results, scenario: str, dataset: str) -> str:
-    runs = max((len(measured.accuracy) for measured in results.measured.values()), default=0)
-    what = f"{len(results.cells)} cells, {runs} {'run' if runs == 1 else 'runs'} each"
-    return f"Scenario {scenario}, data set {dataset}, {what}" + (
-        ". Mean ± sample deviation over the runs." if runs > 1 else "."
+    return (
+        f"Scenario {scenario}, data set {dataset}, {len(results.cells)} cells, {results.units.runs(results.runs)} each."
     )
 
 
@@ -195,26 +194,20 @@ def _figure(picture: Picture) -> Markup:
     return tag("figure", tag("img", src=source, alt=picture.caption), tag("figcaption", picture.caption))
 
 
-def _compared(comparisons: Sequence[Comparison], dataset: str) -> list[Markup]:
-    if not comparisons:
+def _compared(family: Family, dataset: str) -> list[Markup]:
+    if not family.comparisons:
         return []
-    columns = ("In a sentence", "Difference (points)", f"{CONFIDENCE:.0%} interval", "Pairs of runs")
+    columns = ("In a sentence", "Difference (points)", f"{CONFIDENCE:.0%} interval", "p (Holm)", "Pairs of runs")
     on = f", on {dataset}"
     rows = []
-    for each in comparisons:
-        mean, half_width, pairs = each.difference
-        interval = f"{100 * (mean - half_width):+.2f} to {100 * (mean + half_width):+.2f}" if pairs > 1 else "n/a"
-        runs = f"{pairs}/{len(each.accuracy[0])}" if pairs < len(each.accuracy[0]) else f"{pairs}"
-        sentence = f"{each.sentence()}{on}.".replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
-        rows.append((sentence, each.difference.points(), interval, runs))
-    told = (
-        f"Runs of the same number share initialisation and batches, so differences are taken run by run. Each interval "
-        f"(Student's t) holds by itself with {CONFIDENCE:.0%} confidence: of twenty comparisons of equals, about one "
-        "leaves out zero by chance."
-    )
+    for claim in family.claims:
+        difference, total = claim.comparison.difference, len(claim.comparison.accuracy[0])
+        pairs = f"{difference.runs}/{total}" if difference.runs < total else f"{total}"
+        sentence = f"{claim.sentence()}{on}.".replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+        rows.append((sentence, difference.points(), difference.interval(), p_value(claim.p), pairs))
     return [
         tag("h2", "Comparisons"),
-        tag("p", told),
+        tag("ul", *(tag("li", note) for note in family.notes())),
         _scrolling(Table(f"Paired differences{on}", columns, rows), "prose"),
     ]
 

@@ -21,6 +21,7 @@ from resilinet_jax.report.markup import markdown
 from resilinet_jax.report.page import Page, Picture, html_page
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import GAP, Table, comparison_table, interval_table
+from resilinet_jax.results.comparisons import Family
 from resilinet_jax.results.csv_files import csv_files
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
@@ -46,9 +47,9 @@ class Report:
 
     def print(self, console: Console) -> None:
         """Says on screen what to know before the numbers, then the tables and the sentences."""
-        results = self.page.results
-        for note in [*user_note(results), *diverged_note(results), *convergence_note(results)]:
-            console.print(f"\n{note}", soft_wrap=True)
+        for note in results_notes(self.page.results):
+            console.print()
+            console.print(note, soft_wrap=True)
         print_tables(console, self.page.tables)
         if self.page.sentences:
             console.print()
@@ -73,18 +74,25 @@ class Report:
 
     def _markdown(self) -> str:
         page = self.page
-        compared = [comparison_table(page.comparisons)] if page.comparisons else []
+        compared = self._compared() if page.family.comparisons else []
         quoted = ["\n".join(f"* {markdown(sentence)}" for sentence in page.sentences)] if page.sentences else []
         parts = [
             f"# {markdown(page.title)}",
             "\n".join(f"* {markdown(note)}" for note in page.notes),
             *(table.markdown() for table in page.tables),
             *quoted,
-            *(table.markdown() for table in compared),
+            *compared,
             *(f"![{markdown(each.caption)}]({each.name}.png)" for each in self.figures),
             f"```bash\n{printable(page.record.command)}\n```\n",
         ]
         return "\n\n".join(parts)
+
+    def _compared(self) -> list[str]:
+        family = self.page.family
+        on = f", on {self.page.record.dataset['name']}."
+        sentences = [claim.sentence() + on for claim in family.claims]
+        listed = ["\n".join(f"* {markdown(line)}" for line in lines) for lines in (family.notes(), sentences)]
+        return [comparison_table(family).markdown(), *listed]
 
 
 def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
@@ -106,7 +114,7 @@ def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
         title = sweep.title or record.sweep
         main = Drawn("figure", f"{title.rstrip('.')}, as a figure.", sweep.figure(results))
         figures = [main, *sweep.more_figures(results)]
-        comparisons = list(sweep.comparisons(results))
+        family = Family(list(sweep.comparisons(results)))
     if not results.combinations.complete:
         tables.append(interval_table(results))
     for each in figures:
@@ -114,8 +122,8 @@ def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
         each.figure.supxlabel(
             f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small", parse_math=False
         )
-    notes = [*record.notes, *user_note(results), *diverged_note(results), *convergence_note(results)]
-    return Report(Page(title, notes, results, record, tables, sentences, comparisons), figures)
+    notes = [*record.notes, *results_notes(results)]
+    return Report(Page(title, notes, results, record, tables, sentences, family), figures)
 
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
@@ -139,6 +147,19 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
             if number:
                 console.print()
             console.print(drawn)
+
+
+def results_notes(results: Results) -> list[str]:
+    """What to know of the results before the numbers, in sentences."""
+    return [*user_note(results), *diverged_note(results), *convergence_note(results), units_note(results)]
+
+
+def units_note(results: Results) -> str:
+    """What is beside a mean, and what intervals cover."""
+    if results.runs < 2:
+        return "A single run of each cell: no deviation, no interval."
+    over = results.units.runs(results.runs)
+    return f"Accuracies are mean ± sample deviation over {over}. Intervals cover {results.units.covers}."
 
 
 def user_note(results: Results) -> list[str]:

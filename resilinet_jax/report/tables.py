@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,8 @@ from jaxtyping import Float
 
 from resilinet_jax.errors import UserError
 from resilinet_jax.report.markup import markdown
-from resilinet_jax.results.comparisons import CONFIDENCE, Comparison
+from resilinet_jax.results.comparisons import Family
+from resilinet_jax.results.estimate import CONFIDENCE
 from resilinet_jax.results.results import Column, Results, cell_of, finite, mean, sample_deviation
 
 GAP = 2  # blanks between two columns
@@ -115,12 +117,22 @@ def interval_table(results: Results) -> Table:
     return Table(title, ["Failures", "Width", "Around the middle"], rows)
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+def p_value(p: float) -> str:
+    """`0.012`, or `<0.001`; `n/a` for NaN."""
+    return "n/a" if math.isnan(p) else f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def comparison_table(family: Family) -> Table:
     """Differences with a row for each pair and a column for each setting or failure combination."""
-    places = list(dict.fromkeys(each.where for each in comparisons))
+    places = list(dict.fromkeys(each.where for each in family.comparisons))
     by_pair: dict[str, dict[str, str]] = {}
-    for each in comparisons:
-        by_pair.setdefault(each.pair, {})[each.where] = each.difference.points()
+    for claim in family.claims:
+        each = claim.comparison
+        p = "" if math.isnan(claim.p) else f" (p {p_value(claim.p)})"
+        by_pair.setdefault(each.pair, {})[each.where] = each.difference.points() + p
     rows = [[pair, *(told.get(place, "n/a") for place in places)] for pair, told in by_pair.items()]
     headings = [place.removeprefix("under ").removeprefix("while ") for place in places]
-    return Table(f"Paired differences (points) with their {CONFIDENCE:.0%} intervals", ["Difference", *headings], rows)
+    title = (
+        f"Paired differences (points), {CONFIDENCE:.0%} intervals, p corrected for {family.tested} comparisons (Holm)"
+    )
+    return Table(title, ["Difference", *headings], rows)

@@ -16,6 +16,7 @@ from resilinet_jax.failures.model import with_failout_at_inference
 from resilinet_jax.failures.user_failures import YOUR_OWN
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.network.senders import has_path
+from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.store import Measured
 
 SHOWN = 16  # failure combinations that a table or figure has room for
@@ -31,6 +32,7 @@ class Results:
       cells: by name.
       measured: by cell name, what its runs left, with leaves [runs, ...]; accuracies in the order of `combinations`.
       message_bytes: size of what a node sends for one example, by node; empty where it is not known.
+      units: what the runs are independent of.
     """
 
     combinations: Combinations
@@ -38,11 +40,17 @@ class Results:
     cells: Mapping[str, Cell]
     measured: Mapping[str, Measured]
     message_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    units: Units = dataclasses.field(default_factory=Units)
 
     @property
     def graph(self) -> Graph:
         """The scenario's graph."""
         return self.combinations.graph
+
+    @property
+    def runs(self) -> int:
+        """How many runs a cell has, on all splits together."""
+        return max((len(each.accuracy) for each in self.measured.values()), default=0)
 
     @functools.cached_property
     def failing_sets(self) -> list[tuple[str, ...]]:

@@ -489,21 +489,38 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("return values[np.isfinite(values)]", "return np.nan_to_num(values)"),
         Mutant("with_failout_at_inference(\n", "np.maximum(\n"),
     ],
+    "results/units.py": [
+        Mutant("len(set(self.split)) > 1", "False"),
+        Mutant("if self.several and self.kind != PERSON else", "if self.several else"),
+        Mutant("kept & (labels == each)", "labels == each"),
+    ],
+    "results/estimate.py": [
+        Mutant("(1 / self.units + self.overlap)", "(1 / self.units)"),
+        Mutant("(1 / self.units + self.overlap)", "(1 / self.runs + self.overlap)"),
+        Mutant("self.margin((1 - CONFIDENCE) / 2)", "self.margin(1 - CONFIDENCE)"),
+        Mutant("* self.error + self.left_out", "* self.error"),
+        Mutant("abs(self.mean) - self.left_out\n        if", "abs(self.mean)\n        if"),
+        Mutant("2 * float(stdtr(", "float(stdtr("),
+        Mutant("means.std(ddof=1)", "means.std(ddof=0)"),
+        Mutant("(found >= POWER) | (equal >= POWER)", "found >= POWER"),
+        Mutant("self.noise > self.deviation**2 / 2", "self.noise < self.deviation**2 / 2"),
+    ],
     "results/comparisons.py": [
-        Mutant("(1 + CONFIDENCE) / 2", "CONFIDENCE"),
-        Mutant("/ math.sqrt(pairs), pairs)", "/ math.sqrt(len(differences)), pairs)"),
-        Mutant("differences = first - second", "differences = np.sort(first) - np.sort(second)"),
-        Mutant("exact.half_width + self.left_out", "exact.half_width"),
+        Mutant("self.accuracy[0] - self.accuracy[1]", "np.sort(self.accuracy[0]) - np.sort(self.accuracy[1])"),
+        Mutant("self.units, self.left_out)", "self.units)"),
+        Mutant("(tested - np.arange(len(p)))", "tested"),
+        Mutant("(tested - np.arange(len(p)))", "1"),
+        Mutant("np.maximum.accumulate(", "np.asarray("),
+        Mutant("DOUBT / max(1, self.tested)", "DOUBT"),
+        Mutant("math.ceil(1000 * largest)", "math.floor(1000 * largest)"),
         Mutant(
             "cell_of(column, setting), cell_of(other, setting)", "cell_of(other, setting), cell_of(column, setting)"
         ),
     ],
     "results/best.py": [
-        Mutant("mean(differences) > doubt + left_out", "mean(differences) > doubt"),
-        Mutant(
-            "_clearly_better(accuracy[other], accuracy[candidate],",
-            "_clearly_better(accuracy[candidate], accuracy[other],",
-        ),
+        Mutant("DOUBT / questions / max(", "DOUBT / max("),
+        Mutant("units, left_out)\n        return difference", "units)\n        return difference"),
+        Mutant("if beats(other, candidate)", "if beats(candidate, other)"),
     ],
     "results/shapley.py": [
         Mutant("_share(len(others), len(parts))", "2.0 ** (1 - len(parts))"),

@@ -10,10 +10,12 @@ import pytest
 from resilinet_jax.command.settings import Settings, choose
 from resilinet_jax.network.graph import build_chain, build_graph
 from resilinet_jax.report import report as pictures
+from resilinet_jax.report.console import PlainConsole
 from resilinet_jax.report.graph_drawing import describe_graph, draw_graph
 from resilinet_jax.report.markup import VOID, tag
 from resilinet_jax.report.page import POLICY
 from resilinet_jax.report.report import make_report
+from resilinet_jax.results.units import PERSON, Units
 from resilinet_jax.scenarios.health_sensors import GRAPH as SENSORS
 from resilinet_jax.sweeps import load_sweep, sweep_names
 from tests.helpers.fakes import fake, record, text_in, with_history
@@ -127,6 +129,28 @@ def test_the_papers_figures_stand_beside_those_on_its_data_set_only():
     assert on_mhealth.count("paper 88.30") == 1, "once: not beside what was measured with failout left on"
     assert "Table 3" in Page(on_mhealth.encode()).text["p"]
     assert "paper 88.30" not in usual_files()["report.html"].decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "over", "covers"),
+    [
+        (None, "6 runs", "training runs on this one split of the data"),
+        (PERSON, "6 runs on 3 people", "other people to be tested"),
+        ("random split", "6 runs on 3 random splits", "other data of the same kind and size"),
+    ],
+)
+def test_a_report_says_what_intervals_cover_and_how_claims_are_corrected(kind, over, covers, capsys):
+    units = Units(tuple("112233"), kind, 0.2) if kind else Units()
+    results = dataclasses.replace(fake("failout_rate", runs=6), units=units)
+    made = report(results=results)
+    files = made.files()
+    page = Page(files["report.html"]).text["li"]
+    for text in (files["report.md"].decode(), page):
+        assert f"Accuracies are mean ± sample deviation over {over}. Intervals cover {covers}" in text
+        assert "p is corrected for the 15 comparisons of this table (Holm)" in text
+        assert ("Nadeau and Bengio" in text) == (kind == "random split")
+    made.print(PlainConsole())
+    assert f"\nAccuracies are mean ± sample deviation over {over}." in capsys.readouterr().out
 
 
 def test_diverged_runs_are_counted_and_the_others_stay():

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from resilinet_jax.results.best import best_of
+from resilinet_jax.results import best as best_module
+from resilinet_jax.results.units import PERSON, Units
+
+
+def best_of(accuracy, left_out=0.0, units=None, questions=1):
+    return best_module.best_of(accuracy, units or Units(), left_out, questions)
+
 
 BASE = np.array([0.80, 0.83, 0.81, 0.79, 0.82])  # what the runs share
 
@@ -53,6 +59,22 @@ def test_the_truly_best_is_dropped_in_one_case_of_twenty_at_most():
     assert dropped / trials < 0.05 + 2 * np.sqrt(0.05 * 0.95 / trials)
 
 
+def test_more_questions_ask_for_more():
+    # By tables t(4) is 2.132 at 5 %, 2.776 at 2.5 %: 2.4 is enough for one question, not for two.
+    ahead = BASE + 0.001 * (2.4 / np.sqrt(5) + np.array([-2, -1, 0, 1, 2]) / np.sqrt(2.5))
+    assert best_of({0.0: BASE, 1.0: ahead}).possible == (1.0,)
+    assert best_of({0.0: BASE, 1.0: ahead}, questions=2).possible == (0.0, 1.0)
+
+
+def test_runs_on_one_person_do_not_decide_which_is_the_best():
+    # One person is 3 points better with the second, two are 0.1 worse; each of them in five runs that agree.
+    gained = np.repeat([0.03, -0.001, -0.001], 5)
+    accuracy = {0.1: np.tile(BASE, 3), 0.2: np.tile(BASE, 3) + gained}
+    people = Units(tuple(np.repeat(["1", "2", "3"], 5).tolist()), PERSON)
+    assert best_of(accuracy).possible == (0.2,)
+    assert best_of(accuracy, units=people).possible == (0.1, 0.2)
+
+
 def test_what_was_not_evaluated_may_make_up_for_a_difference():
     accuracy = {0.1: BASE, 0.2: BASE + np.array([0.010, 0.011, 0.009, 0.010, 0.010])}
     assert best_of(accuracy, left_out=0.008).possible == (0.2,)
@@ -65,7 +87,7 @@ def test_diverged_runs_are_left_out_of_pairs_and_lost_candidates_of_the_question
     assert best.candidate == 0.2
     assert best.possible == (0.2,)
     nothing = best_of({0.1: np.full(5, np.nan)})
-    assert (nothing.candidate, nothing.possible, nothing.known) == (None, (), False)
+    assert nothing == best_module.Best(None, (), known=False)
 
 
 def test_a_single_run_tells_no_interval():

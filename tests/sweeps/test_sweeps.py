@@ -16,7 +16,7 @@ from resilinet_jax.network.graph import build_chain
 from resilinet_jax.report import report as pictures
 from resilinet_jax.report.report import make_report, print_tables
 from resilinet_jax.report.tables import interval_table, percent
-from resilinet_jax.results.comparisons import paired_difference
+from resilinet_jax.results.estimate import estimate
 from resilinet_jax.results.results import Results
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import SCENARIO
@@ -441,7 +441,7 @@ def test_skips_are_ranked_by_what_they_add_and_sum_to_all_of_them():
     difference = results.average("skips_n2+n1+i", "poor") - results.average("skips_none", "poor")
     assert poor["all"][2] == percent(difference)
     assert sum(adds[:3]) == pytest.approx(100 * difference.mean(), abs=0.02)
-    exact = paired_difference(difference, np.zeros(4))
+    exact = estimate(difference, results.units)
     low, high = (float(end) for end in poor["all"][3].split(" to "))
     assert (low, high) == pytest.approx(
         [100 * (exact.mean - exact.half_width), 100 * (exact.mean + exact.half_width)], abs=0.006
@@ -461,7 +461,7 @@ def test_the_value_of_a_skip_is_taken_from_the_cells_with_and_without_it():
     assert [value.mean() for value in ranked.values()] == pytest.approx([0.35, 0.05, 0.0])
     said = load_sweep("skip_configuration").sentences(results)[3]
     assert "under hazardous failures" in said
-    assert ": i +35.0, n1 +5.0, n2 +0.0; i beats n1 under hazardous failures by 30.0 ±" in said
+    assert ": i +35.0, n1 +5.0, n2 +0.0; i adds the most" in said
 
 
 @pytest.mark.parametrize("name", ["failout_rate_fine", "skip_configuration"])
