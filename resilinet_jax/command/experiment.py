@@ -17,11 +17,12 @@ from resilinet_jax.command.ingredients import (
     build_combinations,
     build_network,
     build_selection,
+    build_units,
     sweep_version,
     user_failures,
 )
 from resilinet_jax.command.settings import Choice
-from resilinet_jax.engine.program import TrainingSettings
+from resilinet_jax.engine.program import MOST_RUNS, TrainingSettings
 from resilinet_jax.engine.run_cells import plan_models, run_cells, unfinished
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations
@@ -186,7 +187,8 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     under_way = _apart(choice.checkpoints_folder, changes, settings.overwrite)
     checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note, stamp(identity))
     training = training_settings(choice, data, combinations)
-    wanted = plan_models(cells, training.run_numbers(data.feed.labels))
+    numbers = training.run_numbers(data.feed.labels)
+    wanted = plan_models(cells, numbers)
     finished = len(wanted) - len(unfinished(wanted, store))
     already = f", {finished} of them finished already" if finished else ""
     work.console.print(f"{len(wanted)} runs for {', '.join(sweeps)}{already}.", soft_wrap=True)
@@ -206,8 +208,9 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
         sizes = message_bytes(network, data.feed.spec("train").x)
         for name, sweep in sweeps.items():
             runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
-            results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes)
             record = _record(work, choice, name, sweep, sizes)
+            units = build_units(record, [data.feed.labels[number // MOST_RUNS] for number in numbers])
+            results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes, units)
             publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
         if settings.overwrite:
             _replace_old_runs(choice, changes)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.command.settings import Choice
+from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT
 from resilinet_jax.engine.program import Selection
 from resilinet_jax.errors import UserError, check_printable
 from resilinet_jax.failures.combinations import Combinations, choose_combinations
@@ -18,7 +19,9 @@ from resilinet_jax.failures.user_failures import YOUR_OWN, parse_failure_probabi
 from resilinet_jax.network.forward import Network
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import usual_setting
+from resilinet_jax.results.units import PERSON, Units
 from resilinet_jax.runtime.user_code import checked_result, errors_in, is_user_file, load_user_file
 from resilinet_jax.scenarios._base import Preset
 
@@ -131,6 +134,18 @@ def build_selection(
         return Selection(last=select_by == "last")
     probability = combinations.graph.node_values(failure_settings[usual_setting(failure_settings)])
     return Selection(combinations.survival, combinations.probabilities(np.array(probability)))
+
+
+def build_units(record: Record, split: Sequence[str]) -> Units:
+    """What the runs of a sweep are independent of.
+
+    Args:
+      record: of the sweep.
+      split: label of each run's.
+    """
+    kind = {LEAVE_ONE_OUT: PERSON, "block": "block split"}.get(str(record.settings.get("split")), "random split")
+    test, train = (np.atleast_1d(record.examples[part]) for part in ("test", "train"))
+    return Units(tuple(split), kind, float(np.mean(test / train)))
 
 
 def user_failures(text: str | None, combinations: Combinations, tolerance: float) -> dict[str, dict[str, float]]:

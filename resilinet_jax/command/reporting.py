@@ -148,7 +148,9 @@ def finished_sweep(target: pathlib.Path, project: Sweeps, asked: str | None) -> 
         sweep = _same_sweep(record, project, target, asked)
         combinations = build_combinations(graph, record.failure_settings, settings.tolerance)
         cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep)
-        results = read_results(target, combinations, record.failure_settings, cells, record.message_bytes, record.files)
+        results = read_results(
+            target, combinations, record.failure_settings, cells, record.message_bytes, record.files, record.units
+        )
     except CodeError:
         raise
     except Exception as error:  # whatever others may have written into their files

@@ -178,9 +178,14 @@ def diverged_note(results: Results) -> list[str]:
     lost = []
     for cell, runs in results.diverged.items():
         everything = len(runs) == len(results.measured[cell].accuracy)
-        lost.append(f"{cell} {'all runs' if everything else 'run ' + ', '.join(map(str, runs))}")
+        lost.append(f"{cell} {'all runs' if everything else 'run ' + ', '.join(_numbered(results, runs))}")
     what = "Diverged, so failed and left out of means, deviations and comparisons (runs count from 0)"
     return [f"{what}: {'; '.join(lost)}."]
+
+
+def _numbered(results: Results, runs: Sequence[int]) -> list[str]:
+    names = results.units.numbered(results.runs)
+    return [f"{names[run][1]} on split {names[run][0]}" if results.units.several else str(run) for run in runs]
 
 
 def convergence_note(results: Results) -> list[str]:

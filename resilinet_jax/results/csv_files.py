@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -13,9 +13,10 @@ from resilinet_jax.cells import Cell, describe
 from resilinet_jax.failures.combinations import Combinations, combination_name
 from resilinet_jax.files import digest
 from resilinet_jax.results.results import Results, finite, mean, sample_deviation
+from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.store import Measured
 
-_TEXTS = ["cell", "failing", "hyperconnection"]  # columns that `read_results` reads as text
+_TEXTS = ["cell", "split", "failing", "hyperconnection"]  # columns that `read_results` reads as text
 _FORMULA = re.compile(r"['\s]*[=+@-]")  # how a text begins that a spreadsheet would calculate
 
 
@@ -46,10 +47,10 @@ def accuracies_frame(results: Results) -> pd.DataFrame:
     """One row per cell, run and failure combination, with the cell's settings as columns."""
     return pd.DataFrame(
         [
-            {"cell": name, "run": run, "failing": combination_name(failing), "accuracy": row[c]}
+            {"cell": name, "split": split, "run": run, "failing": combination_name(failing), "accuracy": row[c]}
             | describe(results.graph, results.cells[name])
             for name, measured in results.measured.items()
-            for run, row in enumerate(measured.accuracy)
+            for (split, run), row in results.numbered(measured.accuracy)
             for c, failing in enumerate(results.failing_sets)
         ]
     )
@@ -77,13 +78,13 @@ def weights_frame(results: Results) -> pd.DataFrame:
     """One row per cell, run and hyperconnection that the cell has."""
     return pd.DataFrame(
         [
-            {"cell": name, "run": run, "hyperconnection": edge.name, "weight": weight[i]}
+            {"cell": name, "split": split, "run": run, "hyperconnection": edge.name, "weight": weight[i]}
             for name, measured in results.measured.items()
-            for run, weight in enumerate(measured.weight)
+            for (split, run), weight in results.numbered(measured.weight)
             for i, edge in enumerate(results.graph.hyperconnections)
             if results.cells[name].present[i]
         ],
-        columns=["cell", "run", "hyperconnection", "weight"],
+        columns=["cell", "split", "run", "hyperconnection", "weight"],
     )
 
 
@@ -91,12 +92,12 @@ def history_frame(results: Results) -> pd.DataFrame:
     """One row per cell, run and epoch."""
     return pd.DataFrame(
         [
-            {"cell": name, "run": run, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy}
+            {"cell": name, "split": split, "run": run, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy}
             for name, measured in results.measured.items()
-            for run, curves in enumerate(zip(measured.loss, measured.validation_accuracy))
+            for (split, run), curves in results.numbered(zip(measured.loss, measured.validation_accuracy))
             for epoch, (loss, accuracy) in enumerate(zip(*curves), 1)
         ],
-        columns=["cell", "run", "epoch", "loss", "validation_accuracy"],
+        columns=["cell", "split", "run", "epoch", "loss", "validation_accuracy"],
     )
 
 
@@ -125,6 +126,7 @@ def read_results(
     cells: Mapping[str, Cell],
     message_bytes: Mapping[str, int],
     digests: Mapping[str, str],
+    units: Callable[[Sequence[str]], Units],
 ) -> Results:
     """Reads a sweep's results from the CSV files in its folder.
 
@@ -135,6 +137,7 @@ def read_results(
       cells: by name, all that the results have.
       message_bytes: size of what a node sends for one example, by node; empty where it is not known.
       digests: of the files, by name; a file without one is not checked.
+      units: what runs are independent of, from the label of each run's split.
 
     Raises:
       OSError: if a file can't be read.
@@ -147,10 +150,12 @@ def read_results(
     )
     order = [combination_name(failing) for failing in combinations.failing_sets]
     edges = [edge.name for edge in combinations.graph.hyperconnections]
-    measured = {}
+    measured, labels = {}, []
     for name in cells:
+        own = accuracies[accuracies.cell == name][["split", "run"]].drop_duplicates()
+        rows = list(zip(own.split, own.run))
         accuracy, loss, validation, weight = (
-            frame[frame.cell == name].pivot(index="run", columns=column, values=value)
+            frame[frame.cell == name].pivot(index=["split", "run"], columns=column, values=value).loc[rows]
             for frame, column, value in (
                 (accuracies, "failing", "accuracy"),
                 (curves, "epoch", "loss"),
@@ -160,4 +165,5 @@ def read_results(
         )
         weight = weight.reindex(index=accuracy.index, columns=edges, fill_value=0.0)
         measured[name] = Measured(*(wide.to_numpy(float) for wide in (accuracy[order], loss, validation, weight)))
-    return Results(combinations, failure_settings, cells, measured, message_bytes)
+        labels = own["split"].tolist()
+    return Results(combinations, failure_settings, cells, measured, message_bytes, units(labels))

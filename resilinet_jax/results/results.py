@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from resilinet_jax.network.senders import has_path
 from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.store import Measured
 
+Run = TypeVar("Run")
 SHOWN = 16  # failure combinations that a table or figure has room for
 
 
@@ -51,6 +53,10 @@ class Results:
     def runs(self) -> int:
         """How many runs a cell has, on all splits together."""
         return max((len(each.accuracy) for each in self.measured.values()), default=0)
+
+    def numbered(self, of_runs: Iterable[Run]) -> Iterator[tuple[tuple[str, int], Run]]:
+        """What each run of a cell has, with its split and its number on that."""
+        return zip(self.units.numbered(self.runs), of_runs)
 
     @functools.cached_property
     def failing_sets(self) -> list[tuple[str, ...]]:

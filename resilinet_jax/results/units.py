@@ -6,12 +6,14 @@ data. Where a sweep has several splits, the split is the unit: its runs count th
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 
 import numpy as np
 from jaxtyping import Float
 
 PERSON = "person"
+ONLY = "0"  # how a split is called where there is but one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,12 @@ class Units:
     split: tuple[str, ...] = ()
     kind: str = "random split"
     test_share: float = 0.0
+
+    def numbered(self, runs: int) -> list[tuple[str, int]]:
+        """Split and number of each of so many runs; they count from 0 on each split."""
+        seen: collections.Counter[str] = collections.Counter()
+        labels = self.split or (ONLY,) * runs
+        return [(label, seen.update([label]) or seen[label] - 1) for label in labels]
 
     @property
     def several(self) -> bool:
