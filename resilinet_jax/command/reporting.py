@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import pathlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.console import Console
 
@@ -76,7 +77,7 @@ def publish_both(
       failures: the user's own failure setting by its name, if there is one.
       console: where tables go.
     """
-    without = _with_failures(record, None)
+    without = _with_settings(record, failure_probability=None)
     publish(sweep, target, results, without, Console(quiet=True) if failures else console)
     if failures:
         publish(sweep, user_report_folder(target), _under(results, failures), record, console)
@@ -88,6 +89,7 @@ def report_again(
     console: Console,
     failure_probability: str | None = None,
     asked: str | None = None,
+    paper_output: bool = False,
 ) -> None:
     """Makes a sweep's report again from what stands in its results folder, without training.
 
@@ -101,6 +103,7 @@ def report_again(
       failure_probability: the user's own, as typed; the report then goes to `user_report_folder`, and the sweep's own
         stays.
       asked: `--sweep`, which names the file of a user's own sweep.
+      paper_output: whether files for a paper are wanted; those that are there are made again in any case.
 
     Raises:
       UserError: if it holds no results, or damaged ones, or too few for these failure probabilities.
@@ -112,7 +115,7 @@ def report_again(
         raise UserError(f"--report={folder} holds no results; give a sweep's folder, as results/health/failout_rate")
     for target in targets:
         with _alone_with(target):
-            _report_one(target, project, console, failure_probability, asked, alone=target == folder)
+            _report_one(target, project, console, failure_probability, asked, paper_output, alone=target == folder)
 
 
 @contextlib.contextmanager
@@ -164,6 +167,7 @@ def _report_one(
     console: Console,
     failure_probability: str | None,
     asked: str | None,
+    paper_output: bool,
     alone: bool,
 ) -> None:
     """Makes one sweep's report again.
@@ -174,6 +178,7 @@ def _report_one(
       console: as in `report_again`.
       failure_probability: as in `report_again`.
       asked: as in `report_again`.
+      paper_output: as in `report_again`.
       alone: whether no other report is made; else one under other failures than these stays as it is.
     """
     record, sweep, results = finished_sweep(target, project, asked)
@@ -183,14 +188,15 @@ def _report_one(
         return
     wanted = failure_probability or recorded
     failures = user_failures(wanted, results.combinations, settings.tolerance)
-    record = _with_failures(record, wanted)
+    paper_output = paper_output or settings.paper_output
+    record = _with_settings(record, failure_probability=wanted, paper_output=paper_output)
     into = user_report_folder(target) if failures and not recorded else target
     publish(sweep, into, _under(results, failures), record, console)
 
 
-def _with_failures(record: Record, failure_probability: str | None) -> Record:
-    """The record of a report under these failure probabilities, as typed; None for the scenario's own."""
-    settings = Settings(**{**record.settings, "failure_probability": failure_probability})
+def _with_settings(record: Record, **changed: Any) -> Record:
+    """The record of a report with these settings changed, such as `failure_probability` (as typed; None for none)."""
+    settings = Settings(**{**record.settings, **changed})
     asked = settings.sweep if is_user_file(settings.sweep) else record.sweep
     return dataclasses.replace(record, settings=dataclasses.asdict(settings), command=settings.command_line(asked))
 
