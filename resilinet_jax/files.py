@@ -180,18 +180,27 @@ def write_folder(folder: pathlib.Path, files: Mapping[str, bytes], before: Mappi
 
     Args:
       folder: made where it is missing.
-      files: content by name; one that is the same already stays. The last one is the last to appear.
+      files: content by name, or by path in a folder inside; one that is the same already stays. The last one is the
+        last to appear.
       before: digests, by name, of what was written here earlier; it goes where it is neither wanted nor changed since.
+
+    Raises:
+      UserError: if a folder inside is a link that leads elsewhere.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        if _content(folder / name) != content:
-            write_file(folder / name, content)
+        path = folder / name
+        if not _inside(folder, path):
+            raise UserError(f"{path.parent} leads out of {folder}; remove it, or choose another --results_dir")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _content(path) != content:
+            write_file(path, content)
     for name in before.keys() - files.keys():
-        path = folder / pathlib.PurePath(name).name
-        left = _content(path)
+        path = folder / name
+        left = _content(path) if _inside(folder, path) else None
         if left is not None and digest(left) == before[name]:
             path.unlink()
+            with contextlib.suppress(OSError):  # other files are left in it
+                path.parent.rmdir()
 
 
 def write_whole_folder(folder: pathlib.Path, files: Mapping[str, bytes], mode: int = 0o666) -> None:
@@ -215,6 +224,13 @@ def write_whole_folder(folder: pathlib.Path, files: Mapping[str, bytes], mode: i
         _sync_folder(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _inside(folder: pathlib.Path, path: pathlib.Path) -> bool:
+    """Whether a file lies in a folder or below it, wherever links lead; others may have written the path."""
+    return "\0" not in str(path) and pathlib.Path(os.path.realpath(path.parent)).is_relative_to(
+        os.path.realpath(folder)
+    )
 
 
 def _content(path: pathlib.Path) -> bytes | None:

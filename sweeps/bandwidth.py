@@ -142,7 +142,7 @@ def _by_hyperconnection(results: Results, variant: Variant) -> Table:
     ]
     total = [bytes_of(results, variant.cell, setting).told() for setting in results.failure_settings]
     columns = ["From -> to", "A message", *(setting.capitalize() for setting in results.failure_settings)]
-    title = f"Expected bytes per inference, {variant.inference}, all skips"
+    title = f"Expected traffic (bytes) per inference, {variant.inference}, all skips"
     return Table(title, columns, [*rows, ["All", "", *total]])
 
 

@@ -40,7 +40,7 @@ def tables(results: Results) -> list[Table]:
         for setting in results.failure_settings
     ]
     honest = setting_table("Average accuracy (%) by failout rate", results, {"Failure": failure, **AT_RATE})
-    return [honest, Table("The same if failout is left on while testing", honest.columns, left_on)]
+    return [honest, Table("Average accuracy (%) if failout is left on while testing", honest.columns, left_on)]
 
 
 def comparisons(results: Results) -> list[Comparison]:

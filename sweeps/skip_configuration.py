@@ -68,7 +68,7 @@ def tables(results: Results) -> list[Table]:
     return [
         Table(title, columns, rows),
         Table(
-            "Points that each skip adds to the average accuracy (Shapley values)",
+            "Average accuracy (points) that each skip adds (Shapley values)",
             ["Failures", "Skip", "Adds", f"{CONFIDENCE:.0%} interval"],
             worth,
             names=2,

@@ -97,6 +97,21 @@ class TestFolder:
         assert contents(folder) == {"a": b"3", "my_notes.md": b"mine"}
         assert (folder.parent / ".sweep.backup").exists()
 
+    def test_a_folder_inside_comes_and_goes_with_its_files(self, folder):
+        write_folder(folder, {"paper/a": b"1"}, {})
+        assert (folder / "paper" / "a").read_bytes() == b"1"
+        write_folder(folder, {"b": b"2"}, {"paper/a": digest(b"1"), "paper\0/a": "", "/": "", "b/c": ""})
+        assert not (folder / "paper").exists()
+
+    def test_a_folder_inside_that_leads_elsewhere_is_refused(self, folder, tmp_path):
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "b").write_bytes(b"1")
+        (folder / "paper").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match=r"paper leads out of .*sweep; remove it"):
+            write_folder(folder, {"paper/a": b"1"}, {})
+        write_folder(folder, {"a": b"1"}, dict.fromkeys(["paper/b", "../elsewhere/b"], digest(b"1")))
+        assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["b"]
+
     def test_through_a_link_it_is_written_where_that_leads(self, folder, tmp_path):
         (tmp_path / "link").symlink_to(folder)
         write_folder(tmp_path / "link", {"a": b"3"}, {})

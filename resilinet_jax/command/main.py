@@ -47,7 +47,7 @@ def _launch(argv: Sequence[str], sweeps: Sweeps) -> None:
     names = sweeps.sweep_names()
     mode.check_one_job(values["sweep"])
     if mode.report is not None:
-        _report(mode.report, values["failure_probability"], values["sweep"], sweeps)
+        _report(mode.report, values, sweeps)
     elif mode.export is not None:
         _export(mode.export, mode, values, sweeps)
     elif mode.deploy is not None:
@@ -153,7 +153,8 @@ def _deploy(typed: str, mode: Mode, scenario: str) -> None:
         raise UserError(failed)
 
 
-def _report(typed: str, failure_probability: str | None, asked: str | None, sweeps: Sweeps) -> None:
+def _report(typed: str, values: dict[str, Any], sweeps: Sweeps) -> None:
+    failure_probability = values["failure_probability"]
     for name, value in {"report": typed, "failure_probability": failure_probability}.items():
         check_flag(name, value)
     folder = _results_folder("report", typed)
@@ -163,7 +164,7 @@ def _report(typed: str, failure_probability: str | None, asked: str | None, swee
     from resilinet_jax.command.reporting import report_again
     from resilinet_jax.report.console import PlainConsole
 
-    report_again(folder, sweeps, PlainConsole(), failure_probability, asked)
+    report_again(folder, sweeps, PlainConsole(), failure_probability, values["sweep"], values["paper_output"])
 
 
 def _results_folder(flag: str, typed: str) -> pathlib.Path:

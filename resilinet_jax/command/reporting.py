@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import pathlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.console import Console
 
@@ -15,6 +17,7 @@ from resilinet_jax.command.ingredients import (
     build_cells,
     build_combinations,
     build_network,
+    build_units,
     load_sweep,
     sweep_version,
     user_failures,
@@ -76,7 +79,7 @@ def publish_both(
       failures: the user's own failure setting by its name, if there is one.
       console: where tables go.
     """
-    without = _with_failures(record, None)
+    without = _with_settings(record, failure_probability=None)
     publish(sweep, target, results, without, Console(quiet=True) if failures else console)
     if failures:
         publish(sweep, user_report_folder(target), _under(results, failures), record, console)
@@ -88,6 +91,7 @@ def report_again(
     console: Console,
     failure_probability: str | None = None,
     asked: str | None = None,
+    paper_output: bool = False,
 ) -> None:
     """Makes a sweep's report again from what stands in its results folder, without training.
 
@@ -101,6 +105,7 @@ def report_again(
       failure_probability: the user's own, as typed; the report then goes to `user_report_folder`, and the sweep's own
         stays.
       asked: `--sweep`, which names the file of a user's own sweep.
+      paper_output: whether files for a paper are wanted; those that are there are made again in any case.
 
     Raises:
       UserError: if it holds no results, or damaged ones, or too few for these failure probabilities.
@@ -112,7 +117,7 @@ def report_again(
         raise UserError(f"--report={folder} holds no results; give a sweep's folder, as results/health/failout_rate")
     for target in targets:
         with _alone_with(target):
-            _report_one(target, project, console, failure_probability, asked, alone=target == folder)
+            _report_one(target, project, console, failure_probability, asked, paper_output, alone=target == folder)
 
 
 @contextlib.contextmanager
@@ -148,9 +153,8 @@ def finished_sweep(target: pathlib.Path, project: Sweeps, asked: str | None) -> 
         sweep = _same_sweep(record, project, target, asked)
         combinations = build_combinations(graph, record.failure_settings, settings.tolerance)
         cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep)
-        results = read_results(
-            target, combinations, record.failure_settings, cells, record.message_bytes, record.files, record.units
-        )
+        asked_of = combinations, record.failure_settings, cells, record.message_bytes
+        results = read_results(target, *asked_of, record.files, functools.partial(build_units, record))
     except CodeError:
         raise
     except Exception as error:  # whatever others may have written into their files
@@ -166,6 +170,7 @@ def _report_one(
     console: Console,
     failure_probability: str | None,
     asked: str | None,
+    paper_output: bool,
     alone: bool,
 ) -> None:
     """Makes one sweep's report again.
@@ -176,6 +181,7 @@ def _report_one(
       console: as in `report_again`.
       failure_probability: as in `report_again`.
       asked: as in `report_again`.
+      paper_output: as in `report_again`.
       alone: whether no other report is made; else one under other failures than these stays as it is.
     """
     record, sweep, results = finished_sweep(target, project, asked)
@@ -185,14 +191,15 @@ def _report_one(
         return
     wanted = failure_probability or recorded
     failures = user_failures(wanted, results.combinations, settings.tolerance)
-    record = _with_failures(record, wanted)
+    paper_output = paper_output or settings.paper_output
+    record = _with_settings(record, failure_probability=wanted, paper_output=paper_output)
     into = user_report_folder(target) if failures and not recorded else target
     publish(sweep, into, _under(results, failures), record, console)
 
 
-def _with_failures(record: Record, failure_probability: str | None) -> Record:
-    """The record of a report under these failure probabilities, as typed; None for the scenario's own."""
-    settings = Settings(**{**record.settings, "failure_probability": failure_probability})
+def _with_settings(record: Record, **changed: Any) -> Record:
+    """The record of a report with these settings changed, such as `failure_probability` (as typed; None for none)."""
+    settings = Settings(**{**record.settings, **changed})
     asked = settings.sweep if is_user_file(settings.sweep) else record.sweep
     return dataclasses.replace(record, settings=dataclasses.asdict(settings), command=settings.command_line(asked))
 

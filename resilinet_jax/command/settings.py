@@ -32,6 +32,7 @@ _NO_MATTER = (
     "runs_per_pass",
     "tensorboard",
     "keep_models",
+    "paper_output",
 )  # where things go and how fast they get there
 _TAKEN = ("all", "list", "runs", "checkpoints", "tensorboard")  # names that no user's sweep may have
 
@@ -122,6 +123,9 @@ class Settings:
     overwrite: bool = _flag(False, "Train anew, and replace results that are there.")
     tensorboard: bool = _flag(False, "Write live curves to <results_dir>/<scenario>/tensorboard.")
     keep_models: bool = _flag(False, "Keep the trained networks beside the runs' measurements, for --export.")
+    paper_output: bool = _flag(
+        False, "Write LaTeX tables, a macro for each number, PDF figures and references to <sweep>/paper."
+    )
 
     @property
     def data_folder(self) -> pathlib.Path | None:

@@ -1,9 +1,10 @@
-"""HTML and Markdown in which text can't become markup: whatever was not made here is escaped."""
+"""HTML, Markdown and LaTeX in which text can't become markup: whatever was not made here is escaped."""
 
 from __future__ import annotations
 
 import html
 import re
+import unicodedata
 
 from resilinet_jax.errors import printable
 
@@ -46,3 +47,24 @@ _MARKS = re.compile(r"[\\`*|<&\[\]$~]|(?<![^\W_])_|_(?![^\W_])|^[#>]|^[-+](?!\d)
 def markdown(content: str) -> str:
     """Text as it is to be read, escaped for GitHub-flavoured Markdown, in one line."""
     return _MARKS.sub(r"\\\g<0>", printable(content))
+
+
+# What means something to LaTeX, or looks otherwise in its usual encoding; `[` and `*` do at the start of a row.
+_LATEX = {each: f"\\{each}" for each in "&%$#_{}"} | {each: f"{{{each}}}" for each in "[*"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "`": r"\textasciigrave{}", '"': "''", "…": r"\ldots{}"}
+_LATEX |= {"\N{NO-BREAK SPACE}": "~", "\N{NARROW NO-BREAK SPACE}": r"\,", "–": "--", "±": r"\,\ensuremath{\pm}\,"}
+_SYMBOLS = {"→": r"\to", "−": "-", "×": r"\times", "·": r"\cdot", "●": r"\bullet", "○": r"\circ"}
+_LATEX |= {each: rf"\ensuremath{{{command}}}" for each, command in _SYMBOLS.items()}
+
+
+def latex(content: str) -> str:
+    """Text as it is to be read, escaped for pdfLaTeX, in one line; letters that it has no form for by their number."""
+    told = printable(content).replace("->", "→").replace(" ± ", "±").replace(" %", "\N{NARROW NO-BREAK SPACE}%")
+    told = re.sub(r"(?<!\w)-(?=\d)", "−", told)
+    return "".join(_LATEX.get(each) or (each if _has_form(each) else f"(U+{ord(each):04X})") for each in told)
+
+
+def _has_form(letter: str) -> bool:
+    """Whether pdfLaTeX shows a character without further packages: ASCII, and most letters of Latin-1."""
+    return letter.isascii() or letter in "ßæøÆØ" or (letter <= "ÿ" and unicodedata.normalize("NFD", letter) != letter)

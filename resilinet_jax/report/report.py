@@ -19,6 +19,7 @@ from resilinet_jax.files import digest
 from resilinet_jax.report.figures import Drawn, draw_dollars, training_curves
 from resilinet_jax.report.markup import markdown
 from resilinet_jax.report.page import Page, Picture, html_page
+from resilinet_jax.report.paper_output import STYLE, paper_files
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import GAP, Table, comparison_table, interval_table
 from resilinet_jax.results.comparisons import Family
@@ -40,10 +41,12 @@ class Report:
     Attributes:
       page: tables, sentences and comparisons, and what they are of.
       figures: the sweep's, then those beside it.
+      in_a_paper: the same figures in a paper's style; none unless `--paper_output` asks for them.
     """
 
     page: Page
     figures: Sequence[Drawn]
+    in_a_paper: Sequence[Drawn] = ()
 
     def print(self, console: Console) -> None:
         """Says on screen what to know before the numbers, then the tables and the sentences."""
@@ -68,6 +71,7 @@ class Report:
             "report.md": self._markdown().encode(),
             "report.html": html_page(self.page, pictures, curves),
             **{f"{each.name}.png": png(each.figure) for each in self.figures},
+            **(paper_files(self.page, self.in_a_paper) if self.in_a_paper else {}),
         }
         digests = {name: digest(content) for name, content in files.items()}
         return {**files, RECORD: dataclasses.replace(self.page.record, files=digests).to_json()}
@@ -112,18 +116,33 @@ def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
         tables = [dataclasses.replace(table, title=f"{table.title}, on {dataset}") for table in sweep.tables(results)]
         sentences = [f"{sentence}, on {dataset}." for sentence in sweep.sentences(results)]
         title = sweep.title or record.sweep
-        main = Drawn("figure", f"{title.rstrip('.')}, as a figure.", sweep.figure(results))
-        figures = [main, *sweep.more_figures(results)]
+        figures = _drawn(sweep, title, results, dataset)
+        with rc_context(STYLE):
+            in_a_paper = _drawn(sweep, title, results, dataset) if record.settings.get("paper_output") else []
         family = Family(list(sweep.comparisons(results)))
     if not results.combinations.complete:
         tables.append(interval_table(results))
+    notes = [*record.notes, *results_notes(results)]
+    return Report(Page(title, notes, results, record, tables, sentences, family), figures, in_a_paper)
+
+
+def _drawn(sweep: Sweep, title: str, results: Results, dataset: str) -> list[Drawn]:
+    """A sweep's figure and those beside it, each saying what it was measured on.
+
+    Args:
+      sweep: whose they are.
+      title: of the report.
+      results: of the sweep.
+      dataset: its name.
+    """
+    main = Drawn("figure", f"{title.rstrip('.')}, as a figure.", sweep.figure(results))
+    figures = [main, *sweep.more_figures(results)]
     for each in figures:
         draw_dollars(each.figure, mathematics=sweep.file is not None)
         each.figure.supxlabel(
             f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small", parse_math=False
         )
-    notes = [*record.notes, *results_notes(results)]
-    return Report(Page(title, notes, results, record, tables, sentences, family), figures)
+    return figures
 
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:
