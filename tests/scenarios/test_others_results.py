@@ -10,14 +10,11 @@ import sys
 import filelock
 import pytest
 
-from resilinet_jax.command import experiment
 from resilinet_jax.command import main as command_line
 from resilinet_jax.files import only_command_in
-from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
-from tests.helpers.fakes import text_in
 from tests.helpers.hostile import command, contents, run
-from tests.helpers.own_scenario import FILE, made_up
+from tests.helpers.own_scenario import FILE, leave_out_training
 from tests.helpers.process import ROOT
 
 BOMB = "open(__file__ + '.ran', 'w')\n"
@@ -63,14 +60,12 @@ json.dump([said, [each for each in seen if each]], sys.stderr)
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch):
+def results(tmp_path, monkeypatch, unrendered):
     """A folder with results of an own scenario, whose file and whatever else lies there are bombs by now."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
     monkeypatch.setattr(user_code, "_loaded", {})
-    monkeypatch.setattr(experiment, "run_cells", made_up)
-    for kind in ("png", "svg"):
-        monkeypatch.setattr(report, kind, text_in)
+    leave_out_training(monkeypatch)
     (tmp_path / "own.py").write_text(FILE)
     (tmp_path / "evil.py").write_text("from resilinet_jax.sweeps.failure_combinations import SWEEP\n")
     for sweep in ("failure_combinations", "evil.py"):
