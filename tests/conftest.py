@@ -52,3 +52,11 @@ def own_cache():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", CACHE)
         yield
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Reports hold what their figures say instead of pictures, where a test does not look at them."""
+    from tests.helpers.fakes import leave_out_pictures  # after the hook above
+
+    leave_out_pictures(monkeypatch)

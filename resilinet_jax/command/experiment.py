@@ -94,10 +94,10 @@ def run_experiment(
     data = data or choice.load_data()
     interruption.check()
     network = build_network(choice, data.classes)
-    with errors_in(scenario.file, scenario.build_network):
-        rehearse(network, data.feed.spec("train").x, data.classes)
     combinations = build_combinations(network.graph, scenario.failure_settings, settings.tolerance)
     failures = user_failures(settings.failure_probability, combinations, settings.tolerance)
+    with errors_in(scenario.file, scenario.build_network):
+        rehearse(network, data.feed.spec("train").x, data.classes)
     to_know = [*notes.data_note(data), *notes.preset_note(choice, data), *notes.combinations_note(combinations)]
     work = _Work(choice, data, combinations, failures, to_know, console)
     with only_command_in(choice.folder) if hosts.is_first() else contextlib.nullcontext():

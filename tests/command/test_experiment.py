@@ -12,11 +12,11 @@ from resilinet_jax.command import experiment
 from resilinet_jax.command import reporting as finished
 from resilinet_jax.command.settings import Settings, choose
 from resilinet_jax.failures import combinations
-from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
-from resilinet_jax.runtime.store import Measured
 from resilinet_jax.sweeps import load_sweep, sweep_names
-from tests.helpers.fakes import text_in
+from tests.helpers.own_scenario import made_up
+
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 @pytest.fixture
@@ -24,12 +24,9 @@ def asked(monkeypatch):
     """What the engine would have been asked to run; it answers with accuracies made up on the spot."""
     seen = {}
 
-    def answer(network, feed, cells, training, progress, combinations, store, *others):
+    def answer(network, feed, cells, training, progress, combinations, *others):
         seen.update(network=network, splits=feed._splits, cells=cells, training=training, combinations=combinations)
-        curves = np.full((training.runs, training.epochs), 0.25)
-        accuracy = np.full((training.runs, len(combinations.survival)), 0.5)
-        weight = np.ones((training.runs, len(network.graph.hyperconnections)))
-        return dict.fromkeys(cells, Measured(accuracy, curves, curves, weight))
+        return made_up(network, feed, cells, training, progress, combinations)
 
     monkeypatch.setattr(experiment, "run_cells", answer)
     monkeypatch.setattr(experiment, "rehearse", lambda *arguments: None)  # it takes longer than all else
@@ -40,13 +37,6 @@ def asked(monkeypatch):
 def unreported(monkeypatch):
     """No report is made, where a test is about what was asked for alone."""
     monkeypatch.setattr(finished, "publish_both", lambda *arguments: None)
-
-
-@pytest.fixture(autouse=True)
-def unrendered(monkeypatch):
-    """Figures are made, but no picture of them, which takes most of a report's time."""
-    for kind in ("png", "svg"):
-        monkeypatch.setattr(report, kind, text_in)
 
 
 @pytest.fixture

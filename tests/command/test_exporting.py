@@ -16,9 +16,8 @@ from resilinet_jax.command import main as command_line
 from resilinet_jax.deploy.artefact import Artefact
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import checked_json, read_json
-from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
-from tests.helpers.fakes import text_in
+from tests.helpers.fakes import leave_out_pictures
 from tests.helpers.hostile import command
 from tests.helpers.nodes import Nodes
 from tests.helpers.own_scenario import FILE
@@ -32,8 +31,7 @@ EXPORT = (f"--export={RESULTS}", "--scenario=own.py", "--cell=resilinet", "--run
 def patched(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
-        for kind in ("png", "svg"):
-            patch.setattr(report, kind, text_in)
+        leave_out_pictures(patch)
         patch.chdir(tmp_path_factory.mktemp("here"))
         yield patch
 

@@ -21,7 +21,6 @@ from resilinet_jax.command.reporting import publish
 from resilinet_jax.command.settings import Mode, Settings, check_flag, choose
 from resilinet_jax.errors import one_line
 from resilinet_jax.report.report import RECORD
-from resilinet_jax.runtime.store import Measured
 from resilinet_jax.sweeps import load_sweep, sweep_names
 from tests.helpers.fakes import fake, record, with_history
 from tests.helpers.hostile import (
@@ -40,6 +39,7 @@ from tests.helpers.hostile import (
     table,
     taken_or_refused,
 )
+from tests.helpers.own_scenario import leave_out_training
 from tests.helpers.process import ROOT
 
 FLAGS = define_flags()
@@ -318,17 +318,7 @@ class TestWriting(Refusals):
     @pytest.fixture
     def trained(self, monkeypatch):
         """Accuracies made up on the spot."""
-        monkeypatch.setattr(
-            "resilinet_jax.command.experiment.run_cells",
-            lambda network, feed, cells, training, progress, combinations, *others: {
-                name: Measured(
-                    np.full((training.runs, len(combinations.survival)), 0.5),
-                    *[np.full((training.runs, training.epochs), 0.5)] * 2,
-                    np.ones((training.runs, len(network.graph.hyperconnections))),
-                )
-                for name in cells
-            },
-        )
+        leave_out_training(monkeypatch)
 
     def test_failures_that_were_not_evaluated_are_one_line(self, trained, monkeypatch):
         monkeypatch.setattr("resilinet_jax.failures.combinations.MOST_NODES", 2)

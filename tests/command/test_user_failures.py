@@ -15,11 +15,12 @@ from resilinet_jax.command.settings import Settings, choose
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures import combinations
 from resilinet_jax.failures.user_failures import YOUR_OWN, parse_failure_probability, user_report_folder
-from resilinet_jax.report import report as pictures
 from resilinet_jax.runtime.store import Measured
 from resilinet_jax.sweeps import load_sweep
-from tests.helpers.fakes import fake, text_in
+from tests.helpers.fakes import fake
 from tests.helpers.hostile import contents
+
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 ASKED = "n3:0.3, n1:0.1"
 OWN_PROBABILITY = {"n1": 0.1, "n2": 0.0, "n3": 0.3}
@@ -60,13 +61,6 @@ def test_the_report_goes_beside_the_sweeps_own():
     )
     here = pathlib.Path.cwd()
     assert user_report_folder(pathlib.Path(".")) == here.parent / f"{here.name}_your_own"
-
-
-@pytest.fixture(autouse=True)
-def unrendered(monkeypatch):
-    """Figures are made, but no picture of them, which takes most of a report's time."""
-    for kind in ("png", "svg"):
-        monkeypatch.setattr(pictures, kind, text_in)
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from resilinet_jax.deploy import ask
 from resilinet_jax.deploy.client import Client
 from resilinet_jax.deploy.processes import loopback
 from resilinet_jax.errors import UserError
-from tests.helpers.deployed import X, make_artefact, running
-from tests.helpers.nodes import Nodes
+from tests.helpers.deployed import X, running
 from tests.helpers.process import ROOT
 
 CHAIN = "i->n1+n1->n2+n2->n3+n3->n4"
@@ -26,11 +25,6 @@ for name in ("jax", "jaxlib", "flax", "orbax", "tensorflow_datasets", "pandas", 
 from resilinet_jax.deploy.ask import main
 main(sys.argv[1:])
 """
-
-
-@pytest.fixture(scope="module")
-def artefact(tmp_path_factory):
-    return make_artefact(tmp_path_factory.mktemp("artefact") / "a")[0]
 
 
 def table(x, header="a,b,c,d\n"):
@@ -60,7 +54,7 @@ def asked(artefact, path, rows=1):
 
 
 @pytest.mark.parametrize(("name", "rows"), [("x.csv", 1), ("x.csv", 4), ("x.npz", 4), ("x.npy", 1)])
-def test_each_reading_gets_a_line_in_order(artefact, tmp_path, capsys, name, rows):
+def test_each_reading_gets_a_line_in_order(artefact, together, tmp_path, capsys, name, rows):
     path = tmp_path / name
     if name == "x.csv":
         path.write_text(table(X[:10]))
@@ -70,7 +64,7 @@ def test_each_reading_gets_a_line_in_order(artefact, tmp_path, capsys, name, row
     assert said == {"answered": 10}
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [line["reading"] for line in lines] == [str(k + 1) for k in range(10)]
-    logits = Nodes(artefact.folder).answer(X[:10], {})
+    logits = together.answer(X[:10], {})
     assert [line["class"] for line in lines] == [artefact.manifest.classes[k] for k in logits.argmax(1)]
     odds = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose([float(line["probability"]) for line in lines], odds.max(1), atol=1e-4)

@@ -21,16 +21,10 @@ from resilinet_jax.deploy.processes import loopback
 from resilinet_jax.deploy.security import Certificates, certificate_files, identity
 from resilinet_jax.deploy.wire import ASK, CARRY, COUNTERS, metadata, to_bytes
 from resilinet_jax.errors import UserError
-from tests.helpers.deployed import X, make_artefact, running, warnings
-from tests.helpers.nodes import Nodes
+from tests.helpers.deployed import X, running, warnings
 
 NAMES = ("i", "n1", "n2", "n3", "n4")
 ODD = ("ca", "CLIENT", "client", "%63a", "Ü n\"1'", "中" * 24, "a" * 228, "../n1", ".", " ", "=*,CN=n1")
-
-
-@pytest.fixture(scope="module")
-def artefact(tmp_path_factory):
-    return make_artefact(tmp_path_factory.mktemp("artefact") / "a")[0]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +99,7 @@ async def until(condition):
 
 
 @for_each_impostor
-def test_an_impostor_brings_nothing_and_the_others_are_served(artefact, folders, placement, kind):
+def test_an_impostor_brings_nothing_and_the_others_are_served(artefact, together, folders, placement, kind):
     """It dials as n2, which is dead, and brings a value that would change the answer."""
     lie = pb.Message(request=1, values=to_bytes(np.full((1, 6), 9, np.float32)), epoch=7)
     said = metadata("n2->n3", artefact.digest)
@@ -124,7 +118,7 @@ def test_an_impostor_brings_nothing_and_the_others_are_served(artefact, folders,
     else:
         assert code == grpc.StatusCode.UNAVAILABLE
     assert answer.witness == {"i->n1", "n1->n3", "n3->n4"}
-    expected = Nodes(artefact.folder).answer(X[:1], {"n2": 0})
+    expected = together.answer(X[:1], {"n2": 0})
     np.testing.assert_allclose(answer.logits, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -265,7 +259,7 @@ def test_a_client_that_is_none_learns_why_and_once(artefact, placement, caplog):
     assert sorted(warnings(caplog)) == sorted([*lines, *(f"refused: {line}" for line in lines)])
 
 
-def test_everybodys_certificates_make_the_answers_right(artefact, placement):
+def test_everybodys_certificates_make_the_answers_right(artefact, together, placement):
     async def ask():
         async with running(artefact, NAMES, placement), Client(artefact, placement) as client:
             await client.ready()
@@ -278,7 +272,7 @@ def test_everybodys_certificates_make_the_answers_right(artefact, placement):
 
     answer = asyncio.run(ask())
     assert answer.witness == {"i->n1", "n1->n2", "n2->n3", "n3->n4"}
-    np.testing.assert_allclose(answer.logits, Nodes(artefact.folder).answer(X[:1], {}), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(answer.logits, together.answer(X[:1], {}), rtol=1e-5, atol=1e-5)
 
 
 # Files.

@@ -16,16 +16,11 @@ from resilinet_jax.deploy.exporting import check_programs, export_nodes
 from resilinet_jax.deploy.to_onnx import check_onnx, onnx_program
 from resilinet_jax.errors import UserError
 from resilinet_jax.network.forward import Wiring
-from tests.helpers.deployed import X, make_artefact
+from tests.helpers.deployed import X
 from tests.helpers.mobilenet import NETWORK as MOBILENET
 
 RNG = np.random.default_rng(0)
 installed = pytest.mark.skipif(importlib.util.find_spec("jax2onnx") is None, reason="jax2onnx is not installed")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make_artefact(tmp_path_factory.mktemp("artefact") / "a")
 
 
 def in_onnx(folder, model, x, made):
@@ -101,7 +96,7 @@ def test_engines_agree_whatever_carries(made, tmp_path, kind):
     model, x = made[1], X[:5]
     if kind == "images":
         x = RNG.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
-        variables = MOBILENET.init(jax.random.key(0), x[:1])
+        variables = jax.jit(MOBILENET.init)(jax.random.key(0), x[:1])
         variables = jax.tree.map(lambda leaf: leaf + RNG.uniform(0.05, 0.15, leaf.shape).astype(np.float32), variables)
         ones = np.ones(len(MOBILENET.graph.hyperconnections), np.float32)
         wiring = Wiring(ones, 0.7 * ones, 0 * ones)

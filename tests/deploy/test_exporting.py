@@ -30,8 +30,8 @@ RNG = np.random.default_rng(0)
 
 def at_random(network, x, cell, key=0):
     """A model whose every number is another one, as if training had moved it."""
-    variables = network.init(jax.random.key(key), x[:1])
-    moved = lambda leaf: leaf + RNG.uniform(0.05, 0.15, leaf.shape).astype(np.float32)  # noqa: E731
+    variables = jax.jit(network.init)(jax.random.key(key), x[:1])
+    moved = lambda leaf: np.asarray(leaf) + RNG.uniform(0.05, 0.15, leaf.shape).astype(np.float32)  # noqa: E731
     variables = jax.tree.map(moved, variables)
     weight = draw_weight(cell, jax.random.key(key))
     return Model(network, variables, inference_wiring(cell, weight), None, ("a", "b", "c"))

@@ -19,13 +19,8 @@ from resilinet_jax.deploy.node import Node
 from resilinet_jax.deploy.processes import loopback
 from resilinet_jax.deploy.run_node import JsonLines
 from resilinet_jax.errors import UserError
-from tests.helpers.deployed import X, make_artefact, running
+from tests.helpers.deployed import X, running
 from tests.helpers.process import ROOT
-
-
-@pytest.fixture(scope="module")
-def artefact(tmp_path_factory):
-    return make_artefact(tmp_path_factory.mktemp("artefact") / "a")[0]
 
 
 def samples(metrics):

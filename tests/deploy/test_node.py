@@ -17,13 +17,7 @@ from resilinet_jax.deploy.gates import MOST_AHEAD
 from resilinet_jax.deploy.trial import loopback
 from resilinet_jax.deploy.wire import to_bytes
 from resilinet_jax.errors import UserError
-from tests.helpers.deployed import X, make_artefact, running, warnings
-from tests.helpers.nodes import Nodes
-
-
-@pytest.fixture(scope="module")
-def artefact(tmp_path_factory):
-    return make_artefact(tmp_path_factory.mktemp("artefact") / "a")[0]
+from tests.helpers.deployed import X, running, warnings
 
 
 @contextlib.asynccontextmanager
@@ -90,8 +84,8 @@ def test_what_no_node_says_ends_its_stream_in_one_line_and_nothing_else(artefact
     assert told.endswith("; its stream is closed")
 
 
-def test_rows_that_differ_are_refused(artefact, tmp_path):
-    add = make_artefact(tmp_path / "a", "dfg")[0]
+def test_rows_that_differ_are_refused(make):
+    add = make("dfg")[0]
     # Nobody is suspected, however long these streams are silent: both are waited for.
     patient = dataclasses.replace(loopback(add, 1), suspicion=60.0)
 
@@ -215,8 +209,8 @@ def test_a_source_that_is_faster_than_the_slowest_node_waits(artefact):
 
 
 @pytest.mark.parametrize("engine", ["numpy", "jax"])
-def test_a_client_gets_what_the_nodes_say_together(artefact, engine):
-    expected = Nodes(artefact.folder).answer(X[:5], {})
+def test_a_client_gets_what_the_nodes_say_together(artefact, together, engine):
+    expected = together.answer(X[:5], {})
 
     async def main():
         placement = loopback(artefact, 5)

@@ -16,14 +16,14 @@ from resilinet_jax.deploy.report import deployment_files, deployment_notes
 from resilinet_jax.deploy.trial import run_trial
 from resilinet_jax.errors import UserError
 from resilinet_jax.network.graph import build_chain
-from tests.helpers.deployed import X, make_artefact
+from tests.helpers.deployed import X
 from tests.helpers.process import ROOT
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory):
+def tried(made):
     """Every failure combination of Health, select, brought about by SIGKILL in mid-stream."""
-    artefact, model, y = make_artefact(tmp_path_factory.mktemp("artefact") / "a")
+    artefact, model, y = made
     return artefact, asyncio.run(run_trial(artefact, model, X, y, lambda text: None, requests=20))
 
 
@@ -95,8 +95,8 @@ def test_the_report_says_what_was_measured(tried):
     assert deployment_notes(bad)[0] == "NOT as predicted: n1 killed: 1 requests were lost."
 
 
-def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(tmp_path):
-    artefact, model, y = make_artefact(tmp_path / "a", "dfg")
+def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(make):
+    artefact, model, y = make("dfg")
     few = [each for each in artefact.manifest.predicted if list(each.failing) in ([], ["n2"])]
     assert len(few) == 2
     artefact = dataclasses.replace(artefact, manifest=dataclasses.replace(artefact.manifest, predicted=few))

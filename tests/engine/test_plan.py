@@ -1,5 +1,6 @@
 """The plan against the oracle: one forward pass of `Network.apply` for each failure combination."""
 
+import functools
 import itertools
 
 import jax
@@ -73,18 +74,25 @@ def network_of(graph):
     return Network(graph, stages, from_source | {graph.skips[-1].name: dense(UNITS)} if graph.skips else from_source)
 
 
+X = np.random.default_rng(2).normal(size=(4, UNITS)).astype(np.float32)
+
+
+@functools.cache
+def oracle_of(graph):
+    """A network, its variables, and what it says under each of several masks; compiled once for all stacks."""
+    network = network_of(graph)
+    # Biases, so that what a silent node leaks would be seen.
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.1, jax.jit(network.init)(jax.random.key(0), X))
+    return network, variables, jax.jit(jax.vmap(lambda *on: network.apply(variables, X, *on), (0, None)))
+
+
 @pytest.mark.parametrize("stack", [1, 2, None])
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
 def test_answers_equal_one_pass_per_combination(graph, stack):
-    network, rng = network_of(graph), np.random.default_rng(2)
-    x = jnp.asarray(rng.normal(size=(4, UNITS)), jnp.float32)
-    variables = network.init(jax.random.key(0), x)
-    # Biases, so that what a silent node leaks would be seen.
-    variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)
+    (network, variables, oracle), rng = oracle_of(graph), np.random.default_rng(3)
     edges, masks = graph.hyperconnections, failure_combinations(graph.fallible)
     plan = plan_applications(graph, masks)
-    planned = jax.jit(lambda wiring: apply_plan(network, variables, wiring, plan, x, stack))
-    oracle = jax.jit(jax.vmap(lambda mask, wiring: network.apply(variables, x, mask, wiring), (0, None)))
+    planned = jax.jit(lambda wiring: apply_plan(network, variables, wiring, plan, X, stack))
     removable = np.array([edge.is_skip for edge in edges])
     for activity in (0.0, 1.0, (rng.random(len(edges)) < 0.5).astype(np.float32)):
         for removed in (np.zeros(len(edges), bool), removable, removable & (rng.random(len(edges)) < 0.5)):

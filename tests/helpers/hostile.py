@@ -118,7 +118,7 @@ class Refusals:
     user = contextlib.nullcontext  # who runs them
 
     @pytest.fixture(autouse=True)
-    def _surroundings(self, tmp_path, monkeypatch, capfd):
+    def _surroundings(self, tmp_path, monkeypatch, capfd, unrendered):
         self.here, self.cwd, self.capfd = tmp_path / "here", tmp_path / "cwd", capfd
         self.here.mkdir()
         self.cwd.mkdir()

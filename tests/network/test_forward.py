@@ -97,7 +97,7 @@ DIGITS = {"i->a": 1.0, "a->b": 1.0, "a->cloud": 10.0, "b->cloud": 100.0, "i->clo
 def compiled_ladder(bias):
     """Nodes pass on the sum of what they receive; each hyperconnection has an adapter that adds a bias."""
     network = Network(LADDER, {}, {edge.name: lambda x: x + bias for edge in LADDER.hyperconnections})
-    return network.init(jax.random.key(0), jnp.ones((1, 1))), jax.jit(network.apply)
+    return jax.jit(network.init)(jax.random.key(0), jnp.ones((1, 1))), jax.jit(network.apply)
 
 
 def ladder_says(bias, dead, activity=0.0, absent=()):
@@ -153,7 +153,7 @@ def test_what_fails_or_hears_nothing_sends_exact_zeros():
     )
     network = Network(graph, {node: lambda x: x + 1 for node in graph.order}, {})
     x, wiring = jnp.ones((1, 1)), Wiring(jnp.ones(4), jnp.ones(4), jnp.zeros(4))
-    variables, outputs = network.init(jax.random.key(0), x), jax.jit(network.outputs)
+    variables, outputs = jax.jit(network.init)(jax.random.key(0), x), jax.jit(network.outputs)
     for dead, expected in (
         ((), {"i": 2, "j": 2, "a": 3, "b": 3, "cloud": 7}),
         (("i",), {"i": 0, "j": 2, "a": 0, "b": 3, "cloud": 4}),
@@ -178,7 +178,7 @@ def test_statistics_are_kept_and_used_apart_for_each_arrival():
 
     graph, x = build_chain(("i", "n", "cloud")), jnp.ones((1, 1))
     network = Network(graph, {"cloud": Counting()}, {})
-    variables, wiring = network.init(jax.random.key(0), x), Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
+    variables, wiring = jax.jit(network.init)(jax.random.key(0), x), Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
     apply = jax.jit(network.apply)
     for alive in (1.0, 1.0, 0.0, 1.0):
         after = apply(variables, x, jnp.array([alive]), wiring, jax.random.key(0)).statistics
@@ -198,7 +198,7 @@ def test_every_node_draws_its_own_noise_in_training():
 
     graph, x = build_chain(("i", "n", "cloud")), jnp.ones((1, 4))
     network = Network(graph, {"n": Noise(), "cloud": Noise()}, {})
-    variables, wiring = network.init(jax.random.key(0), x), Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
+    variables, wiring = jax.jit(network.init)(jax.random.key(0), x), Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
     sent, _ = jax.jit(network.outputs)(variables, x, jnp.ones(1), wiring, jax.random.key(1))
     assert (np.asarray(sent["n"].value) != np.asarray(sent["cloud"].value)).all()
 

@@ -13,7 +13,6 @@ from resilinet_jax.command.ingredients import build_cells
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.network.graph import build_chain, build_graph
-from resilinet_jax.report import report as pictures
 from resilinet_jax.report.console import PlainConsole
 from resilinet_jax.report.markup import markdown
 from resilinet_jax.report.report import make_report, print_tables
@@ -22,7 +21,7 @@ from resilinet_jax.results.csv_files import csv_files, read_results
 from resilinet_jax.results.results import Results
 from resilinet_jax.scenarios.health import SCENARIO
 from resilinet_jax.sweeps import load_sweep
-from tests.helpers.fakes import BUILD, fake, measured, record, text_in
+from tests.helpers.fakes import BUILD, fake, measured, record
 from tests.report.test_page import Page
 
 STEERING = "\x1b]0;owned\x07\x1b[2J\u202e\r"
@@ -91,9 +90,8 @@ def test_text_stays_text_in_markdown(name):
     assert {element for element, _ in item.elements} == {"h1", "ul", "li"}
 
 
-def test_whatever_names_hold_a_report_is_no_more_than_text(monkeypatch):
-    for kind in ("png", "svg"):
-        monkeypatch.setattr(pictures, kind, text_in)
+@pytest.mark.usefixtures("unrendered")
+def test_whatever_names_hold_a_report_is_no_more_than_text():
     evil = f"<script>|`{STEERING}\n\n# x"
     results = renamed(fake("average_accuracy"), MARKUP)
     sweep = dataclasses.replace(

@@ -18,7 +18,7 @@ from resilinet_jax.report.report import make_report
 from resilinet_jax.results.units import PERSON, Units
 from resilinet_jax.scenarios.health_sensors import GRAPH as SENSORS
 from resilinet_jax.sweeps import load_sweep, sweep_names
-from tests.helpers.fakes import fake, record, text_in, with_history
+from tests.helpers.fakes import fake, record, with_history
 from tests.helpers.reference import CHAIN, TREE
 
 NASTY = '"><script>alert(1)</script>&.npz'
@@ -51,13 +51,13 @@ class Page(html.parser.HTMLParser):
         return [attributes for name, attributes in self.elements if name == element]
 
 
+DRAWN = {kind: getattr(pictures, kind) for kind in ("png", "svg")}
+
+
 @pytest.fixture(autouse=True)
-def render(monkeypatch):
-    """Figures are made, but no picture of them, which takes most of a report's time, unless a test asks for a kind."""
-    drawn = {kind: getattr(pictures, kind) for kind in ("png", "svg")}
-    for kind in drawn:
-        monkeypatch.setattr(pictures, kind, text_in)
-    return lambda kind: monkeypatch.setattr(pictures, kind, drawn[kind])
+def render(unrendered, monkeypatch):
+    """Has pictures of a kind made after all."""
+    return lambda kind: monkeypatch.setattr(pictures, kind, DRAWN[kind])
 
 
 @functools.cache

@@ -105,7 +105,7 @@ class Remembering(nn.Module):
 def test_messages_are_what_arrives_in_the_network(graph, activity):
     network = Network(graph, {node: Remembering() for node in graph.order[1:]}, {})
     x = jnp.ones((1, 2))
-    variables = network.init(jax.random.key(0), x)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
     masks = failure_combinations(graph.fallible)
     train = jax.jit(
         jax.vmap(

@@ -139,7 +139,7 @@ NORM = nn.BatchNorm(momentum=0.0)
 def test_flaxs_own_names_for_inference_are_the_opposite_of_training(stage):
     network = Network(build_chain("abc"), {"b": stage}, {})
     x = jnp.array([[1.0], [3.0]])
-    variables = network.init(jax.random.key(0), x)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
     wiring = Wiring(*[jnp.array([1.0, 1.0, 0.0])] * 3)  # without the skip
 
     def output(key):

@@ -10,14 +10,12 @@ import sys
 import filelock
 import pytest
 
-from resilinet_jax.command import experiment
 from resilinet_jax.command import main as command_line
 from resilinet_jax.files import only_command_in
-from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
-from tests.helpers.fakes import text_in
+from tests.helpers.fakes import leave_out_pictures
 from tests.helpers.hostile import command, contents, run
-from tests.helpers.own_scenario import FILE, made_up
+from tests.helpers.own_scenario import FILE, leave_out_training
 from tests.helpers.process import ROOT
 
 BOMB = "open(__file__ + '.ran', 'w')\n"
@@ -62,19 +60,29 @@ json.dump([said, [each for each in seen if each]], sys.stderr)
 """
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which sweeps of an own scenario have ended."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "own.py").write_text(FILE)
+    (folder / "evil.py").write_text("from resilinet_jax.sweeps.failure_combinations import SWEEP\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
+        patch.setattr(user_code, "_loaded", {})
+        leave_out_training(patch)
+        leave_out_pictures(patch)
+        for sweep in ("failure_combinations", "evil.py"):
+            command("--scenario=own.py", f"--sweep={sweep}", "--runs=1", "--epochs=1")
+    return folder
+
+
 @pytest.fixture
-def results(tmp_path, monkeypatch):
+def results(finished, tmp_path, monkeypatch, unrendered):
     """A folder with results of an own scenario, whose file and whatever else lies there are bombs by now."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
-    monkeypatch.setattr(user_code, "_loaded", {})
-    monkeypatch.setattr(experiment, "run_cells", made_up)
-    for kind in ("png", "svg"):
-        monkeypatch.setattr(report, kind, text_in)
-    (tmp_path / "own.py").write_text(FILE)
-    (tmp_path / "evil.py").write_text("from resilinet_jax.sweeps.failure_combinations import SWEEP\n")
-    for sweep in ("failure_combinations", "evil.py"):
-        command("--scenario=own.py", f"--sweep={sweep}", "--runs=1", "--epochs=1")
+    monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)
     below = tmp_path / "results" / "mine" / "failure_combinations"
     for folder in (tmp_path, below):
         for name in ("own", "numpy", "pandas", "sitecustomize", "evil", "matplotlib", "health", "failure_combinations"):

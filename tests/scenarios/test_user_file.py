@@ -17,10 +17,8 @@ import resilinet_jax as rj
 from resilinet_jax.command import experiment
 from resilinet_jax.command import main as command_line
 from resilinet_jax.errors import UserError
-from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
 from resilinet_jax.scenarios import load_scenario
-from tests.helpers.fakes import text_in
 from tests.helpers.hostile import check_line, command, contents, run
 from tests.helpers.own_scenario import FILE, made_up
 from tests.helpers.process import ROOT
@@ -251,13 +249,11 @@ def test_a_mistake_is_one_line_with_file_line_and_remedy(answers, mistake):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, capsys):
+def here(tmp_path, monkeypatch, capsys, unrendered):
     """A folder to be in, and commands that load every file afresh, as those of processes of their own would."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
-    for kind in ("png", "svg"):
-        monkeypatch.setattr(report, kind, text_in)  # pictures take most of a report's time
 
     def said(*flags):
         monkeypatch.setattr(user_code, "_loaded", {})

@@ -13,7 +13,6 @@ from resilinet_jax.command.ingredients import build_combinations
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.failures.user_failures import YOUR_OWN
 from resilinet_jax.network.graph import build_chain
-from resilinet_jax.report import report as pictures
 from resilinet_jax.report.report import make_report, print_tables
 from resilinet_jax.report.tables import interval_table, percent
 from resilinet_jax.results.estimate import estimate
@@ -32,19 +31,14 @@ from resilinet_jax.sweeps import (
 from tests.helpers.fakes import BUILD, fake, measured, mobilenet_builder, record, text_in
 from tests.helpers.reference import CHAIN, TREE
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 # Table 2, Health: no cell stands for anything else, so that mixing up two shows.
 TABLE_2 = {
     "resilinet": [97.28, 92.48, 86.52, 93.38, 8.12, 91.75, 7.86, 8.11],
     "dfg": [97.90, 64.42, 22.49, 92.48, 8.20, 60.13, 7.98, 7.89],
     "vanilla": [97.85, 7.95, 7.99, 8.10, 7.93, 7.98, 7.97, 7.91],
 }
-
-
-@pytest.fixture(autouse=True)
-def unrendered(monkeypatch):
-    """Figures are made, but no picture of them, which takes most of a report's time."""
-    for kind in ("png", "svg"):
-        monkeypatch.setattr(pictures, kind, text_in)
 
 
 @functools.cache

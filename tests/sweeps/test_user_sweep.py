@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 from jaxtyping import config
 
-from resilinet_jax.command import experiment
 from resilinet_jax.command import main as command_line
-from resilinet_jax.report import report
 from resilinet_jax.runtime import user_code
-from tests.helpers.fakes import text_in
 from tests.helpers.hostile import command, run
-from tests.helpers.own_scenario import made_up
+from tests.helpers.own_scenario import leave_out_training
 
 FILE = '''\
 """Two rates of mine."""
@@ -40,14 +37,12 @@ SMALL = ("--dataset=mine.npz", "--runs=1", "--epochs=1", "--batch_size=32", "--h
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, unrendered):
     """A folder with data to be in; files are run afresh by each command, as by one of a process of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
     monkeypatch.setattr(user_code, "_loaded", {})
-    monkeypatch.setattr(experiment, "run_cells", made_up)  # a cell is trained in the same way whoever has made it
-    for kind in ("png", "svg"):
-        monkeypatch.setattr(report, kind, text_in)
+    leave_out_training(monkeypatch)  # a cell is trained in the same way whoever has made it
     y = np.arange(120) % 3
     np.savez("mine.npz", x=np.eye(3, 5)[y], y=y)
     (tmp_path / "rates.py").write_text(FILE)
