@@ -64,9 +64,9 @@ def count_correct(
       most: examples in a batch.
     """
     members = members or Members(np.arange(examples.y.shape[0], dtype=np.int32))
-    count_of_all = members.rows.shape[0]
-    batch_size = min(most, count_of_all, _batch_size(network, variables, plan, examples))
-    at_once = None if stack is None else max(stack, min(BATCH, count_of_all) // batch_size)
+    total = members.rows.shape[0]
+    batch_size = min(most, total, _batch_size(network, variables, plan, examples))
+    at_once = None if stack is None else max(stack, min(BATCH, total) // batch_size)
 
     def count(tally: Tally, numbered: tuple[Int[Array, ""], Int[Array, " batch"]]) -> tuple[Tally, None]:
         number, rows = numbered
@@ -78,7 +78,7 @@ def count_correct(
         return Tally(tally.correct + correct, informed > 0, tally.finite & finite), None
 
     examples = Examples(*map(jnp.asarray, examples))
-    rows = jnp.pad(jnp.asarray(members.rows), (0, -count_of_all % batch_size), constant_values=PADDING)
+    rows = jnp.pad(jnp.asarray(members.rows), (0, -total % batch_size), constant_values=PADDING)
     batches = rows.reshape(-1, batch_size)
     return jax.lax.scan(count, jax.tree.map(jnp.asarray, tally), (jnp.arange(len(batches)), batches))[0]
 

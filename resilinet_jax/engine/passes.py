@@ -13,6 +13,7 @@ from jaxtyping import Float
 from resilinet_jax.cells import draw_weight
 from resilinet_jax.datasets.splits import Members
 from resilinet_jax.engine.evaluation import accuracy_of, empty_tally
+from resilinet_jax.engine.plan import NOTHING
 from resilinet_jax.engine.program import Models, Program
 from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import ADDED_WEIGHT, Variables
@@ -110,7 +111,9 @@ def _validation_accuracy(
     for number, chunk in enumerate(program.feed.held_out("validation", whole)):
         tally = validate(tally, state, models, chunk, jax.device_put(np.int32(number), whole), members)
     own = np.asarray(models.split)
-    accuracy = accuracy_of(tally, plan, program.feed.sizes["validation"][own], program.feed.chance()[own])
+    # Only where it matters: a streamed feed reads many labels for it.
+    chance = program.feed.chance()[own] if NOTHING in plan.cloud else 0.0
+    accuracy = accuracy_of(tally, plan, program.feed.sizes["validation"][own], chance)
     probability = program.settings.selection.probability
     return accuracy @ (probability / probability.sum())
 

@@ -11,6 +11,7 @@ from resilinet_jax import sweeps
 from resilinet_jax.command import experiment
 from resilinet_jax.command import reporting as finished
 from resilinet_jax.command.settings import Settings, choose
+from resilinet_jax.datasets.splits import Splits
 from resilinet_jax.failures import combinations
 from resilinet_jax.runtime import user_code
 from resilinet_jax.sweeps import load_sweep, sweep_names
@@ -25,7 +26,13 @@ def asked(monkeypatch):
     seen = {}
 
     def answer(network, feed, cells, training, progress, combinations, *others):
-        seen.update(network=network, splits=feed._splits, cells=cells, training=training, combinations=combinations)
+        seen.update(
+            network=network,
+            splits=Splits(*feed._examples.values(), feed.classes, 0.0),
+            cells=cells,
+            training=training,
+            combinations=combinations,
+        )
         return made_up(network, feed, cells, training, progress, combinations)
 
     monkeypatch.setattr(experiment, "run_cells", answer)
