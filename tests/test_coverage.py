@@ -44,10 +44,10 @@ def test_intervals_over_random_splits_cover_what_they_say_and_less_without_corre
 
 def test_what_classifiers_gain_on_people_is_covered_whoever_trains_them(rng):
     simulated = bench.classified_people(rng, 100, 8, person=0.8, used=0.7)
-    # Two deviations of the simulation below 95 %.
-    assert coverage(simulated, bench.ours) > 0.906
-    assert coverage(simulated, bench.ours, np.full(100, simulated.expected)) > 0.906
-    assert coverage(simulated, bench.runs_alone) < 0.906
+    # Three deviations of the simulation below 95 %.
+    assert coverage(simulated, bench.ours) > 0.885
+    assert coverage(simulated, bench.ours, np.full(100, simulated.expected)) > 0.885
+    assert coverage(simulated, bench.runs_alone) < 0.885
 
 
 @pytest.mark.parametrize("units", [Units(), bench.of_people(8)])
