@@ -83,7 +83,7 @@ class Own:
             for number, chunk in enumerate(self._feed.held_out("validation", whole)):
                 placed = jax.device_put(np.int32(number), whole)
                 tally = call["validate"](tally, state, models, chunk, placed, members["validation"])
-            accuracy = accuracy_of(tally, plan, self._feed.sizes["validation"], chance=0.0)[..., 0]
+            accuracy = accuracy_of(tally, plan, int(self._feed.sizes["validation"][0]), chance=0.0)[..., 0]
             state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
             return compared
 

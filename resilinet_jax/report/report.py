@@ -209,9 +209,11 @@ def _numbered(results: Results, runs: Sequence[int]) -> list[str]:
 
 def convergence_note(results: Results) -> list[str]:
     """One sentence if most runs were still getting better in the last tenth of their epochs; none otherwise."""
+    epochs = max((runs.validation_accuracy.shape[-1] for runs in results.measured.values()), default=0)
+    if not epochs:
+        return []
     curves = {results.cells[name].training_key(): runs.validation_accuracy for name, runs in results.measured.items()}
     best = np.concatenate([np.argmax(np.nan_to_num(each, nan=-1), -1) + 1 for each in curves.values()])
-    epochs = next(iter(curves.values())).shape[-1]
     late = int((best > 0.9 * epochs).sum())
     if late <= len(best) / 2:
         return []

@@ -153,9 +153,9 @@ def read_results(
     measured, labels = {}, []
     for name in cells:
         own = accuracies[accuracies.cell == name][["split", "run"]].drop_duplicates()
-        rows = list(zip(own.split, own.run))
+        rows = pd.MultiIndex.from_frame(own)
         accuracy, loss, validation, weight = (
-            frame[frame.cell == name].pivot(index=["split", "run"], columns=column, values=value).loc[rows]
+            frame[frame.cell == name].pivot(index=["split", "run"], columns=column, values=value).reindex(rows)
             for frame, column, value in (
                 (accuracies, "failing", "accuracy"),
                 (curves, "epoch", "loss"),

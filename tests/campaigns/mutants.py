@@ -46,6 +46,9 @@ class Mutant(NamedTuple):
 TRAINING = "tests/engine/test_training.py"
 EVALUATION = "tests/engine/test_evaluation.py"
 RUNS = "tests/engine/test_run_cells.py"
+SPLITS = "tests/engine/test_several_splits.py"
+PARTS = "tests/datasets/test_parts.py"
+DATA = "tests/datasets/test_splits.py"
 COMBINATIONS = "tests/failures/test_combinations.py"
 MODELS = "tests/failures/test_failure_models.py"
 FORWARD = "tests/network/test_forward.py"
@@ -299,23 +302,25 @@ MUTANTS: dict[str, list[Mutant]] = {
         ),
         # The best epoch.
         Mutant(
-            "better = accuracy > state.best_accuracy",
-            "better = accuracy >= state.best_accuracy",
-            f"{TRAINING}::test_best_epoch_is_kept_for_every_selection",
+            "better = score > state.best_score",
+            "better = score >= state.best_score",
+            f"{TRAINING}::test_best_epoch_is_kept",
+        ),
+        Mutant("jnp.where(better, new, old)", "new", f"{TRAINING}::test_best_epoch_is_kept"),
+        Mutant(
+            "jax.random.uniform(jax.random.fold_in(key, batch), weight.shape)",
+            "jax.random.uniform(key, weight.shape)",
+            f"{TRAINING}::test_skips_are_as_active_in_validation_as_in_training",
         ),
         Mutant(
-            "better.reshape(-1,", "better[:1].reshape(-1,", f"{TRAINING}::test_best_epoch_is_kept_for_every_selection"
+            "jax.random.fold_in(keys.validation, number)",
+            "jax.random.fold_in(keys.chunks, number)",
+            f"{TRAINING}::test_skips_are_as_active_in_validation_as_in_training",
         ),
-        Mutant(
-            "_replace(inference_activity=activity,",
-            "_replace(",
-            f"{TRAINING}::test_best_epoch_is_kept_for_every_selection",
-        ),
-        Mutant(
-            ", inference_scale=jnp.ones_like(weight))",
-            ")",
-            f"{TRAINING}::test_survival_scaling_has_no_say_in_training_or_selection",
-        ),
+        # Several splits.
+        Mutant("order = order[jnp.argsort(order == PADDING, stable=True)]", "pass", SPLITS),
+        Mutant("inputs[1][-1] != PADDING, step,", "inputs[1][-1] != 3, step,", SPLITS),
+        Mutant("losses.sum() / (order[:, -1] != PADDING).sum()", "losses.mean()", SPLITS),
         # Keys: by run, epoch and batch.
         Mutant(
             "jax.random.fold_in(jax.random.key(seed), run)",
@@ -351,8 +356,8 @@ MUTANTS: dict[str, list[Mutant]] = {
             "fold_in(step_key, number)", "fold_in(step_key, 0)", f"{TRAINING}::test_every_batch_has_noise_of_its_own"
         ),
         Mutant(
-            "draw_weight(cell, keys.weight)\n    xs,",
-            "draw_weight(cell, keys.init)\n    xs,",
+            "draw_weight(cell, keys.weight)\n    chunk, members",
+            "draw_weight(cell, keys.init)\n    chunk, members",
             f"{RUNS}::test_drawn_weights_are_the_same_in_training_and_evaluation",
         ),
         Mutant(
@@ -414,21 +419,33 @@ MUTANTS: dict[str, list[Mutant]] = {
             "(functools.partial(run_keys, seed))(np.arange(len(runs)))",
             f"{RUNS}::test_a_run_alone_equals_the_same_run_among_others",
         ),
-        Mutant("training.selections.index(activity), cell)", "0, cell)"),
+        Mutant("index(run // MOST_RUNS) for run in runs]", "index(splits[0]) for run in runs]", SPLITS),
     ],
     "engine/program.py": [
         Mutant(
-            "order = orders[models.order]",
-            "order = orders[0]",
+            "order, own = orders[models.order],",
+            "order, own = orders[0],",
             f"{RUNS}::test_a_run_alone_equals_the_same_run_among_others",
         ),
         Mutant(
-            "lambda leaf: leaf[selection], state.best)",
-            "lambda leaf: leaf, state.variables)",
+            "self.network, state.best, wiring",
+            "self.network, state.variables, wiring",
             f"{RUNS}::test_the_epoch_is_selected_on_validation_and_reported_on_test",
+        ),
+        Mutant(
+            "MOST_RUNS * split + self.first_run + run for split in splits",
+            "self.first_run + run for split in splits",
+            SPLITS,
         ),
     ],
     "engine/passes.py": [
+        Mutant('program.feed.sizes["test"][own]', 'program.feed.sizes["test"][0 * own]', SPLITS),
+        Mutant("np.full_like(accuracy, epoch)", "accuracy", f"{RUNS}::test_the_last_epoch_counts_on_request"),
+        Mutant(
+            "accuracy @ (probability / probability.sum())",
+            "accuracy[:, 0]",
+            f"{RUNS}::test_the_average_under_failures_selects_on_request",
+        ),
         Mutant(
             'held_out("validation", whole)',
             'held_out("test", whole)',
@@ -543,21 +560,35 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("(78.94, 88.30, 85.73, 70.33, 52.60)", "(78.94, 88.03, 85.73, 70.33, 52.60)"),
         Mutant("DATASETS.get(scenario) == dataset", "scenario in DATASETS"),
     ],
-    "datasets/splits.py": [
-        Mutant(
-            "np.split(rng.permutation(len(dataset.y)),", "np.split(rng.integers(len(dataset.y), size=len(dataset.y)),"
-        ),
-        Mutant('if by == "random"', "if by"),
-        Mutant("np.isin(dataset.subject, group)", "np.isin(dataset.subject, [*group, subjects[0]])"),
-        Mutant("parts[1][: max(1, train", "parts[0][: max(1, train"),
-        Mutant("mean = train.x.mean(0,", "mean = dataset.x.mean(0,"),
+    "datasets/splitting.py": [
+        Mutant("standardisation_of(np.asarray(train.x))", "standardisation_of(dataset.x)", DATA),
+        Mutant("drawn.validation[: _validating(train_examples)], drawn.test", "drawn.train[:9], drawn.test", DATA),
         Mutant(
             "chance_accuracy(np.asarray(train.y), np.asarray(test.y))",
             "chance_accuracy(np.asarray(test.y), np.asarray(test.y))",
+            DATA,
         ),
+        Mutant("standardisation_of(x[own])[0]", "standardisation_of(x)[0]", PARTS),
+        Mutant("constant_values=PADDING", "constant_values=0", PARTS),
+        Mutant("shared.centre + shared.scale * fitted[0].centre", "shared.centre", PARTS),
+    ],
+    "datasets/parts.py": [
+        Mutant("[subjects[after[number]]], [subjects[number]]", "[subjects[number]], [subjects[after[number]]]", PARTS),
+        Mutant("not in (number, after[number])", "not in (number,)", PARTS),
+        Mutant("near & ~held_out", "near & held_out", PARTS),
+        Mutant("[seed, number] if number else seed", "[seed, number, splits]", PARTS),
+        Mutant("rows[len(rows) - cut :].sum()", "rows[:cut].sum()", PARTS),
+        Mutant("if not near < 0.5 * far:", "if not near < 2 * far:", PARTS),
+        Mutant(
+            "np.split(rng.permutation(len(dataset.y)),", "np.split(rng.integers(len(dataset.y), size=len(dataset.y)),"
+        ),
+    ],
+    "datasets/splits.py": [
         Mutant(
             "float(train / train.sum() @ (test / test.sum()))", "float(test[train.argmax()] / test.sum())", EVALUATION
         ),
+        Mutant("x - self.scaling.centre[None]", "x", SPLITS),
+        Mutant("+ PADDING * ~there", "", PARTS),
     ],
     "sweeps/failure_combinations.py": [
         Mutant(

@@ -267,7 +267,7 @@ def test_a_cell_must_be_named(here, run):
 def test_results_that_were_changed_are_refused(here, run):
     path = here / RESULTS / "accuracies.csv"
     before = path.read_bytes()
-    path.write_bytes(before.replace(b"resilinet,1,none,", b"resilinet,1,none,0"))
+    path.write_bytes(before.replace(b"resilinet,0,1,none,", b"resilinet,0,1,none,0"))
     try:
         line = run(*EXPORT)
     finally:

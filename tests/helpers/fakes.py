@@ -69,7 +69,7 @@ def record(name, dataset="synthetic", notes=("made up, not measured",), settings
         settings=dataclasses.asdict(choice.settings),
         preset=dataclasses.asdict(choice.preset),
         dataset={"name": dataset, "fingerprint": "0123abcd", "rows": 0, "classes": 12},
-        examples={},
+        examples={"train": 80, "validation": 10, "test": 10},
         failure_settings=choice.scenario.failure_settings,
         notes=notes,
         environment={"devices": ["cpu", "cpu"]},

@@ -19,6 +19,7 @@ from resilinet_jax.report.report import make_report, print_tables
 from resilinet_jax.report.tables import Table, setting_table
 from resilinet_jax.results.csv_files import csv_files, read_results
 from resilinet_jax.results.results import Results
+from resilinet_jax.results.units import Units
 from resilinet_jax.scenarios.health import SCENARIO
 from resilinet_jax.sweeps import load_sweep
 from tests.helpers.fakes import BUILD, fake, measured, record
@@ -138,7 +139,7 @@ def test_no_name_is_calculated_by_a_spreadsheet_and_all_are_read_back(tmp_path):
             for column, entry in zip(heading, row):
                 assert column == "loss" or entry.lstrip()[:1] not in ("=", "+", "-", "@")
     assert "-0.1000000" in (tmp_path / "history.csv").read_text()
-    again = read_results(tmp_path, combinations, settings, cells, {}, {})
+    again = read_results(tmp_path, combinations, settings, cells, {}, {}, lambda split: Units(tuple(split)))
     for name in cells:
         for expected, got in zip(runs[name], again.measured[name]):
             np.testing.assert_array_equal(expected, got)

@@ -1,6 +1,7 @@
 import numpy as np
 
 from resilinet_jax.results.csv_files import csv_files, read_results, weights_frame
+from resilinet_jax.results.units import Units
 from tests.helpers.fakes import fake, with_history
 
 RESULTS = with_history(fake("skip_configuration", runs=2))
@@ -9,7 +10,15 @@ RESULTS = with_history(fake("skip_configuration", runs=2))
 def test_what_is_written_is_read_back_in_the_same_order(tmp_path):
     for name, content in csv_files(RESULTS).items():
         (tmp_path / name).write_bytes(content)
-    read = read_results(tmp_path, RESULTS.combinations, RESULTS.failure_settings, RESULTS.cells, {}, {})
+    read = read_results(
+        tmp_path,
+        RESULTS.combinations,
+        RESULTS.failure_settings,
+        RESULTS.cells,
+        {},
+        {},
+        lambda split: Units(tuple(split)),
+    )
     for name, cell in RESULTS.cells.items():
         before, after = RESULTS.measured[name], read.measured[name]
         for field in ("accuracy", "loss", "validation_accuracy"):

@@ -26,7 +26,7 @@ RESULTS = Results(
 
 def test_accuracies_are_one_row_per_cell_run_and_combination():
     frame = pd.read_csv(io.StringIO(accuracies_frame(RESULTS).to_csv(index=False)), keep_default_na=False)
-    assert list(frame)[:4] == ["cell", "run", "failing", "accuracy"]
+    assert list(frame)[:5] == ["cell", "split", "run", "failing", "accuracy"]
     assert len(frame) == (2 + 1) * 8
     row = frame[(frame.cell == "resilinet") & (frame.run == 1) & (frame.failing == "n1+n3")].iloc[0]
     assert row.accuracy == pytest.approx(0.9075)
