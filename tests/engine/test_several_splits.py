@@ -12,11 +12,11 @@ from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.parts import draw_parts
 from resilinet_jax.datasets.splits import PADDING, Dataset, Examples, chance_accuracy
 from resilinet_jax.datasets.splitting import draw_splits
+from resilinet_jax.engine import run_cells as engine
 from resilinet_jax.engine.program import MOST_RUNS
-from resilinet_jax.engine.run_cells import run_cells
 from resilinet_jax.engine.training import batch_order, initial_state, run_keys, train_chunk
 from resilinet_jax.runtime.kept_models import KeptModels
-from tests.helpers.blobs import BLOBS, CELLS, NETWORK, SETTINGS, Silent, said_by
+from tests.helpers.blobs import BLOBS, CELLS, NETWORK, SETTINGS, Shared, Silent, said_by
 from tests.helpers.reference import CHAIN
 
 PEOPLE = np.repeat([7, 8, 9, 10], [70, 110, 90, 130])  # no two have as many rows
@@ -25,11 +25,18 @@ WANTED = {name: CELLS[name] for name in ("dfg", "drawn")}
 KEPT = KeptModels()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _shared():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "Program", Shared)
+        yield
+
+
 def measure(split, kept=None, runs=2, **flags):
     asked = SimpleNamespace(**({"splits": 1, "test_subject": None, "seed": 0, "split": split} | flags))
     settings = dataclasses.replace(SETTINGS, runs=runs, epochs=3)
     feed = Resident(draw_splits(DATA, asked))
-    return run_cells(NETWORK, feed, WANTED, settings, Silent(), kept=kept), feed
+    return engine.run_cells(NETWORK, feed, WANTED, settings, Silent(), kept=kept), feed
 
 
 @pytest.fixture(scope="module")

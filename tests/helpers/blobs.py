@@ -53,7 +53,7 @@ class Shared(Program):
 
     def __init__(self, network, feed, settings, combinations):
         super().__init__(network, feed, settings, combinations)
-        given = [feed.spec(name) for name in ("train", "validation", "test")]
+        given = [(feed.spec(name), feed.members(name).rows.shape) for name in ("train", "validation", "test")]
         compared = settings.selection.survival
         kind = (network, given, settings.batch_size, settings.devices, self.stack, compared, combinations.survival)
         self._compiled = COMPILED.setdefault(repr(kind), {})
