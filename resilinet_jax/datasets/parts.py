@@ -10,9 +10,10 @@ from jaxtyping import Int
 
 from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT
 from resilinet_jax.datasets.splits import Dataset
-from resilinet_jax.errors import UserError, suggest
+from resilinet_jax.errors import UserError, listed, printable, suggest
 
 BLOCKS = 10  # of a stretch of rows: one validates, one tests
+MOST = 1_000  # subjects that are each left out: rows are kept for each of them
 GAP = 0.1  # of a block, left out where a block that trains meets one that does not
 
 
@@ -35,11 +36,16 @@ class Parts(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """The most rows that a part of any split of the same data and kind can have, whichever splits are drawn."""
+    """The most rows that a part of any split of the same data and kind can have, whichever splits are drawn.
+
+    Attributes:
+      least: that may train, so that it is known whether all splits have equally many.
+    """
 
     train: int
     validation: int
     test: int
+    least: int
 
 
 def draw_parts(
@@ -68,8 +74,8 @@ def draw_parts(
         drawn = [draw(dataset, rng) for rng in generators]
         parts = [Parts(number, str(number), *rows) for number, rows in enumerate(drawn)]
         lengths = {
-            "random": lambda: Lengths(*map(len, drawn[0])),
-            "block": lambda: Lengths(*[len(dataset.y)] * 3),
+            "random": lambda: Lengths(*map(len, (*drawn[0], drawn[0][0]))),
+            "block": lambda: _lengths_of_blocks(dataset),
             "subject": lambda: _lengths_by_subject(dataset, _cuts_of_subjects),
         }[by]()
     for part in parts:
@@ -81,7 +87,7 @@ def draw_parts(
 
 def neighbours_note(dataset: Dataset) -> tuple[str, ...]:
     """One sentence if rows that follow each other are much more alike than others of the same class; else none."""
-    x = np.asarray(dataset.x).reshape(len(dataset.y), -1)
+    x = dataset.x.reshape(len(dataset.y), -1)
     follows = np.flatnonzero(~_begins(dataset)[1:])  # whose next row is of the same stretch
     if len(follows) < len(x) / 2:
         return ()
@@ -90,8 +96,10 @@ def neighbours_note(dataset: Dataset) -> tuple[str, ...]:
     group = np.unique(np.cumsum(_begins(dataset)), return_inverse=True)[1]
     start, length = np.searchsorted(group, group[first]), np.bincount(group)[group[first]]
     other = start + (rng.random(len(first)) * length).astype(int)  # any row of the same stretch
-    scale = np.where((deviation := x[first].std(0, dtype=np.float64)) == 0, 1, deviation)
-    near, far = ((((x[first] - x[rows]) / scale) ** 2).mean() for rows in (first + 1, other))
+    own, after, another = (x[rows].astype(np.float64) for rows in (first, first + 1, other))
+    deviation = own.std(0)
+    scale = np.where(deviation == 0, 1, deviation)
+    near, far = ((((own - rows) / scale) ** 2).mean() for rows in (after, another))
     if not near < 0.5 * far:
         return ()
     return (
@@ -144,17 +152,21 @@ def _rows_of(dataset: Dataset, rng: np.random.Generator, subjects: Iterable[obje
 def _lengths_by_subject(dataset: Dataset, cuts: Callable[[int], tuple[int, int]]) -> Lengths:
     rows = np.sort(np.unique(np.asarray(dataset.subject), return_counts=True)[1])
     cut, later = cuts(len(rows))
-    # One more where lengths differ, so that no split is without padding: all of them run the same operations.
-    return Lengths(int(rows[len(rows) - cut :].sum()) + int(rows[0] != rows[-1]), *[int(rows[later:].sum())] * 2)
+    held_out = int(rows[later:].sum())
+    return Lengths(int(rows[len(rows) - cut :].sum()), held_out, held_out, least=int(rows[:cut].sum()))
 
 
 def _one_left_out(dataset: Dataset, seed: int, test_subject: str | None) -> tuple[list[Parts], Lengths]:
     subjects = _subjects(dataset, LEAVE_ONE_OUT)
-    labels = [str(subject) for subject in subjects]
-    if test_subject is not None and test_subject not in labels:
+    labels = [printable(str(subject)) for subject in subjects]
+    if test_subject is None and len(labels) > MOST:
         raise UserError(
-            f"--test_subject={test_subject}: {dataset.name} has no such subject{suggest(test_subject, labels)}"
+            f"--split={LEAVE_ONE_OUT} takes at most {MOST:,} subjects, {dataset.name} has {len(labels):,}; name one by "
+            "--test_subject, or use --split=subject"
         )
+    if test_subject is not None and test_subject not in labels:
+        known = suggest(test_subject, labels) if len(labels) <= 30 else f"; it has {listed(labels)}"
+        raise UserError(f"--test_subject={test_subject}: {dataset.name} has no such subject{known}")
     turn = np.random.default_rng(seed).permutation(len(subjects))
     after = dict(zip(turn, np.roll(turn, -1)))
     parts = []
@@ -174,6 +186,13 @@ def _begins(dataset: Dataset) -> np.ndarray:
     if dataset.subject is not None:
         begins[1:] |= dataset.subject[1:] != dataset.subject[:-1]
     return begins
+
+
+def _lengths_of_blocks(dataset: Dataset) -> Lengths:
+    stretches = np.diff(np.r_[np.flatnonzero(_begins(dataset)), len(dataset.y)])
+    cut = stretches[stretches >= BLOCKS]
+    held_out = int(-(-cut // BLOCKS).sum())
+    return Lengths(len(dataset.y) - 2 * int((cut // BLOCKS).sum()), held_out, held_out, least=0)
 
 
 def _blocks(dataset: Dataset, rng: np.random.Generator) -> Drawn:

@@ -1,11 +1,12 @@
 """What says how data are split. Imports nothing, so that flags are checked in no time."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 LEAVE_ONE_OUT = "leave_one_subject_out"
 KINDS = ("random", "block", "subject", LEAVE_ONE_OUT)
 
 
+@runtime_checkable
 class SplitSettings(Protocol):
     """What says how to split: the flags about it, as `resilinet_jax.Settings` has them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool
 
 from resilinet_jax.datasets.parts import draw_parts, neighbours_note
 from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT, SplitSettings
@@ -45,7 +46,7 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
     for examples in ready:
         check_spread(dataset.name, np.asarray(examples.x), standardise.scale)
     chance = chance_accuracy(np.asarray(train.y), np.asarray(test.y))
-    notes = (*constant_note(dataset.name, constant), *(neighbours_note(dataset) if by == "random" else ()))
+    notes = _notes(dataset, by, constant)
     return Splits(ready[0], ready[1], ready[2], dataset.classes, chance, notes, standardise)
 
 
@@ -75,21 +76,28 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
         "validation": [part.validation[: _validating(train_examples)] for part in drawn],
         "test": [part.test for part in drawn],
     }
-    fitted = [standardisation_of(x[own])[0] for own in rows["train"]]
+    fitted, constant = zip(*(standardisation_of(x[own]) for own in rows["train"]))
     for own in fitted:
         with np.errstate(over="ignore"):
             check_spread(dataset.name, own(x), own.scale * shared.scale)
     scaling = Standardisation(*(np.stack(each).astype(np.float32) for each in zip(*fitted)))
-    limits = {"train": train_examples, "validation": _validating(train_examples), "test": None}
-    members = {
-        name: Members(_padded(own, min(longest, limits[name] or longest)), scaling)
-        for (name, own), longest in zip(rows.items(), most)
+    longest = {
+        "train": min(most.train, train_examples or most.train),
+        "validation": min(most.validation, _validating(train_examples) or most.validation),
+        "test": most.test,
     }
+    # One more where some split may have fewer, so that none is without padding: all of them run the same operations.
+    longest["train"] += most.least < longest["train"]
+    members = {name: Members(_padded(own, longest[name]), scaling) for name, own in rows.items()}
     chance = [chance_accuracy(y[one], y[other]) for one, other in zip(rows["train"], rows["test"])]
-    notes = neighbours_note(dataset) if by == "random" else ()
+    notes = _notes(dataset, by, np.logical_and.reduce(constant))
     first = Standardisation(shared.centre + shared.scale * fitted[0].centre, shared.scale * fitted[0].scale)
     labels = {part.number: part.label for part in drawn}
     return Resplits(Examples(x, y), members, labels, dataset.classes, np.array(chance), notes, first)
+
+
+def _notes(dataset: Dataset, by: str, constant: Bool[np.ndarray, "*features"]) -> tuple[str, ...]:
+    return (*constant_note(dataset.name, constant), *(neighbours_note(dataset) if by == "random" else ()))
 
 
 def _validating(train_examples: int | None) -> int | None:

@@ -233,8 +233,10 @@ def _interrupted(models: Sequence[Model], checkpoints: Checkpoints | None) -> tu
 
 
 def _shown(model: Model, feed: Feed) -> str:
-    split, run = divmod(model.run, MOST_RUNS)
-    return "/".join([model.training.name, *[f"split_{feed.labels[split]}"] * (len(feed.labels) > 1), f"run_{run}"])
+    split, run = divmod(
+        model.run, MOST_RUNS
+    )  # not the label, which is whatever a subject is called: this names folders
+    return "/".join([model.training.name, *[f"split_{split}"] * (len(feed.labels) > 1), f"run_{run}"])
 
 
 def _label(model: Model) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resilinet_jax.errors import UserError, printable
+from resilinet_jax.errors import UserError
 from resilinet_jax.report.figures import Drawn
 from resilinet_jax.report.markup import latex
 from resilinet_jax.report.page import Page
@@ -124,7 +124,7 @@ def paper_files(page: Page, figures: Sequence[Drawn]) -> dict[str, bytes]:
       figures: drawn in `STYLE`.
     """
     told = [page.record.command, *page.notes]
-    head = "".join(f"% {printable(line)}\n" for line in told)
+    head = "".join(f"% {latex(line)}\n" for line in told)
     numbers = "".join(f"\\resilinetnumber{{{name}}}{{{value}}}\n" for name, value in macros(page).items())
     texts = {
         "tables.tex": head + "\n".join(_tables(page)),

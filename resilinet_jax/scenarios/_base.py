@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from resilinet_jax.datasets.split_settings import SplitSettings
 from resilinet_jax.errors import UserError
@@ -43,6 +43,7 @@ class Preset:
     augment: bool | None = None
 
 
+@runtime_checkable
 class DataSettings(SplitSettings, Protocol):
     """What `Scenario.load` is asked for: the flags about data, as `resilinet_jax.Settings` has them.
 

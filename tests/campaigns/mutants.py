@@ -568,8 +568,9 @@ MUTANTS: dict[str, list[Mutant]] = {
             "chance_accuracy(np.asarray(test.y), np.asarray(test.y))",
             DATA,
         ),
-        Mutant("standardisation_of(x[own])[0]", "standardisation_of(x)[0]", PARTS),
+        Mutant("standardisation_of(x[own]) for", "standardisation_of(x) for", PARTS),
         Mutant("constant_values=PADDING", "constant_values=0", PARTS),
+        Mutant('longest["train"] += most.least < longest["train"]', "pass", PARTS),
         Mutant("shared.centre + shared.scale * fitted[0].centre", "shared.centre", PARTS),
     ],
     "datasets/parts.py": [
@@ -577,7 +578,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("not in (number, after[number])", "not in (number,)", PARTS),
         Mutant("near & ~held_out", "near & held_out", PARTS),
         Mutant("[seed, number] if number else seed", "[seed, number, splits]", PARTS),
-        Mutant("rows[len(rows) - cut :].sum()", "rows[:cut].sum()", PARTS),
+        Mutant("int(rows[len(rows) - cut :].sum())", "int(rows[:cut].sum())", PARTS),
         Mutant("if not near < 0.5 * far:", "if not near < 2 * far:", PARTS),
         Mutant(
             "np.split(rng.permutation(len(dataset.y)),", "np.split(rng.integers(len(dataset.y), size=len(dataset.y)),"

@@ -47,7 +47,34 @@ def test_no_split_has_more_rows_than_it_is_said_to_have_at_most():
     for by in KINDS:
         for seed in range(20):
             parts, most = draw_parts(data, by, seed, splits=4)
-            assert all((np.array([len(rows) for rows in part[2:]]) <= most).all() for part in parts), by
+            sizes = np.array([[len(rows) for rows in part[2:]] for part in parts])
+            assert (sizes <= most[:3]).all(), by
+            assert (sizes[:, 0] >= most.least).all(), by
+    assert draw_parts(data, "block", 0)[1].train < 0.85 * len(PEOPLE), "steps without examples cost time"
+
+
+@pytest.mark.parametrize("train_examples", [None, 150, 290, 330, 10_000])
+def test_a_subject_alone_is_padded_as_it_is_among_all(train_examples):
+    data = recordings()
+    among = draw_splits(data, flags("leave_one_subject_out"), train_examples)
+    for place, label in enumerate(among.labels.values()):
+        alone = draw_splits(data, flags("leave_one_subject_out", test_subject=label), train_examples)
+        for name, members in alone.members.items():
+            np.testing.assert_array_equal(members.rows[0], among.members[name].rows[place])
+        assert alone.members["train"].padded == among.members["train"].padded
+
+
+def test_subjects_that_are_too_many_or_oddly_named_are_told_in_one_line():
+    rows = np.arange(3003)
+    many = Dataset("many", RNG.normal(size=(3003, 2)), rows % 3, rows // 3)
+    with pytest.raises(UserError, match=r"takes at most 1,000 subjects, many has 1,001; name one by --test_subject"):
+        draw_parts(many, "leave_one_subject_out", seed=0)
+    assert draw_parts(many, "leave_one_subject_out", seed=0, test_subject="7")[0][0].label == "7"
+    with pytest.raises(UserError, match=r"no such subject; it has 0, 1, 2 and 998 more$"):
+        draw_parts(many, "leave_one_subject_out", seed=0, test_subject="x")
+    odd = Dataset("odd", many.x[:6], rows[:6] % 3, np.repeat(["a\nb", "../../c", "\x1b[31md"], 2))
+    parts, _ = draw_parts(odd, "leave_one_subject_out", seed=0)
+    assert [part.label for part in parts] == ["\\x1b[31md", "../../c", "a\\nb"]
 
 
 def test_everybody_is_left_out_once_and_somebody_else_validates():
@@ -141,6 +168,8 @@ def test_a_random_split_of_recordings_says_that_neighbours_are_alike():
     assert note in split_dataset(recorded, "random", seed=0).notes
     assert note not in split_dataset(recorded, "block", seed=0).notes
     assert note in draw_splits(recorded, flags(splits=2)).notes
+    unsigned = np.repeat(np.arange(2_000) % 200, 3)[:, None].astype(np.uint8)  # differences would wrap around
+    assert neighbours_note(Dataset("bytes", unsigned, np.zeros(6_000, int)))
     noise = Dataset("noise", RNG.normal(size=(5000, 3)), np.repeat([0, 1], 2500))
     assert not neighbours_note(noise)
     mixed = np.random.default_rng(1).permutation(len(recorded.y))[:20_000]

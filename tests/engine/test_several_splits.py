@@ -1,6 +1,7 @@
 """Runs on several splits of one data set, as `run_cells` measures them."""
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from resilinet_jax.cells import make_cell
+from resilinet_jax.command.settings import RANGES
 from resilinet_jax.datasets.feed import Resident
-from resilinet_jax.datasets.parts import draw_parts
+from resilinet_jax.datasets.parts import MOST, draw_parts
 from resilinet_jax.datasets.splits import PADDING, Dataset, Examples, chance_accuracy
 from resilinet_jax.datasets.splitting import draw_splits
 from resilinet_jax.engine import run_cells as engine
@@ -32,11 +34,19 @@ def _shared():
         yield
 
 
+TRAINED = []
+
+
+class Told(Silent):
+    def members(self, runs):
+        TRAINED.extend(runs)
+
+
 def measure(split, kept=None, runs=2, **flags):
     asked = SimpleNamespace(**({"splits": 1, "test_subject": None, "seed": 0, "split": split} | flags))
     settings = dataclasses.replace(SETTINGS, runs=runs, epochs=3)
     feed = Resident(draw_splits(DATA, asked))
-    return engine.run_cells(NETWORK, feed, WANTED, settings, Silent(), kept=kept), feed
+    return engine.run_cells(NETWORK, feed, WANTED, settings, Told(), kept=kept), feed
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +60,16 @@ def test_a_subject_alone_gives_bit_for_bit_what_it_gives_among_all(left_out):
         for name, measured in alone.items():
             for field, among in zip(measured, left_out[name]):
                 np.testing.assert_array_equal(field, among[2 * place : 2 * place + 2])
+
+
+def test_numbers_of_runs_have_room_for_all_that_flags_allow():
+    assert RANGES["runs"].high == RANGES["run"].high == MOST_RUNS
+    assert MOST_RUNS * max(RANGES["splits"].high, MOST) < 2**31
+
+
+def test_runs_are_called_by_numbers_whatever_subjects_are_called(left_out):
+    assert set(TRAINED) >= {f"dfg/split_{split}/run_{run}" for split in range(4) for run in range(2)}
+    assert all(re.fullmatch(r"\w+/(split_\d/)?run_\d", name) for name in TRAINED)
 
 
 def test_runs_differ_between_splits_and_within_them(left_out):
@@ -67,6 +87,11 @@ def test_every_split_is_tested_on_its_own_person_in_plain_loops(left_out):
             chance, number = chance_accuracy(DATA.y[part.train], y), MOST_RUNS * part.number + 1
             said = said_by(KEPT[cell.training_key(), number], cell, number, x, y, chance)
             np.testing.assert_allclose(left_out[name].accuracy[2 * place + 1], said, atol=1e-6)
+            if name == "dfg":  # whose skips are as active at inference as in training, and in validation
+                held_out = (DATA.x[part.validation] - mean) / deviation, DATA.y[part.validation]
+                said = said_by(KEPT[cell.training_key(), number], cell, number, *held_out, chance)
+                best = left_out[name].validation_accuracy[2 * place + 1].max()
+                assert best == pytest.approx(said[0], abs=1e-6), "the epoch is selected on its own person"
 
 
 def test_further_random_splits_leave_those_before_as_they_are():
