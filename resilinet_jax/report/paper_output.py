@@ -78,11 +78,7 @@ DATASETS = {
             Rojas, Ignacio and Saez, Alejandro and Villalonga, Claudia},
   title = {{mHealthDroid}: A Novel Framework for Agile Development of Mobile Health Applications},
   booktitle = {Ambient Assisted Living and Daily Activities (IWAAL 2014)},
-  series = {Lecture Notes in Computer Science},
-  volume = {8868},
-  pages = {91--98},
-  year = {2014},
-  doi = {10.1007/978-3-319-13105-4_14}
+  year = {2014}
 }
 """,
     "cifar10": r"""@techreport{krizhevsky2009cifar,
@@ -98,19 +94,14 @@ DATASETS = {
             Fei-Fei, Li},
   title = {{ImageNet} Large Scale Visual Recognition Challenge},
   journal = {International Journal of Computer Vision},
-  volume = {115},
-  number = {3},
-  pages = {211--252},
-  year = {2015},
-  doi = {10.1007/s11263-015-0816-y}
+  year = {2015}
 }
 """,
     "digits": r"""@misc{alpaydin1998digits,
   author = {Alpaydin, Ethem and Kaynak, Cenk},
   title = {Optical Recognition of Handwritten Digits},
   howpublished = {UCI Machine Learning Repository},
-  year = {1998},
-  doi = {10.24432/C50P49}
+  year = {1998}
 }
 """,
 }
