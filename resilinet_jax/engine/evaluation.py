@@ -32,6 +32,17 @@ class Tally(NamedTuple):
     informed: Bool[Numbers, "*stack answers"]
     finite: Bool[Numbers, "*stack answers"]
 
+    def counting(self, said: Sent, y: Int[Numbers, " batch"]) -> Tally:
+        """The tally with a batch more.
+
+        Args:
+          said: what each answer makes of the batch: logits [answers, batch, classes].
+          y: its labels; one of `PADDING` counts for nothing.
+        """
+        correct = (said.value.argmax(-1) == y[None]).sum(-1)
+        finite = jnp.isfinite(said.value).all((1, 2))
+        return Tally(self.correct + correct, said.sends > 0, self.finite & finite)
+
 
 def empty_tally(*shape: int) -> Tally:
     """Nothing counted yet; the last axis is the answers'."""
@@ -72,10 +83,7 @@ def count_correct(
         number, rows = numbered
         batch = members.take(examples, rows)
         own = wiring(number) if callable(wiring) else wiring
-        logits, informed = apply_plan(network, variables, own, plan, batch.x, at_once)
-        correct = (logits.argmax(-1) == batch.y[None]).sum(-1)
-        finite = jnp.isfinite(logits).all((1, 2))
-        return Tally(tally.correct + correct, informed > 0, tally.finite & finite), None
+        return tally.counting(apply_plan(network, variables, own, plan, batch.x, at_once), batch.y), None
 
     examples = Examples(*map(jnp.asarray, examples))
     rows = jnp.pad(jnp.asarray(members.rows), (0, -total % batch_size), constant_values=PADDING)
