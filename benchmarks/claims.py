@@ -1,0 +1,411 @@
+"""What the paper and this project claim, as differences that can be tested on any data set."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from resilinet_jax.results.comparisons import Claim, Comparison, Family, under_setting, while_failing
+from resilinet_jax.results.estimate import NEGLIGIBLE
+from resilinet_jax.results.results import Results, cell_of
+from resilinet_jax.sweeps.failure_model import columns as failout_columns
+from resilinet_jax.sweeps.skip_configuration import cell_name, configurations
+
+
+class Outcome(enum.Enum):
+    """What the numbers say of a statement; the value is its mark."""
+
+    SHOWN = "✓"
+    REFUTED = "✗"
+    OPEN = "?"
+
+
+class Statement(NamedTuple):
+    """A part of a claim that one difference decides: that it is above a bound, or that it doesn't matter.
+
+    Attributes:
+      comparison: the difference, the claimed greater one first; its `where` says in words what it is.
+      above: what it is claimed to be more than, as a fraction; None if it is claimed to be less than a point.
+    """
+
+    comparison: Comparison
+    above: float | None = 0.0
+
+    @property
+    def shifted(self) -> Comparison:
+        """The comparison, so that the claim is about zero."""
+        first, second = self.comparison.accuracy
+        return dataclasses.replace(self.comparison, accuracy=(first, second + (self.above or 0)))
+
+    def outcome(self, claim: Claim) -> Outcome:
+        """What is to be said of it.
+
+        A difference is shown or refuted by its corrected test. One that is claimed to be above zero, but less than a
+        point for sure, is refuted as well.
+
+        Args:
+          claim: of `shifted`, within its family.
+        """
+        mean = claim.comparison.difference.mean
+        if self.above is not None:
+            if claim.beats:
+                return Outcome.SHOWN if mean > 0 else Outcome.REFUTED
+            return Outcome.REFUTED if not self.above and claim.largest is not None else Outcome.OPEN
+        if claim.largest is not None:
+            return Outcome.SHOWN
+        return Outcome.REFUTED if abs(mean) - _half_width(claim) > NEGLIGIBLE else Outcome.OPEN
+
+    def entry(self, claim: Claim) -> str:
+        """`+2.1 ± 0.4 ✓`, in points; the interval holds together with those of its family."""
+        mean, around = claim.comparison.difference.mean + (self.above or 0), _half_width(claim)
+        if math.isnan(mean):
+            return "n/a"
+        told = f"{100 * mean:+.1f}" + ("" if math.isnan(around) else f" ± {100 * around:.1f}")
+        return f"{told} {self.outcome(claim).value}"
+
+
+def _half_width(claim: Claim) -> float:
+    """Of the interval that holds with 95 % together with those of its family (Bonferroni)."""
+    return claim.comparison.difference.margin(claim.doubt / 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A finding on one data set.
+
+    Attributes:
+      statements: its parts.
+    """
+
+    statements: Sequence[Statement]
+
+    @property
+    def _decided(self) -> list[tuple[Statement, Claim]]:
+        return list(zip(self.statements, Family([each.shifted for each in self.statements]).claims))
+
+    @property
+    def verdict(self) -> str:
+        """Of the finding here."""
+        return verdict(each.outcome(claim) for each, claim in self._decided)
+
+    def entries(self) -> dict[str, str]:
+        """By what a difference is of, its size and mark."""
+        return {each.comparison.where: each.entry(claim) for each, claim in self._decided}
+
+
+def verdict(outcomes: Iterable[Outcome]) -> str:
+    """A finding's verdict, from what is said of its statements."""
+    found = collections.Counter(outcomes)
+    shown, total = found[Outcome.SHOWN], found.total()
+    if shown == total:
+        return "holds"
+    if shown:
+        return f"holds in part ({shown} of {total})"
+    return "fails" if found[Outcome.REFUTED] else "not settled"
+
+
+# How statements are made of results. A function of `results` gives a finding's parts on one data set.
+Statements = Callable[[Results], list[Statement]]
+Accuracy = Float[np.ndarray, " runs"]
+
+
+def stated(
+    results: Results,
+    what: str,
+    pair: Sequence[Accuracy],
+    above: float | None = 0.0,
+    setting: str | None = None,
+) -> Statement:
+    """A statement about two accuracies of each run.
+
+    Args:
+      results: of the sweep.
+      what: the difference in words.
+      pair: the accuracies, the one that is claimed to be greater first.
+      above: as in `Statement`.
+      setting: the failure setting that they are averages under, if they are.
+    """
+    left_out = 0.0 if setting is None else results.left_out(setting)
+    first, second = pair
+    return Statement(Comparison("", ("first", "second"), what, (first, second), results.units, left_out), above)
+
+
+def on_average(pairs: Mapping[str, tuple[str, str]], above: float | None = 0.0, failing: bool = False) -> Statements:
+    """Averages under each failure setting.
+
+    Args:
+      pairs: in words, two cells, the better one first; `{}` in a cell's name stands for the setting.
+      above: as in `Statement`.
+      failing: whether only settings in which anything fails.
+    """
+
+    def statements(results: Results) -> list[Statement]:
+        return [
+            stated(results, f"{what} {under_setting(results, setting)}", averages, above, setting)
+            for what, cells in pairs.items()
+            for setting in (failing_settings(results) if failing else results.failure_settings)
+            for averages in ([results.average(cell.format(setting.replace(" ", "_")), setting) for cell in cells],)
+        ]
+
+    return statements
+
+
+def while_nothing_fails(what: str, first: str, second: str, above: float | None = 0.0) -> Statements:
+    """Two cells with nothing failed; the parameters are as in `on_average`."""
+    return lambda results: [
+        stated(results, f"{what} while nothing fails", [results.under(cell, ()) for cell in (first, second)], above)
+    ]
+
+
+def while_something_fails(what: str, first: str, second: str) -> Statements:
+    """Two cells in every failure combination in which something fails and a path is left."""
+    return lambda results: [
+        stated(results, f"{what} {while_failing(failing)}", [results.under(cell, failing) for cell in (first, second)])
+        for failing in results.failing_sets
+        if failing and results.leaves_path(failing)
+    ]
+
+
+def grows(what: str, first: Callable[[Results], str], second: Callable[[Results], str]) -> Statements:
+    """That what one cell has over another is larger in the harshest failure setting than in the mildest."""
+
+    def statements(results: Results) -> list[Statement]:
+        mild, *_, harsh = failing_settings(results)
+        cells = first(results), second(results)
+        lead = {each: np.subtract(*(results.average(cell, each) for cell in cells)) for each in (mild, harsh)}
+        return [stated(results, f"{what}: {harsh} − {mild} failures", [lead[harsh], lead[mild]], setting=harsh)]
+
+    return statements
+
+
+def failing_settings(results: Results) -> list[str]:
+    """The failure settings in which anything fails."""
+    return [name for name, probability in results.failure_settings.items() if any(probability.values())]
+
+
+def _last_of_three(results: Results) -> list[Statement]:
+    *others, last = results.graph.fallible
+    return [
+        stated(results, f"{cell}: {last} failed − nothing failed", [results.under(cell, each) for each in sets], -0.06)
+        for cell in ("resilinet", "dfg")
+        for sets in ([(last,), ()],)
+        if len(others) > 1
+    ]
+
+
+def _dfg_without_a_node(results: Results) -> list[Statement]:
+    node = results.graph.fallible[-2]
+    pair = results.under("dfg", ()), results.under("dfg", (node,))
+    return [stated(results, f"dfg: nothing failed − {node} failed", pair, above=0.1)]
+
+
+def _left_on(results: Results) -> list[Statement]:
+    nothing = next(name for name in results.failure_settings if name not in failing_settings(results))
+    left_on = results.average_with_failout("failout_0.5", nothing)
+    what = "50 %, nothing fails: as trained − failout left on while testing"
+    return [stated(results, what, [results.under("failout_0.5", ()), left_on], above=0.15)] if len(left_on) else []
+
+
+def _config(number: int) -> Callable[[Results], str]:
+    """The cell of a configuration of skips: the first has none, the last (-1) all."""
+    return lambda results: cell_name(configurations(results.graph)[number])
+
+
+def _from_config_to_config(results: Results) -> list[Statement]:
+    harsh = failing_settings(results)[-1]
+    cells = [cell_name(chosen) for chosen in configurations(results.graph)]
+    return [
+        stated(
+            results,
+            f"config {number + 1} − {number} {under_setting(results, harsh)}",
+            [results.average(more, harsh), results.average(fewer, harsh)],
+            setting=harsh,
+        )
+        for number, (fewer, more) in enumerate(itertools.pairwise(cells), 1)
+    ]
+
+
+def _single_skip(results: Results) -> list[Statement]:
+    (source,) = results.graph.sources
+    labels = [results.graph.skip_label(skip) for skip in results.graph.skips if skip.source != source]
+    pairs = {f"skip {source} − skip {label}": (cell_name((source,)), cell_name((label,))) for label in labels}
+    return on_average(pairs, failing=True)(results)
+
+
+def _matched_failout(results: Results) -> list[Statement]:
+    columns = failout_columns(results)
+    return [
+        stated(results, f"matched − 5 % of every node {under_setting(results, setting)}", averages, setting=setting)
+        for setting in failing_settings(results)
+        for cells in ([cell_of(columns[label], setting) for label in ("Matched", "Default")],)
+        for averages in ([results.average(str(cell), setting) for cell in cells],)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A claim: of the paper, or of this project.
+
+    Attributes:
+      title: the claim in a sentence, without a full stop.
+      source: where it is made.
+      says: what is said there, in a sentence or two.
+      sweep: whose results decide it.
+      statements: its parts, on one data set; none where it says nothing of it.
+    """
+
+    title: str
+    source: str
+    says: str
+    sweep: str
+    statements: Statements
+
+    @property
+    def anchor(self) -> str:
+        """The heading as an address within the page."""
+        return re.sub(r"[^a-z0-9 -]", "", self.title.lower()).replace(" ", "-")
+
+
+# fmt: off
+FINDINGS = [
+    Finding(
+        "While nodes fail, ResiliNet is more accurate than deepFogGuard", "Table 2, key observation 1",
+        "On mHealth with n2 failed 86.5 against 22.5 %, and better in every combination that leaves a path.",
+        "failure_combinations", while_something_fails("resilinet − dfg", "resilinet", "dfg"),
+    ),
+    Finding(
+        "With nothing failed, ResiliNet costs less than a point", "Section 3.3",
+        "'Marginally lower than that of Vanilla': 97.28 against 97.85 %.",
+        "failure_combinations", while_nothing_fails("resilinet − vanilla", "resilinet", "vanilla", None),
+    ),
+    Finding(
+        "The last node before the cloud hardly matters", "Section 3.3",
+        "With n3 failed, DFG and ResiliNet keep all but some 5 points of what they have else. Here 6 may go.",
+        "failure_combinations", _last_of_three,
+    ),
+    Finding(
+        "On average over failures, ResiliNet is the best", "Fig. 4, key result 1",
+        "Table 2 weighed by normal failures: ResiliNet 96.2, DFG 92.2, Vanilla 86.6 %.",
+        "average_accuracy",
+        on_average({f"resilinet − {other}": ("resilinet", other) for other in ("dfg", "vanilla")}, failing=True),
+    ),
+    Finding(
+        "The more often nodes fail, the larger ResiliNet's lead", "Key result 1",
+        "'More evident in severe node failure conditions.'",
+        "average_accuracy", grows("lead over dfg", lambda _: "resilinet", lambda _: "dfg"),
+    ),
+    Finding(
+        "Reasonable weights of hyperconnections are all alike", "Fig. 5, key result 2",
+        "One, reliability, relative reliability and U(0,1) deviate by less than 1 point.",
+        "hyperconnection_weight",
+        on_average({
+            "one − reliability": ("weight_one", "weight_reliability_{}"),
+            "one − relative reliability": ("weight_one", "weight_relative_{}"),
+            "one − U(0,1)": ("weight_one", "weight_uniform_0_1"),
+        }, None),
+    ),
+    Finding(
+        "Weights of up to ten hurt", "Key observation 2",
+        "With U(0,10) the accuracy of dense networks 'dropped significantly'.",
+        "hyperconnection_weight", on_average({"one − U(0,10)": ("weight_one", "weight_uniform_0_10")}),
+    ),
+    Finding(
+        "The lowest failout rate is the best under all failures", "Table 3, key result 3",
+        "5 % is the best of 5, 10, 30 and 50 % in every failure setting.",
+        "failout_rate",
+        on_average({f"5 % − {100 * rate:.0f} %": ("failout_0.05", f"failout_{rate}") for rate in (0.1, 0.3, 0.5)}),
+    ),
+    Finding(
+        "High failout rates make a network collapse with nothing failed", "Table 3",
+        "97.1 % at 5 %, 63.6 % at 50 %. Half of that, 15 points, is asked for here.",
+        "failout_rate", while_nothing_fails("5 % − 50 %", "failout_0.05", "failout_0.5", 0.15),
+    ),
+    Finding(
+        "Failout left on while testing makes such a collapse", "This project",
+        "The paper's Table 3 reads as if it had been. 15 points are asked for.",
+        "failout_rate", _left_on,
+    ),
+    Finding(
+        "Weights need no scaling by survival at inference", "Section 2.3",
+        "Unlike after dropout, weights are not scaled by the survival probability.",
+        "survival_scaling", on_average({"50 %: as trained − scaled": ("failout_0.5", "failout_0.5_scaled")}),
+    ),
+    Finding(
+        "Accuracy rises from each set of skips to the next", "Fig. 6",
+        "'A uniform accuracy gain' from config 1, no skip, to config 8, all.",
+        "skip_configuration", _from_config_to_config,
+    ),
+    Finding(
+        "A single skip should be the one from the source", "Fig. 6",
+        "Configs 2 to 4: the skip from i to n2 is the most critical.",
+        "skip_configuration", _single_skip,
+    ),
+    Finding(
+        "Skips matter more where more fails", "Key result 4",
+        "What they add is larger under hazardous than under normal failures.",
+        "skip_configuration", grows("what all skips add", _config(-1), _config(0)),
+    ),
+    Finding(
+        "The text's skips, taken literally, break the network", "This project",
+        "On in training and off at inference, a network loses more than 10 points with nothing failed.",
+        "skip_activity",
+        while_nothing_fails("resilinet − literal", "activity_0.5_select", "activity_1_select", 0.1),
+    ),
+    Finding(
+        "Without failout, a network with skips depends on single nodes", "This project",
+        "deepFogGuard loses more than 10 points with the node before the last one failed.",
+        "failure_combinations", _dfg_without_a_node,
+    ),
+    Finding(
+        "Skips that carry only where they are needed cost less than a point", "This project",
+        "resilinet (drawn, then select) against a network that was trained to add, and adds.",
+        "skip_activity", on_average({"resilinet − resilinet_add": ("activity_0.5_select", "activity_1_add")}, None),
+    ),
+    Finding(
+        "An activity of 0.5 in training is better than 0.8", "This project's default",
+        "Skips that are drawn more often would cost accuracy.",
+        "skip_activity", on_average({"0.5 − 0.8": ("activity_0.5_select", "activity_0.8_select")}),
+    ),
+    Finding(
+        "Drawing the activity is better than select in training", "This project's default",
+        "The authors' later code selects in training as well.",
+        "skip_activity", on_average({"0.5 − 0 (select)": ("activity_0.5_select", "activity_0_select")}),
+    ),
+    Finding(
+        "Learned weights change nothing that matters", "This project",
+        "Training adjusts the weights along with the parameters.",
+        "hyperconnection_weight", on_average({"learned − one": ("weight_learned", "weight_one")}, None),
+    ),
+    Finding(
+        "Plain skips are better than small networks in their place", "This project",
+        "Skip layers of 4, 16 and 64 units stand in for the nodes that a skip bypasses.",
+        "skip_layer",
+        on_average({f"plain − {size} units": ("skip_layer_0", f"skip_layer_{size}") for size in (4, 16, 64)}),
+    ),
+    Finding(
+        "Failout drawn from the failures that come beats one rate for all", "This project",
+        "Nodes, links and groups fail in training as they will at inference, instead of every node with 5 %.",
+        "failure_model", _matched_failout,
+    ),
+    Finding(
+        "Batch normalisation needs statistics for each arrival", "This project",
+        "A node keeps statistics for each set of hyperconnections that carry to it, instead of one for all.",
+        "statistics", while_something_fails("by arrival − one set", "resilinet_running", "resilinet_shared"),
+    ),
+    Finding(
+        "ResiliNet beats deepFogGuard at its best on images", "This project",
+        "Statistics of batch normalisation are computed anew for each failure combination, for both.",
+        "statistics",
+        while_something_fails("resilinet − dfg, recalibrated,", "resilinet_recalibrated", "dfg_recalibrated"),
+    ),
+]
+# fmt: on

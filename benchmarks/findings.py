@@ -1,0 +1,217 @@
+"""What the paper and this project claim, tested on several data sets: `python -m benchmarks.findings`.
+
+Each data set's sweeps are run by the commands that the page quotes; what is finished is not trained again. The page's
+tables are made of their results alone.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks.claims import FINDINGS, Finding, Judged
+from resilinet_jax import sweeps
+from resilinet_jax.command.reporting import finished_sweep
+from resilinet_jax.files import write_file
+from resilinet_jax.results.results import Results
+
+_DSADS = flags.DEFINE_string("dsads", None, "What `examples/dsads.py` makes; None leaves the data set out.")
+_CIFAR10 = flags.DEFINE_string("cifar10", None, "A folder with CIFAR-10 prepared by TFDS; None leaves it out.")
+_FOLDER = flags.DEFINE_string("folder", "results/findings", "Where results are kept, a folder for each data set.")
+_PAGE = flags.DEFINE_string("page", "docs/findings.md", "The page whose tables are made.")
+_TRAIN = flags.DEFINE_bool("train", True, "Whether sweeps are run; else the page is made of what is finished.")
+
+BEGIN, END = "<!-- made by benchmarks.findings -->", "<!-- end -->"
+PAPER_SWEEPS = (
+    *("failure_combinations", "average_accuracy", "failout_rate", "survival_scaling", "skip_configuration"),
+    *("hyperconnection_weight", "bandwidth", "skip_activity"),
+)
+
+
+class DataSet(NamedTuple):
+    """Data on which claims are tested, and how.
+
+    Attributes:
+      heading: of its column.
+      told: what it is, in a sentence.
+      flags: of every sweep on it.
+      sweeps: that are run on it.
+      runs: flags by sweep, where they differ from the others'.
+    """
+
+    heading: str
+    told: str
+    flags: Sequence[str]
+    sweeps: Sequence[str] = (*PAPER_SWEEPS, "skip_layer")
+    runs: Mapping[str, str] = {}
+
+    def command(self, sweep: str, folder: pathlib.Path) -> list[str]:
+        """The command of a sweep, after `python`."""
+        own = [*self.flags, *filter(None, [self.runs.get(sweep)])]
+        return ["launch.py", f"--sweep={sweep}", *own, f"--results_dir={folder.as_posix()}"]
+
+
+def data_sets(dsads: str | None, cifar10: str | None, digits: str) -> dict[str, DataSet]:
+    """The data sets that there are files for, by the name of their folder.
+
+    Args:
+      dsads: the `.npz` of DSADS, or None.
+      cifar10: the folder of CIFAR-10, or None.
+      digits: where the digits are written as `.npz`.
+    """
+    made = {
+        "synthetic": DataSet(
+            "synthetic",
+            "made-up readings that come with the project; 10 random splits, a run on each",
+            ("--dataset=synthetic", "--splits=10", "--runs=1"),
+        ),
+        "digits": DataSet(
+            "digits",
+            "scikit-learn's 1,797 handwritten digits as 64 numbers, for the network of Health; 10 random splits, a run "
+            "on each",
+            (f"--dataset={digits}", "--splits=10", "--runs=1", "--epochs=100", "--batch_size=64"),
+        ),
+        "dsads": DataSet(
+            "DSADS by person",
+            "Daily and Sports Activities (Barshan & Altun, UCI 256, CC BY 4.0): 19 activities, worn sensors; each of 8 "
+            "people is the test person once, 2 runs each",
+            (f"--dataset={dsads}", "--split=leave_one_subject_out", "--runs=2"),
+        ),
+        "sites": DataSet(
+            "three sites",
+            "the synthetic readings for the scenario `health_sensors`, where whole sites fail; 10 random splits, a run "
+            "on each",
+            ("--scenario=health_sensors", "--dataset=synthetic", "--splits=10", "--runs=1"),
+            ("failure_model",),
+        ),
+        "cifar10": DataSet(
+            "CIFAR-10 subset",
+            "8,000 training and 2,000 test images, MobileNetV1 at α = 0.25; 10 runs on the published split, 3 where "
+            "statistics are compared",
+            ("--scenario=cifar10", f"--data_dir={cifar10}", "--runs=10"),
+            ("failure_combinations", "average_accuracy", "statistics"),
+            {"statistics": "--runs=3"},
+        ),
+    }
+    there = {"dsads": dsads, "cifar10": cifar10}
+    return {name: each for name, each in made.items() if there.get(name, "") is not None}
+
+
+def page(data: Mapping[str, DataSet], results: Mapping[tuple[str, str], Results]) -> str:
+    """The page's tables in Markdown.
+
+    Args:
+      data: the data sets by name.
+      results: by data set and sweep; a finding has no entry where there are none.
+    """
+    judged = {
+        finding.title: {
+            name: Judged(statements)
+            for name in data
+            if (name, finding.sweep) in results
+            for statements in (finding.statements(results[name, finding.sweep]),)
+            if statements
+        }
+        for finding in FINDINGS
+    }
+    there = [name for name in data if any(name == known for known, _ in results)]
+    rows = [
+        [f"[{finding.title}](#{finding.anchor})", finding.source]
+        + [judged[finding.title][name].verdict if name in judged[finding.title] else "–" for name in there]
+        for finding in FINDINGS
+    ]
+    summary = _markdown(["claim", "made in", *(data[name].heading for name in there)], rows)
+    return "\n\n".join([summary, *(_section(each, judged[each.title], data) for each in FINDINGS)])
+
+
+def _section(finding: Finding, judged: Mapping[str, Judged], data: Mapping[str, DataSet]) -> str:
+    entries = {name: each.entries() for name, each in judged.items()}
+    wheres = list(dict.fromkeys(what for own in entries.values() for what in own))
+    rows = [[what, *(own.get(what, "–") for own in entries.values())] for what in wheres]
+    rows.append(["**verdict**", *(f"**{each.verdict}**" for each in judged.values())])
+    lines = [f"### {finding.title}", f"{finding.source}: {finding.says} Sweep `{finding.sweep}`."]
+    if judged:
+        lines.append(_markdown(["difference (points)", *(data[name].heading for name in judged)], rows))
+    return "\n\n".join(lines)
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    ruler = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ruler, *rows))
+
+
+def told_data(data: Mapping[str, DataSet]) -> str:
+    """What the data sets are, and the command of each, in Markdown."""
+    listed = "\n".join(f"* **{each.heading}**: {each.told}." for each in data.values())
+    commands = "\n".join(
+        shlex.join(["python", *each.command("SWEEP", pathlib.Path(_FOLDER.default, name))])
+        for name, each in data.items()
+    )
+    return f"{listed}\n\n```\n{commands}\n```"
+
+
+def run(data: Mapping[str, DataSet], folder: pathlib.Path) -> None:
+    """Runs every sweep that is not finished.
+
+    Raises:
+      SystemExit: if a command fails, as it has said.
+    """
+    root = pathlib.Path(__file__).parent.parent
+    for name, each in data.items():
+        for sweep in each.sweeps:
+            command = each.command(sweep, (folder / name).resolve())
+            print(shlex.join(["python", *command]), flush=True)
+            if subprocess.run([sys.executable, *command], cwd=root, check=False).returncode:
+                raise SystemExit(f"{name}: the sweep {sweep} failed; see above, then give the same command again")
+
+
+def finished(data: Mapping[str, DataSet], folder: pathlib.Path) -> dict[tuple[str, str], Results]:
+    """What is finished, by data set and sweep."""
+    known = {}
+    for name, each in data.items():
+        for sweep in each.sweeps:
+            for target in sorted((folder / name).glob(f"*/{sweep}/settings.json")):
+                known[name, sweep] = finished_sweep(target.parent, sweeps, None)[2]
+    return known
+
+
+def write_digits(path: pathlib.Path) -> None:
+    """The digits that come with scikit-learn, as `--dataset` takes them."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, x=x, y=y)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs what is missing, then writes the page's tables."""
+    del argv
+    folder, target = pathlib.Path(_FOLDER.value), pathlib.Path(_PAGE.value)
+    digits = (folder / "digits.npz").resolve()
+    dsads, cifar10 = (each and str(pathlib.Path(each).resolve()) for each in (_DSADS.value, _CIFAR10.value))
+    data = data_sets(dsads, cifar10, str(digits))
+    before, _, rest = target.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not after:
+        raise app.UsageError(f"--page={target} must have the lines {BEGIN} and {END}; give docs/findings.md")
+    if _TRAIN.value:
+        write_digits(digits)
+        run(data, folder)
+    results = finished(data, folder)
+    named = data_sets("dsads23.npz", "data", "digits.npz")
+    told = told_data({name: named[name] for name in data})
+    made = f"{BEGIN}\n\n{told}\n\n{page(data, results)}\n\n{END}"
+    write_file(target, (before + made + after).encode())
+    print(f"Written to {target}: {len(FINDINGS)} claims, {len(results)} sweeps on {len(data)} data sets.")
+
+
+if __name__ == "__main__":
+    app.run(main)

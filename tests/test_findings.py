@@ -1,0 +1,138 @@
+"""The claims page: what a difference says of a claim, and the tables that are made of results."""
+
+import dataclasses
+import importlib.util
+import pathlib
+import zipfile
+
+import numpy as np
+import pytest
+
+from benchmarks import findings
+from benchmarks.claims import FINDINGS, Judged, Outcome, Statement, verdict
+from resilinet_jax.results.comparisons import Comparison, Family
+from resilinet_jax.results.units import PERSON, Units
+from tests.helpers.fakes import BUILD, fake, mobilenet_builder
+
+ROOT = pathlib.Path(__file__).parent.parent
+EIGHT = np.array([-1.0, 1, -1, 1, -1, 1, -1, 1]) / 1000  # what eight runs differ by, of which the mean is zero
+
+
+def said(difference, above=0.0, beside=1):
+    """What is said of a difference of eight runs (a fraction), one of so many of the same kind."""
+    runs = Comparison("", ("a", "b"), "here", (0.5 + difference + EIGHT, np.full(8, 0.5)), Units())
+    statement = Statement(runs, above)
+    claim, *_ = Family([statement.shifted] * beside).claims
+    return statement.outcome(claim), statement.entry(claim)
+
+
+def test_a_difference_is_shown_refuted_or_open():
+    """Deviation 1.069e-3 over 8 runs: a standard error of 0.0378 points, so t(0.975; 7) = 2.365 gives ± 0.089."""
+    assert said(0.002) == (Outcome.SHOWN, "+0.2 ± 0.1 ✓")
+    assert said(-0.002) == (Outcome.REFUTED, "-0.2 ± 0.1 ✗")
+    # Not told from zero, but less than a point for sure: what was claimed to be there isn't.
+    assert said(0.0005)[0] is Outcome.REFUTED
+    assert said(np.nan) == (Outcome.OPEN, "n/a")
+
+
+def test_a_difference_above_a_bound_is_about_the_bound():
+    assert said(0.152, above=0.15) == (Outcome.SHOWN, "+15.2 ± 0.1 ✓")
+    assert said(0.1505, above=0.15)[0] is Outcome.OPEN
+    assert said(0.1, above=0.15) == (Outcome.REFUTED, "+10.0 ± 0.1 ✗")
+    assert said(-0.05, above=-0.06)[0] is Outcome.SHOWN
+
+
+def test_no_difference_that_matters_needs_a_whole_interval_within_a_point():
+    assert said(0.009, above=None)[0] is Outcome.SHOWN
+    assert said(-0.009, above=None)[0] is Outcome.SHOWN
+    assert said(0.0098, above=None)[0] is Outcome.OPEN
+    assert said(0.012, above=None)[0] is Outcome.REFUTED
+
+
+def test_more_statements_need_clearer_differences():
+    assert said(0.001)[0] is Outcome.SHOWN
+    assert said(0.00115, beside=1)[0] is Outcome.SHOWN
+    assert said(0.0115, above=None, beside=1)[0] is Outcome.REFUTED
+    assert said(0.0115, above=None, beside=60)[0] is Outcome.OPEN
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "told"),
+    [
+        ("✓✓", "holds"),
+        ("✓✗", "holds in part (1 of 2)"),
+        ("✓?✓", "holds in part (2 of 3)"),
+        ("?✗", "fails"),
+        ("??", "not settled"),
+    ],
+)
+def test_verdict_follows_from_the_statements(outcomes, told):
+    assert verdict(map(Outcome, outcomes)) == told
+
+
+@pytest.mark.parametrize("build", [BUILD, mobilenet_builder()], ids=["health", "cifar10"])
+def test_every_finding_finds_its_cells(build):
+    """By the sweeps' own names; a claim about three nodes says nothing of two."""
+    for finding in FINDINGS:
+        statements = finding.statements(fake(finding.sweep, build=build))
+        assert statements or "last node" in finding.title
+        assert len({each.comparison.where for each in statements}) == len(statements)
+
+
+def test_findings_take_the_difference_that_they_name():
+    """By hand, on accuracies that tell cells apart."""
+    results = fake("failure_combinations")
+    by_title = {each.title: each for each in FINDINGS}
+    first, *_ = by_title["While nodes fail, ResiliNet is more accurate than deepFogGuard"].statements(results)
+    assert first.comparison.where == "resilinet − dfg while n1 fails"
+    np.testing.assert_array_equal(first.comparison.accuracy[0], results.measured["resilinet"].accuracy[:, 1])
+    np.testing.assert_array_equal(first.comparison.accuracy[1], results.measured["dfg"].accuracy[:, 1])
+    (lead,) = by_title["The more often nodes fail, the larger ResiliNet's lead"].statements(fake("average_accuracy"))
+    averages = fake("average_accuracy").average
+    expected = [averages("resilinet", each) - averages("dfg", each) for each in ("hazardous", "normal")]
+    np.testing.assert_allclose(lead.comparison.accuracy, expected)
+
+
+def test_page_has_every_claim_and_a_verdict_for_each_data_set():
+    data = findings.data_sets("a.npz", None, "digits.npz")
+    assert list(data) == ["synthetic", "digits", "dsads", "sites"]
+    known = {("dsads", sweep): fake(sweep) for sweep in data["dsads"].sweeps}
+    text = findings.page(data, known)
+    summary, *sections = text.split("\n\n### ")
+    assert len(sections) == len(FINDINGS) == summary.count("](#")
+    assert "| DSADS by person |" in summary
+    assert "synthetic" not in summary
+    for finding, section in zip(FINDINGS, sections):
+        assert section.startswith(finding.title)
+        assert ("**verdict**" in section) == (finding.sweep not in ("statistics", "failure_model"))
+    assert "--split=leave_one_subject_out --runs=2" in findings.told_data(data)
+
+
+def test_units_of_a_claim_are_people_where_there_are_people():
+    results = fake("failure_combinations", runs=16)
+    people = Units(tuple(str(number // 2) for number in range(16)), PERSON, 0.1)
+    statements = FINDINGS[0].statements(dataclasses.replace(results, units=people))
+    assert {each.shifted.difference.units for each in statements} == {8}
+    alone = Judged(FINDINGS[0].statements(results)).entries()
+    assert Judged(statements).entries() != alone
+
+
+def test_dsads_is_read_as_published(tmp_path):
+    """Every fifth row of each segment; columns in mHealth's order, by their places in the published files."""
+    spec = importlib.util.spec_from_file_location("dsads", ROOT / "examples" / "dsads.py")
+    dsads = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(dsads)
+    units = ("torso", "right arm", "left arm", "right leg", "left leg")
+    published = [f"{unit} {kind} {axis}" for unit in units for kind in ("acc", "gyr", "mag") for axis in "xyz"]
+    wanted = ["torso acc x", "torso acc y", "torso acc z", "torso gyr x", "torso gyr y"]
+    wanted += [name for unit in ("right leg", "right arm") for name in published if name.startswith(unit)]
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        for activity, person, segment in ((2, 1, 1), (1, 2, 1), (1, 1, 2), (1, 1, 1)):
+            rows = np.arange(125)[:, None] + np.arange(45) / 100 + 1000 * segment
+            text = "\n".join(",".join(map(str, row)) for row in rows)
+            archive.writestr(f"data/a{activity:02}/p{person}/s{segment:02}.txt", text)
+    x, y, subject = dsads.read(tmp_path / "archive.zip")
+    assert y.tolist() == [0] * 75 + [1] * 25
+    assert subject.tolist() == [1] * 50 + [2] * 25 + [1] * 25
+    np.testing.assert_allclose(x[:2, 0], [1000, 1005])
+    np.testing.assert_allclose(x[25], 2000 + np.array([published.index(name) for name in wanted]) / 100)
