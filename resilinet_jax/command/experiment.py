@@ -24,6 +24,7 @@ from resilinet_jax.command.ingredients import (
 from resilinet_jax.command.settings import Choice
 from resilinet_jax.engine.program import MOST_RUNS, TrainingSettings
 from resilinet_jax.engine.run_cells import plan_models, run_cells, unfinished
+from resilinet_jax.engine.training import CROSS_ENTROPY
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.files import digest, discard, only_command_in, write_file
@@ -97,7 +98,7 @@ def run_experiment(
     combinations = build_combinations(network.graph, scenario.failure_settings, settings.tolerance)
     failures = user_failures(settings.failure_probability, combinations, settings.tolerance)
     with errors_in(scenario.file, scenario.build_network):
-        rehearse(network, data.feed.spec("train").x, data.classes)
+        rehearse(network, data.feed.spec("train").x, data.classes, scenario.loss)
     to_know = [*notes.data_note(data), *notes.preset_note(choice, data), *notes.combinations_note(combinations)]
     work = _Work(choice, data, combinations, failures, to_know, console)
     with only_command_in(choice.folder) if hosts.is_first() else contextlib.nullcontext():
@@ -235,6 +236,7 @@ def training_settings(choice: Choice, data: Data, combinations: Combinations) ->
         compiler_options=choice.scenario.compiler_options(),
         rests_on=_program_identity(choice, data),
         selection=build_selection(settings.select_by, combinations, choice.scenario.failure_settings),
+        loss=choice.scenario.loss or CROSS_ENTROPY,
     )
 
 

@@ -25,6 +25,8 @@ from resilinet_jax.datasets.splits import SPLITS, Examples, Members, Standardisa
 from resilinet_jax.engine.evaluation import Tally, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications, without_failures
 from resilinet_jax.engine.training import (
+    CROSS_ENTROPY,
+    Loss,
     RunKeys,
     RunState,
     batch_order,
@@ -78,6 +80,7 @@ class TrainingSettings:
         the next start; None where that isn't known, and nothing is kept.
       first_run: number of the first seed.
       selection: of each run's best epoch.
+      loss: of each example, as `resilinet_jax.engine.training.Loss`.
     """
 
     runs: int
@@ -91,6 +94,7 @@ class TrainingSettings:
     rests_on: str | None = None
     first_run: int = 0
     selection: Selection = NO_FAILURE
+    loss: Loss = CROSS_ENTROPY
 
     def run_numbers(self, splits: Iterable[int] = (0,)) -> list[int]:
         """The number of each run, which decides its split and all that is random in it: split by split.
@@ -191,7 +195,8 @@ class Program:
         """
         order, own = orders[models.order], members.of(models.split)
         run = state, models.cell, models.keys
-        return train_chunk(self.network, self.feed.augment, *run, chunk, order, own, self._padded)
+        how = own, self._padded, self.settings.loss
+        return train_chunk(self.network, self.feed.augment, *run, chunk, order, *how)
 
     def _validate(
         self, tally: Tally, state: RunState, models: Models, chunk: Examples, number: Int[Array, ""], members: Members
@@ -299,7 +304,7 @@ class Program:
 
     def _rests_on(self, models: Models, orders: tuple[Array, Array]) -> object:
         """All that the traced functions depend on; None if that isn't known."""
-        if self.settings.rests_on is None:
+        if self.settings.rests_on is None or self.settings.loss is not CROSS_ENTROPY:
             return None
         compared = self.settings.selection.survival
         plans = [

@@ -30,6 +30,10 @@ OPTIMIZER = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7)
 
 Carry = tuple[list[Array], dict[str, Any], Any]  # parameters, running statistics and what Adam keeps, between two steps
 
+# Of each example of a batch: logits [batch, classes] and labels [batch] become losses [batch].
+Loss = Callable[[Float[Array, "batch classes"], Int[Array, " batch"]], Float[Array, " batch"]]
+CROSS_ENTROPY: Loss = optax.softmax_cross_entropy_with_integer_labels
+
 LARGE = 2**14  # parameters of an array that Adam works on alone
 
 
@@ -148,6 +152,7 @@ def train_chunk(
     order: Int[Array, "steps batch"],
     members: Members | None = None,
     padded: bool = False,
+    loss_of: Loss = CROSS_ENTROPY,
 ) -> tuple[RunState, Float[Array, ""]]:
     """Trains on a chunk of examples: shuffled batches, a survival mask and skip activity for each, Adam.
 
@@ -163,6 +168,7 @@ def train_chunk(
       order: from `batch_order`; a batch with `PADDING` in it changes nothing.
       members: of the split, which say what examples go through; None if they go through nothing.
       padded: static; whether there may be such a batch.
+      loss_of: static; of each example, of which the mean over a batch is minimised.
 
     Returns:
       The state after it, and the mean loss.
@@ -188,7 +194,7 @@ def train_chunk(
         def mean_loss(joined: list[Array]) -> tuple[Array, dict[str, Any]]:
             wiring = training_wiring(cell, weight, draw)
             logits, _, after = network.apply(Variables(split(joined), statistics), x, alive, wiring, key)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), after
+            return loss_of(logits, y).mean(), after
 
         (loss, statistics), gradient = jax.value_and_grad(mean_loss, has_aux=True)(joined)
         update, optimizer = OPTIMIZER.update(gradient, optimizer)

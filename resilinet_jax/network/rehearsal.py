@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -16,13 +17,14 @@ from resilinet_jax.network.forward import Network, Variables, Wiring
 EXAMPLES = 3  # in the rehearsed batch: a number that no stage is likely to have for another reason
 
 
-def rehearse(network: Network, x: jax.ShapeDtypeStruct, classes: int) -> None:
+def rehearse(network: Network, x: jax.ShapeDtypeStruct, classes: int, loss: Callable[..., Any] | None = None) -> None:
     """Initialises a network and runs it at inference and, with gradients, in training; no number is computed.
 
     Args:
       network: any.
       x: of the data's inputs; the leading axis is that of examples.
       classes: that the cloud has to tell apart.
+      loss: of each example, called with logits and labels; None for cross-entropy.
 
     Raises:
       UserError: for what can't be trained. What a stage or an adapter raises passes, with a note of whose it is.
@@ -42,8 +44,12 @@ def rehearse(network: Network, x: jax.ShapeDtypeStruct, classes: int) -> None:
     def train(params: Any, statistics: Any, x: Any) -> tuple[Any, Any]:
         output = network.apply(Variables(params, statistics), x, survival, wiring, jax.random.key(0))
         _check_logits(output.logits, network, classes, " in training")
-        labels = jnp.zeros(EXAMPLES, jnp.int32)
-        return optax.softmax_cross_entropy_with_integer_labels(output.logits, labels).mean(), output.statistics
+        given = loss or optax.softmax_cross_entropy_with_integer_labels
+        losses = jnp.asarray(given(output.logits, jnp.zeros(EXAMPLES, jnp.int32)))
+        if losses.shape != (EXAMPLES,) or not jnp.issubdtype(losses.dtype, jnp.floating):
+            message = f"the loss must be one float an example: shape {(EXAMPLES,)}, got {losses.dtype} {losses.shape}"
+            raise CodeError(f"{message}; leave out the mean over them", given)
+        return losses.mean(), output.statistics
 
     examples = _batch(x, EXAMPLES)
     _check_logits(jax.eval_shape(infer, variables, examples), network, classes)

@@ -111,6 +111,7 @@ class Scenario:
       presets: by name; `paper` is the paper's own, `quick` what a command takes without `--preset`.
       huge_pages: whether training on CPU gains by the settings of `resilinet_jax.runtime.memory`.
       compiler_options: of XLA, for this network on the default backend.
+      loss: of each example, called with logits [batch, classes] and labels [batch]; None for cross-entropy.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Scenario:
     presets: Mapping[str, Preset]
     huge_pages: bool = False
     compiler_options: Callable[[], Mapping[str, bool]] = dict
+    loss: Callable[..., Any] | None = None
     file: UserFile | None = dataclasses.field(default=None, metadata={"given": False})
 
     @property

@@ -48,8 +48,8 @@ def _check_fields(where: str, scenario: Scenario, known: Collection[str]) -> Non
         raise refuse("name", "none of the project's own, whose results would be mixed with yours", scenario.name)
     if not isinstance(scenario.datasets, tuple) or not all(isinstance(each, str) for each in scenario.datasets):
         raise refuse("datasets", 'a tuple of names, as ("mine",) or ()', scenario.datasets)
-    for field in ("load", "build_network", "compiler_options"):
-        if not callable(getattr(scenario, field)):
+    for field in ("load", "build_network", "compiler_options", "loss"):
+        if not callable(getattr(scenario, field)) and not (field == "loss" and scenario.loss is None):
             raise refuse(field, "a function, given by its name without ()", getattr(scenario, field))
     if not isinstance(scenario.failure_settings, Mapping) or not scenario.failure_settings:
         raise refuse("failure_settings", 'as {"normal": {"node": 0.1}}', scenario.failure_settings)

@@ -127,6 +127,27 @@ def test_training_steps_match_plain_numpy(failout_rate, activity):
         np.testing.assert_allclose(compiled, params, atol=1e-5)
 
 
+def test_a_loss_of_ones_own_is_what_training_minimises():
+    """With weights of the classes: the loss is the weighted mean, and what weighs nothing teaches nothing."""
+    cell, keys = jax.tree.map(jnp.asarray, make_cell(GRAPH, training_activity=1.0)), run_keys(7, 0)
+    data, start = examples(), START(keys)
+
+    def after(weights):
+        def loss(logits, y):
+            return jnp.asarray(weights)[y] * optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+        order = jnp.arange(EXAMPLES)[None]
+        return jax.jit(lambda: train_chunk(NETWORK, None, start, cell, keys, data, order, loss_of=loss))()
+
+    logits = NETWORK.apply(start.variables, data.x, jnp.ones(1), Wiring(*[jnp.ones(3)] * 3)).logits
+    probability = np.asarray(jax.nn.softmax(logits))[np.arange(EXAMPLES), data.y]
+    weights = np.array([0.5, 3.0, 0.0])
+    _, loss = after(weights)
+    np.testing.assert_allclose(loss, (weights[data.y] * -np.log(probability)).mean(), rtol=1e-5)
+    state, _ = after(np.zeros(3))
+    np.testing.assert_array_equal(kernel(state), kernel(start))
+
+
 @pytest.mark.parametrize("large", [12, 10**6])
 def test_an_epoch_is_a_plain_loop_of_steps_each_with_its_own_mask_and_activity(large, monkeypatch):
     monkeypatch.setattr(training, "LARGE", large)  # Adam works on some arrays alone, or on one vector of all
