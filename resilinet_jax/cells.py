@@ -38,6 +38,8 @@ class Cell(NamedTuple):
       skip_units: hidden units of each skip layer, of those that the network has; 0 leaves the plain adapters.
       learning_rate: Adam's step size in the first epoch.
       learning_rate_decay: factor on it after each epoch.
+      shared_statistics: 1 if training keeps one set of running statistics for each node, 0 if one for each arrival.
+      recalibrated: 1 if they are computed again for each failure combination before testing, 0 if they stay as trained.
     """
 
     failout_rate: Float[Numbers, "*stack causes"]
@@ -51,6 +53,8 @@ class Cell(NamedTuple):
     skip_units: Float[Numbers, "*stack"]
     learning_rate: Float[Numbers, "*stack"]
     learning_rate_decay: Float[Numbers, "*stack"]
+    shared_statistics: Float[Numbers, "*stack"]
+    recalibrated: Float[Numbers, "*stack"]
 
     def key(self) -> str:
         """Digest of the cell: equal for two cells exactly if all their numbers are."""
@@ -58,7 +62,7 @@ class Cell(NamedTuple):
 
     def training_key(self) -> str:
         """Digest of what training depends on: equal for two cells whose runs have the same variables."""
-        inference_only = ("inference_activity", "inference_scale")
+        inference_only = ("inference_activity", "inference_scale", "recalibrated")
         return _digest({name: value for name, value in self._asdict().items() if name not in inference_only})
 
 
@@ -80,7 +84,7 @@ def training_wiring(
     """
     active = (draws < cell.training_activity).astype(weight.dtype)
     learned = jnp.broadcast_to(jnp.asarray(cell.weight_learned), weight.shape)
-    return Wiring(jnp.asarray(cell.present), weight, active, learned, cell.skip_units)
+    return Wiring(jnp.asarray(cell.present), weight, active, learned, cell.skip_units, cell.shared_statistics)
 
 
 def inference_wiring(cell: Cell, weight: Float[Array, " hyperconnections"]) -> Wiring:
@@ -116,6 +120,9 @@ class Learned(NamedTuple):
 
 Weight = float | Uniform | Learned | Mapping[str, float]
 
+# Whose running statistics batch normalisation tests with (docs/methods.md#statistics-of-batch-normalisation).
+STATISTICS = ("running", "shared", "recalibrated")
+
 # What the project's methods are, in numbers (docs/methods.md).
 METHODS: dict[str, dict[str, Any]] = {
     "vanilla": {"skips": (), "failout_rate": 0.0},
@@ -137,6 +144,8 @@ class CellBuilder:
       failout_rate: of every node, in [0, 1], where a sweep does not vary it.
       learning_rate: Adam's step size in the first epoch, where a sweep does not vary it.
       learning_rate_decay: factor on it after each epoch, where a sweep does not vary it.
+      keeps_statistics: whether any stage of the network keeps running statistics, as batch normalisation does. If none
+        does, the three kinds of `statistics` make the same cell.
     """
 
     graph: Graph
@@ -144,6 +153,7 @@ class CellBuilder:
     failout_rate: float
     learning_rate: float
     learning_rate_decay: float = 1.0
+    keeps_statistics: bool = True
 
     def __post_init__(self) -> None:
         """Refuses failure settings that name what can't fail, before anything is trained for them."""
@@ -155,7 +165,10 @@ class CellBuilder:
         """A method's cell, with any argument of `make_cell` changed."""
         names = ("failout_rate", "learning_rate", "learning_rate_decay")
         defaults = {name: getattr(self, name) for name in names}
-        return make_cell(self.graph, **{**defaults, **METHODS[method], **changes})
+        cell = make_cell(self.graph, **{**defaults, **METHODS[method], **changes})
+        if not self.keeps_statistics:
+            cell = cell._replace(shared_statistics=_scalar(0), recalibrated=_scalar(0))
+        return cell
 
     def reliability(self, setting: str) -> dict[str, float]:
         """r_v = 1 - p_v of every node under a failure setting; 1 for the source and the cloud."""
@@ -175,12 +188,14 @@ def make_cell(
     skip_units: int = 0,
     learning_rate: float = 1e-3,
     learning_rate_decay: float = 1.0,
+    statistics: str = "running",
 ) -> Cell:
     """Turns a setting given by names into numbers, in one canonical form.
 
     Two settings that mean the same become equal cells: a node that no present skip bypasses never fails in
-    training (nor does a source, link or group without which no path is left), a removed skip has no weight, and
-    without skips there are no activity and no skip layers.
+    training (nor does a source, link or group without which no path is left), a removed skip has no weight, without
+    skips there are no activity and no skip layers, and where each node meets but one arrival in training, shared
+    statistics are running ones.
 
     Args:
       graph: of the scenario.
@@ -195,6 +210,8 @@ def make_cell(
       skip_units: from 0 on.
       learning_rate: positive.
       learning_rate_decay: in (0, 1]; 1 keeps the learning rate.
+      statistics: of batch normalisation: `running`, one set for each arrival; `shared`, one for all of them; or
+        `recalibrated`, computed again for each failure combination before testing.
 
     Raises:
       UserError: for a value out of range or an unknown name.
@@ -209,6 +226,10 @@ def make_cell(
     present = np.array([not edge.is_skip or edge in present_skips for edge in edges], np.float32)
     low, high = _weight_bounds(graph, weight)
     _check_numbers(training_activity, inference_activity, skip_units, learning_rate, learning_rate_decay)
+    if statistics not in STATISTICS:
+        raise UserError(f"statistics must be one of {', '.join(STATISTICS)}, got {statistics!r}")
+    activity = training_activity if present_skips else 0.0
+    one_arrival = activity in (0, 1) and not any(effective.values())
     scale = [
         failures.survival_probability(effective, edge.source, edge.name) if survival_scaling else 1.0 for edge in edges
     ]
@@ -218,12 +239,14 @@ def make_cell(
         weight_high=high * present,
         weight_learned=_scalar(isinstance(weight, Learned)),
         present=present,
-        training_activity=_scalar(training_activity if present_skips else 0.0),
+        training_activity=_scalar(activity),
         inference_activity=_scalar(inference_activity if present_skips else 0.0),
         inference_scale=np.array(scale, np.float32),
         skip_units=_scalar(skip_units if present_skips else 0),
         learning_rate=_scalar(learning_rate),
         learning_rate_decay=_scalar(learning_rate_decay),
+        shared_statistics=_scalar(statistics == "shared" and not one_arrival),
+        recalibrated=_scalar(statistics == "recalibrated"),
     )
 
 
@@ -284,6 +307,7 @@ def describe(graph: Graph, cell: Cell) -> dict[str, str]:
         "skip_units": f"{cell.skip_units:g}",
         "learning_rate": f"{cell.learning_rate:g}",
         "learning_rate_decay": f"{cell.learning_rate_decay:g}",
+        "statistics": "recalibrated" if cell.recalibrated else "shared" if cell.shared_statistics else "running",
     }
 
 

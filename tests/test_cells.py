@@ -136,9 +136,46 @@ def test_stacked_cells_keep_every_number():
         np.testing.assert_array_equal(values, [getattr(cell, name) for cell in cells])
 
 
+def test_statistics_are_numbers_of_which_training_sees_one():
+    kinds = {kind: BUILD("resilinet", statistics=kind) for kind in ("running", "shared", "recalibrated")}
+    assert kinds["running"].key() == BUILD("resilinet").key()
+    assert len({cell.key() for cell in kinds.values()}) == 3
+    assert kinds["recalibrated"].training_key() == kinds["running"].training_key()
+    assert kinds["shared"].training_key() != kinds["running"].training_key()
+    assert {kind: describe(CHAIN, cell)["statistics"] for kind, cell in kinds.items()} == {kind: kind for kind in kinds}
+    in_training = training_wiring(kinds["shared"], jnp.ones(7), jnp.zeros(7))
+    at_inference = inference_wiring(kinds["shared"], jnp.ones(7))
+    assert (float(in_training.shared_statistics), at_inference.shared_statistics) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "same"),
+    [
+        ("vanilla", {}, True),
+        ("dfg", {}, True),
+        ("resilinet_select", {"failout_rate": 0.0}, True),
+        ("resilinet", {"failout_rate": 0.0}, False),
+        ("resilinet_add", {}, False),
+        # Only a node that nothing bypasses would fail, so none does.
+        ("resilinet_add", {"failout_rate": {"n3": 0.2}, "skips": ("n1",)}, True),
+    ],
+)
+def test_shared_statistics_are_running_ones_where_each_node_meets_one_arrival(method, changes, same):
+    running, shared = (BUILD(method, statistics=kind, **changes) for kind in ("running", "shared"))
+    assert (running.key() == shared.key()) == same
+
+
+def test_a_network_without_statistics_has_one_cell_for_all_kinds_of_them():
+    build = CellBuilder(CHAIN, {"no failure": {}}, 0.05, 1e-3, keeps_statistics=False)
+    assert {build("resilinet", statistics=kind).key() for kind in ("running", "shared", "recalibrated")} == {
+        BUILD("resilinet").key()
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"statistics": "batch"}, "statistics must be one of running, shared, recalibrated, got 'batch'"),
         ({"failout_rate": 1.5}, "failout rate"),
         ({"failout_rate": {"n4": 0.1}}, "cloud"),
         ({"skips": ("n3",)}, "unknown skip 'n3'"),

@@ -28,7 +28,7 @@ from resilinet_jax.engine.training import CROSS_ENTROPY
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.files import digest, discard, only_command_in, write_file
-from resilinet_jax.network.rehearsal import rehearse
+from resilinet_jax.network.rehearsal import keeps_statistics, rehearse
 from resilinet_jax.report.graph_drawing import draw_graph
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.results.messages import message_bytes
@@ -176,8 +176,10 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     choice, data, combinations = work.choice.with_network(dict(changes)), work.data, work.combinations
     settings, failure_settings = choice.settings, choice.scenario.failure_settings
     network = build_network(choice, data.classes)
+    keeps = keeps_statistics(network, data.feed.spec("train").x)
     by_sweep = {
-        name: build_cells(network.graph, failure_settings, choice.preset, sweep) for name, sweep in sweeps.items()
+        name: build_cells(network.graph, failure_settings, choice.preset, sweep, keeps)
+        for name, sweep in sweeps.items()
     }
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
     progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(choice))
@@ -209,7 +211,7 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
         sizes = message_bytes(network, data.feed.spec("train").x)
         for name, sweep in sweeps.items():
             runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
-            record = _record(work, choice, name, sweep, sizes)
+            record = _record(work, choice, name, sweep, sizes, keeps)
             units = build_units(record, [data.feed.labels[number // MOST_RUNS] for number in numbers])
             results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes, units)
             publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
@@ -291,7 +293,7 @@ def _replace_old_runs(choice: Choice, changes: Changes) -> None:
     )
 
 
-def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping[str, int]) -> Record:
+def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping[str, int], keeps: bool) -> Record:
     """All that is needed to repeat a sweep, and to report it again."""
     data = work.data
     asked = name if sweep.file is None else sweep.file.name
@@ -307,6 +309,7 @@ def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping
         environment=environment() | choice.scenario.version | sweep_version(sweep),
         message_bytes=sizes,
         graph=dataclasses.asdict(work.combinations.graph),
+        keeps_statistics=keeps,
     )
 
 

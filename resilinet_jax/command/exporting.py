@@ -19,7 +19,7 @@ from resilinet_jax.command.settings import Choice, Settings, choose
 from resilinet_jax.datasets.feed import first_split
 from resilinet_jax.deploy.artefact import Artefact, Manifest, Predicted, check_target, write_artefact
 from resilinet_jax.deploy.exporting import NodeFiles, check_programs, export_nodes
-from resilinet_jax.deploy.model import Model, load_model, trained_model
+from resilinet_jax.deploy.model import Model, check_statistics, load_model, trained_model
 from resilinet_jax.deploy.to_onnx import check_onnx
 from resilinet_jax.engine.program import TrainingSettings
 from resilinet_jax.engine.run_cells import run_cells
@@ -88,6 +88,7 @@ def export_cell(
             "--test_subject where each subject is left out"
         )
     name = _cell_name(cell, results)
+    check_statistics(name, results.cells[name])
     runs = len(results.measured[name].accuracy)
     if run >= runs:
         raise UserError(f"--run={run}: {name} has {runs} run{'s' * (runs > 1)}; expected 0 to {runs - 1}")

@@ -82,7 +82,11 @@ def build_network(choice: Choice, classes: int) -> Network:
 
 
 def build_cells(
-    graph: Graph, failure_settings: Mapping[str, Mapping[str, float]], preset: Preset, sweep: Sweep
+    graph: Graph,
+    failure_settings: Mapping[str, Mapping[str, float]],
+    preset: Preset,
+    sweep: Sweep,
+    keeps_statistics: bool = True,
 ) -> dict[str, Cell]:
     """A sweep's cells by name.
 
@@ -91,11 +95,13 @@ def build_cells(
       failure_settings: by name, failure probability by node name.
       preset: what a sweep does not vary.
       sweep: whose cells they are.
+      keeps_statistics: whether the network keeps running statistics.
 
     Raises:
       UserError: for a mistake in a user's own sweep.
     """
-    build = CellBuilder(graph, failure_settings, preset.failout_rate, preset.learning_rate, preset.learning_rate_decay)
+    usual = preset.failout_rate, preset.learning_rate, preset.learning_rate_decay
+    build = CellBuilder(graph, failure_settings, *usual, keeps_statistics)
     with errors_in(sweep.file, sweep.cells):
         cells = dict(sweep.cells(build))
         for name, cell in cells.items():

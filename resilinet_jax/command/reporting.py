@@ -152,7 +152,7 @@ def finished_sweep(target: pathlib.Path, project: Sweeps, asked: str | None) -> 
         settings, graph = Settings(**record.settings), Graph.from_data(record.graph)
         sweep = _same_sweep(record, project, target, asked)
         combinations = build_combinations(graph, record.failure_settings, settings.tolerance)
-        cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep)
+        cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep, record.keeps_statistics)
         asked_of = combinations, record.failure_settings, cells, record.message_bytes
         results = read_results(target, *asked_of, record.files, functools.partial(build_units, record))
     except CodeError:

@@ -47,8 +47,11 @@ class Feed(Protocol):
     def spec(self, split: str) -> Any:
         """Shape and type of a chunk: `Examples` of `jax.ShapeDtypeStruct`s."""
 
-    def train(self, first: int, sharding: Sharding) -> Iterator[Examples]:
-        """Chunks of training examples without end, from number `first` on, counted from the very first epoch."""
+    def train(self, first: int, sharding: Sharding, augmented: bool = True) -> Iterator[Examples]:
+        """Chunks of training examples without end, from number `first` on, counted from the very first epoch.
+
+        Not `augmented`, they are as they were recorded, even if the feed itself would change them at random.
+        """
 
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:
         """Every example of a split once, in chunks; a label of `PADDING` fills up the last one."""
@@ -102,9 +105,9 @@ class Resident:
         """Which examples of the chunk belong to each split."""
         return self._members[split]
 
-    def train(self, first: int, sharding: Sharding) -> Iterator[Examples]:
+    def train(self, first: int, sharding: Sharding, augmented: bool = True) -> Iterator[Examples]:
         """The whole training split, again and again."""
-        del first
+        del first, augmented  # which `augment` does to each batch
         return itertools.repeat(self._place("train", sharding))
 
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:

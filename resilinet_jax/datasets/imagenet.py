@@ -123,13 +123,13 @@ class ImageNet:
         pixels = jax.ShapeDtypeStruct((count, self._size, self._size, 3), jnp.uint8)
         return Examples(pixels, jax.ShapeDtypeStruct((count,), jnp.int32))  # type: ignore[arg-type]
 
-    def train(self, first: int, sharding: Sharding) -> Iterator[Examples]:
+    def train(self, first: int, sharding: Sharding, augmented: bool = True) -> Iterator[Examples]:
         """Chunks in the order of their numbers, each epoch in an order of its own; prefetched to the devices."""
         number = first
         while True:
             epoch, done = divmod(number, self.chunks)
             for chunk in self._read("train", sharding, epoch, done):
-                yield self._augment(number, chunk) if self._augmented else chunk
+                yield self._augment(number, chunk) if self._augmented and augmented else chunk
                 number += 1
 
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:

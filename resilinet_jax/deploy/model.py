@@ -122,6 +122,23 @@ class Model:
         return jax.jit(self.output)
 
 
+def check_statistics(what: str, cell: Cell) -> None:
+    """Refuses a cell whose statistics are recalibrated: nodes can't have any for each failure combination.
+
+    Args:
+      what: it is, for the message.
+      cell: to make nodes of.
+
+    Raises:
+      UserError: if they are.
+    """
+    if np.any(cell.recalibrated):
+        raise UserError(
+            f"{what} has statistics of each failure combination, but a node sees what arrives, not which nodes have "
+            "failed; take the same cell with running statistics"
+        )
+
+
 def trained_model(
     network: Network,
     cell: Cell,
@@ -145,8 +162,9 @@ def trained_model(
       classes: their names.
 
     Raises:
-      UserError: if the arrays are of another network.
+      UserError: if the arrays are of another network, or the cell's statistics are recalibrated.
     """
+    check_statistics("the cell", cell)
     one = jax.ShapeDtypeStruct((1, *example.shape[1:]), example.dtype)
     like = jax.eval_shape(network.init, jax.random.key(0), one)
     wiring = inference_wiring(cell, draw_weight(cell, run_keys(seed, run).weight))

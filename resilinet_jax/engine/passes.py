@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from resilinet_jax.cells import draw_weight
 from resilinet_jax.datasets.splits import Members
-from resilinet_jax.engine.evaluation import accuracy_of, empty_tally
+from resilinet_jax.engine.evaluation import Tally, accuracy_of, empty_tally
 from resilinet_jax.engine.plan import NOTHING
 from resilinet_jax.engine.program import Models, Program
 from resilinet_jax.engine.training import RunState
@@ -75,8 +76,13 @@ def run_pass(
         if checkpoints is not None:
             checkpoints.save(epoch + 1, (state, curves), count)
         interruption.check()
+    recalibrated = None
+    if np.any(np.asarray(models.variant.recalibrated)):
+        with progress.phase(f"recalibrating {count} runs for every failure combination"):
+            recalibrated = _recalibrated_tally(program, call["order"], state, models, members, mesh)
     with progress.phase(f"evaluating {count} runs under every failure combination"):
-        accuracy = _test_accuracy(program, call["test"], state, models, members["test"], split, whole)[:count]
+        testing = program, call["test"], state, models, members["test"], split, whole
+        accuracy = _test_accuracy(*testing, recalibrated)[:count]
     return _measured(accuracy, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
 
 
@@ -126,12 +132,45 @@ def _test_accuracy(
     members: Members,
     split: NamedSharding,
     whole: NamedSharding,
+    recalibrated: Tally | None,
 ) -> Float[np.ndarray, "models variants combinations"]:
     tally = jax.device_put(empty_tally(*models.variant.skip_units.shape, program.plan.answers), split)
     for chunk in program.feed.held_out("test", whole):
         tally = test(tally, state, models, chunk, members)
+    if recalibrated is not None:
+        asked = np.asarray(models.variant.recalibrated) > 0
+        tally = jax.tree.map(
+            lambda again, once: np.where(np.expand_dims(asked, tuple(range(asked.ndim, once.ndim))), again, once),
+            recalibrated,
+            tally,
+        )
     own = np.broadcast_to(np.asarray(models.split)[:, None], models.variant.skip_units.shape)
     return accuracy_of(tally, program.plan, program.feed.sizes["test"][own], program.feed.chance()[own])
+
+
+def _recalibrated_tally(
+    program: Program,
+    order: Callable,
+    state: RunState,
+    models: Models,
+    members: dict[str, Members],
+    mesh: Mesh,
+) -> Tally:
+    """What the variants that ask for it count on the test split, once their statistics are those of each answer."""
+    split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+    call, orders_of = program.compile_recalibration(mesh, models), program.orders_of(models, mesh)
+    statistics = call["fresh"](models)
+    chunks = program.feed.train(0, whole, augmented=False)
+    for done, chunk in enumerate(itertools.islice(chunks, program.feed.chunks)):
+        number = jax.device_put(np.int32(done), whole)
+        orders = jax.device_put(order(*orders_of, number, members["train"]), whole)
+        statistics = call["recalibrate"](statistics, state, models, chunk, number, orders, members["train"])
+        jax.block_until_ready(statistics)  # at most one chunk is under way
+        interruption.check()
+    tally = jax.device_put(empty_tally(*models.variant.skip_units.shape, program.plan.answers), split)
+    for chunk in program.feed.held_out("test", whole):
+        tally = call["test"](tally, statistics, state, models, chunk, members["test"])
+    return tally
 
 
 def _measured(

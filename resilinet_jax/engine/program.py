@@ -24,12 +24,14 @@ from resilinet_jax.datasets.feed import Feed
 from resilinet_jax.datasets.splits import SPLITS, Examples, Members, Standardisation
 from resilinet_jax.engine.evaluation import Tally, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications, without_failures
+from resilinet_jax.engine.recalibration import count_recalibrated, recalibrate, representatives
 from resilinet_jax.engine.training import (
     CROSS_ENTROPY,
     Loss,
     RunKeys,
     RunState,
     batch_order,
+    chunk_keys,
     finish_epoch,
     initial_state,
     run_keys,
@@ -126,6 +128,8 @@ for _kind in (
 class Program:
     """The compiled functions of a sweep: one each to start, train, validate, finish an epoch and test.
 
+    Others recalibrate and test with what comes of it, of cells that ask for it.
+
     Attributes:
       network: that is trained.
       feed: of its examples.
@@ -161,7 +165,8 @@ class Program:
             without_failures(network.graph) if compared is None else plan_applications(network.graph, compared)
         )
         self._combinations = combinations
-        self._compiled: dict[tuple[tuple[int, ...], int], dict[str, Callable]] = {}
+        self._representatives = representatives(self.plan, combinations.survival)
+        self._compiled: dict[tuple[str, tuple[int, ...], int], dict[str, Callable]] = {}
         self.members = {name: feed.members(name) for name in SPLITS}
         self._padded = self.members["train"].padded
         longest = self.members["train"].rows.shape[-1]
@@ -215,6 +220,60 @@ class Program:
 
         return jax.lax.map(one, (models.variant, tally))
 
+    def _fresh(self, models: Models) -> dict[str, Statistics]:
+        """Statistics as before the first step, of each variant and answer."""
+        every = *models.variant.recalibrated.shape, self.plan.answers
+        known = self._start(models.keys).variables.statistics
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*every, *leaf.shape)), known)
+
+    def _recalibrate(
+        self,
+        statistics: dict[str, Statistics],
+        state: RunState,
+        models: Models,
+        chunk: Examples,
+        number: Int[Array, ""],
+        orders: Int[Array, "runs steps batch"],
+        members: Members,
+    ) -> dict[str, Statistics]:
+        weight, own = draw_weight(models.cell, models.keys.weight), members.of(models.split)
+        *_, key = chunk_keys(models.keys.chunks, number)
+        data = key, chunk, orders[models.order], own, self._padded
+
+        def one(variant: tuple[Cell, dict[str, Statistics]]) -> dict[str, Statistics]:
+            cell, before = variant
+
+            def again(known: dict[str, Statistics]) -> dict[str, Statistics]:
+                wiring, masks = inference_wiring(cell, weight), jnp.asarray(self._representatives)
+                return recalibrate(self.network, state.best.params, known, wiring, masks, *data)
+
+            return jax.lax.cond(cell.recalibrated > 0, again, lambda known: known, before)
+
+        return jax.lax.map(one, (models.variant, statistics))
+
+    def _test_recalibrated(
+        self,
+        tally: Tally,
+        statistics: dict[str, Statistics],
+        state: RunState,
+        models: Models,
+        chunk: Examples,
+        members: Members,
+    ) -> Tally:
+        weight, own = draw_weight(models.cell, models.keys.weight), members.of(models.split)
+
+        def one(variant: tuple[Cell, dict[str, Statistics], Tally]) -> Tally:
+            cell, known, before = variant
+
+            def count(tally: Tally) -> Tally:
+                wiring, masks = inference_wiring(cell, weight), jnp.asarray(self._representatives)
+                how = self.network, state.best.params, known, wiring, masks
+                return count_recalibrated(*how, tally, chunk, own, self.settings.batch_size)
+
+            return jax.lax.cond(cell.recalibrated > 0, count, lambda tally: tally, before)
+
+        return jax.lax.map(one, (models.variant, statistics, tally))
+
     # What surrounds it.
 
     @property
@@ -257,15 +316,22 @@ class Program:
 
     def compile(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
         """Compiles ahead of the first call, once per stack shape, so that no epoch's time holds a compilation."""
+        return self._compile("train and test", self._traceables, mesh, models)
+
+    def compile_recalibration(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
+        """Compiles what only a pass with recalibrated cells calls, once per stack shape."""
+        return self._compile("recalibrate", self._recalibrating, mesh, models)
+
+    def _compile(self, purpose: str, functions: Callable, mesh: Mesh, models: Models) -> dict[str, Callable]:
         orders = self.orders_of(models, mesh)
-        shape = (models.variant.skip_units.shape, len(orders[0]))
+        shape = (purpose, models.variant.skip_units.shape, len(orders[0]))
         if shape not in self._compiled:
-            traceables = functools.partial(self._traceables, mesh, models, orders)
+            traceables = functools.partial(functions, mesh, models, orders)
             # Each is compiled, or read from JAX's cache, while Python traces the next ones.
             with _without_garbage_collection(), concurrent.futures.ThreadPoolExecutor(2) as pool:
                 coming = {
                     name: pool.submit(each.compile, self.options())
-                    for name, each in lowered(traceables, mesh, self._rests_on(models, orders))
+                    for name, each in lowered(traceables, mesh, self._rests_on(purpose, models, orders))
                 }
                 self._compiled[shape] = {name: each.result() for name, each in coming.items()}
         return self._compiled[shape]
@@ -274,21 +340,18 @@ class Program:
         padded, variants = models.variant.skip_units.shape
         split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
 
-        def placed(tree: Any, sharding: NamedSharding) -> Any:
-            return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), tree)
-
         def stacked(function: Callable, mapped: int, shared: int, stack: int = 1) -> Callable:
             return over_models(mesh, stack, function, mapped, shared)
 
         start = stacked(self._start, 1, 0)
-        state = placed(jax.eval_shape(start, models.keys), split)
-        validation = placed(empty_tally(padded, self.validation_plan.answers), split)
-        test = placed(empty_tally(padded, variants, self.plan.answers), split)
+        state = _placed(jax.eval_shape(start, models.keys), split)
+        validation = _placed(empty_tally(padded, self.validation_plan.answers), split)
+        test = _placed(empty_tally(padded, variants, self.plan.answers), split)
         score = jax.ShapeDtypeStruct((padded,), np.float32, sharding=split)
-        chunk = {name: placed(self.feed.spec(name), whole) for name in SPLITS}
-        members = placed(self.members, whole)
+        chunk = {name: _placed(self.feed.spec(name), whole) for name in SPLITS}
+        members = _placed(self.members, whole)
         order, number = stacked(self._order, 2, 2), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-        drawn = placed(jax.eval_shape(order, *orders, number, members["train"]), whole)
+        drawn = _placed(jax.eval_shape(order, *orders, number, members["train"]), whole)
         train = stacked(self.train, 2, 3, self.stack)
         validate, finish = stacked(self._validate, 3, 3, self.stack), stacked(finish_epoch, 2, 0)
         validating = validation, state, models, chunk["validation"], number, members["validation"]
@@ -302,7 +365,25 @@ class Program:
             "test": Traceable(stacked(self._test, 3, 2, self.stack), testing),
         }
 
-    def _rests_on(self, models: Models, orders: tuple[Array, Array]) -> object:
+    def _recalibrating(self, mesh: Mesh, models: Models, orders: tuple[Array, Array]) -> dict[str, Traceable]:
+        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+        members, number = _placed(self.members, whole), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+        order = jax.eval_shape(over_models(mesh, 1, self._order, 2, 2), *orders, number, members["train"])
+        state = _placed(jax.eval_shape(over_models(mesh, 1, self._start, 1, 0), models.keys), split)
+        fresh = over_models(mesh, 1, self._fresh, 1, 0)
+        statistics = _placed(jax.eval_shape(fresh, models), split)
+        tally = _placed(empty_tally(*models.variant.skip_units.shape, self.plan.answers), split)
+        train, test = (_placed(self.feed.spec(name), whole) for name in ("train", "test"))
+        again = over_models(mesh, self.stack, self._recalibrate, 3, 4)
+        data = train, number, _placed(order, whole), members["train"]
+        tested = over_models(mesh, self.stack, self._test_recalibrated, 4, 2)
+        return {
+            "fresh": Traceable(fresh, (models,)),
+            "recalibrate": Traceable(again, (statistics, state, models, *data), donated=(0,)),
+            "test": Traceable(tested, (tally, statistics, state, models, test, members["test"])),
+        }
+
+    def _rests_on(self, purpose: str, models: Models, orders: tuple[Array, Array]) -> object:
         """All that the traced functions depend on; None if that isn't known."""
         if self.settings.rests_on is None or self.settings.loss is not CROSS_ENTROPY:
             return None
@@ -314,7 +395,12 @@ class Program:
         given = (models, orders, self.members, [self.feed.spec(name) for name in SPLITS])
         shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(given)]
         how = self.settings.batch_size, self.stack, self.network.learns_weights, self._padded
-        return self.settings.rests_on, plans, shapes, how, self.feed.augment is None
+        return self.settings.rests_on, purpose, plans, shapes, how, self.feed.augment is None
+
+
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
+    """Shapes and types of a tree's arrays, on these devices."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 @contextlib.contextmanager

@@ -130,15 +130,20 @@ def batch_order(
       padded: static; whether there may be `PADDING`.
     """
     longest = rows.shape[0]
-    key, *_ = _chunk_keys(chunks_key, number)
+    key, *_ = chunk_keys(chunks_key, number)
     order = jnp.asarray(rows)[random_order(key, longest)]
     if padded:
         order = order[jnp.argsort(order == PADDING, stable=True)]
     return order[: longest // batch_size * batch_size].reshape(-1, batch_size)
 
 
-def _chunk_keys(chunks_key: Key[Array, ""], number: Int[Numbers, ""]) -> Key[Array, "5"]:
-    """Keys for the order, failout, skip activity, augmentation and dropout in a chunk, in this order."""
+def chunk_keys(chunks_key: Key[Array, ""], number: Int[Numbers, ""]) -> Key[Array, "5"]:
+    """Keys for the order, failout, skip activity, augmentation and dropout in a chunk, in this order.
+
+    Args:
+      chunks_key: of the run's `RunKeys`.
+      number: of the chunk, counted from the very first.
+    """
     return jax.random.split(jax.random.fold_in(chunks_key, number), 5)
 
 
@@ -173,7 +178,7 @@ def train_chunk(
     Returns:
       The state after it, and the mean loss.
     """
-    _, failout_key, activity_key, augment_key, step_key = _chunk_keys(keys.chunks, state.chunks)
+    _, failout_key, activity_key, augment_key, step_key = chunk_keys(keys.chunks, state.chunks)
     steps = order.shape[0]
     survival = FailureModel(network.graph).sample(failout_key, jnp.asarray(cell.failout_rate), steps)
     draws = jax.random.uniform(activity_key, (steps, cell.present.shape[0]))

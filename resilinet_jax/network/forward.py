@@ -32,6 +32,7 @@ class Statistics(NamedTuple):
 
     Which of them carry is all that a node can observe of failures elsewhere. What comes over a skip alone has another
     mean and variance than what comes without it or with both, and an average over them fits none (docs/findings.md).
+    Where a cell shares statistics, all training steps count for arrival 0, which means that nothing carries.
 
     Attributes:
       seen: in how many training steps each arrival occurred; its number has bit k set if the k-th of
@@ -78,7 +79,8 @@ class Wiring(NamedTuple):
     """What one forward pass sees of a cell's hyperconnections; simple ones ignore `activity`.
 
     A hyperconnection's weight is `weight`, and `learned` times what training has added to it; `skip_units` is for
-    adapters that are skip layers.
+    adapters that are skip layers. In training, `shared_statistics` is 1 where a node has one set of running statistics
+    for all arrivals.
     """
 
     present: Float[Array, " hyperconnections"]
@@ -86,6 +88,7 @@ class Wiring(NamedTuple):
     activity: Float[Array, " hyperconnections"]
     learned: Float[Array, "*hyperconnections"] | float = 0.0
     skip_units: Float[Numbers, ""] | float = 0.0
+    shared_statistics: Float[Numbers, ""] | float = 0.0
 
 
 class Sent(NamedTuple):
@@ -319,7 +322,7 @@ class Network:
           What it sends, exactly zero if it has failed. In training, by its name, also its running statistics after the
           batch, if it keeps any; else an empty dict.
         """
-        value, statistics = self._compute(variables, source, jnp.asarray(x), (), alive, training_key)
+        value, statistics = self._compute(variables, source, jnp.asarray(x), (), alive, training_key, 0.0)
         return Sent(value if source not in self.graph.fallible else _masked(alive, value), alive), statistics
 
     def node_sends(
@@ -361,7 +364,8 @@ class Network:
         weight = self.weight(variables, wiring)
         weights = [weight[i] for i, _ in edges]
         values = [sent.value for sent in incoming]
-        value, statistics = self.compute(variables, node, values, carries, weights, sends, training_key)
+        shared = wiring.shared_statistics
+        value, statistics = self.compute(variables, node, values, carries, weights, sends, training_key, shared)
         return Sent(_masked(sends, value), sends), statistics
 
     def weight(self, variables: Variables, wiring: Wiring) -> Float[Array, " hyperconnections"]:
@@ -378,6 +382,7 @@ class Network:
         weights: Sequence[Float[Array, ""]],
         sends: Float[Array, ""] | float = 1.0,
         training_key: Key[Array, ""] | None = None,
+        shared_statistics: Float[Numbers, ""] | float = 0.0,
     ) -> tuple[Array, dict[str, Statistics]]:
         """What a node's stage makes of the weighted sum of what is carried to it.
 
@@ -389,6 +394,7 @@ class Network:
           weights: factor on each.
           sends: 1 if the node sends, else 0; only training asks.
           training_key: in training, of the step, for dropout; None at inference.
+          shared_statistics: as in `Wiring`; only training asks.
 
         Returns:
           The stage's output for a batch. In training, by its name, also its running statistics after the batch, if it
@@ -396,7 +402,7 @@ class Network:
         """
         received = [weight * _masked(carried, value) for weight, carried, value in zip(weights, carries, values)]
         total = sum(received[1:], received[0])
-        return self._compute(variables, node, total, carries, jnp.asarray(sends), training_key)
+        return self._compute(variables, node, total, carries, jnp.asarray(sends), training_key, shared_statistics)
 
     def _compute(
         self,
@@ -406,6 +412,7 @@ class Network:
         carries: Sequence[Array],
         sends: Float[Array, ""],
         training_key: Key[Array, ""] | None,
+        shared_statistics: Float[Numbers, ""] | float,
     ) -> tuple[Array, dict[str, Statistics]]:
         """Output of a node's stage; in training, also the running statistics that it leaves, by node name."""
         if node not in self.stages:
@@ -419,6 +426,7 @@ class Network:
             with _named(node):
                 return jnp.asarray(stage.apply(given, value, False)), {}
         if known is not None:
+            arrival = jnp.where(jnp.asarray(shared_statistics) > 0, 0, arrival)
             given[STATISTICS] = jax.tree.map(lambda leaf: leaf[arrival], known.values)
         key = jax.random.fold_in(training_key, self.graph.order.index(node))
         with _named(node):

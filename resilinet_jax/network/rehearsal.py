@@ -56,6 +56,17 @@ def rehearse(network: Network, x: jax.ShapeDtypeStruct, classes: int, loss: Call
     jax.eval_shape(jax.grad(train, has_aux=True), variables.params, variables.statistics, examples)
 
 
+def keeps_statistics(network: Network, x: jax.ShapeDtypeStruct) -> bool:
+    """Whether any stage of a network keeps running statistics, as batch normalisation does; told from shapes alone.
+
+    Args:
+      network: any.
+      x: of the data's inputs; the leading axis is that of examples.
+    """
+    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), _batch(x, 1))
+    return bool(variables.statistics)
+
+
 def _batch(x: jax.ShapeDtypeStruct, examples: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype)
 

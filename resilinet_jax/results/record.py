@@ -28,6 +28,7 @@ class Record:
       command: that trains the same cells on the same data.
       files: digest of everything else that was written beside the record, by name.
       graph: the scenario's, as `Graph.from_data` takes it: a report runs no code of the scenario's.
+      keeps_statistics: whether the network keeps running statistics, on which its cells depend.
     """
 
     sweep: str
@@ -42,6 +43,7 @@ class Record:
     command: str = ""
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     graph: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    keeps_statistics: bool = True
 
     def to_json(self) -> bytes:
         """The record as JSON text, for people and programs, with a checksum."""
@@ -65,9 +67,9 @@ class Record:
         return str(self.settings["scenario"])
 
     def flat(self) -> dict[str, str]:
-        """Everything but notes, digests and graph as text, by its path: `preset.network.hidden_units`."""
-        told = dataclasses.asdict(self)
-        return _flat({name: value for name, value in told.items() if name not in ("notes", "files", "graph")})
+        """Everything but notes, digests and what the network is as text, by its path: `preset.network.hidden_units`."""
+        left_out = ("notes", "files", "graph", "keeps_statistics")
+        return _flat({name: value for name, value in dataclasses.asdict(self).items() if name not in left_out})
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, str]:

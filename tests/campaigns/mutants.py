@@ -328,13 +328,13 @@ MUTANTS: dict[str, list[Mutant]] = {
             f"{RUNS}::test_every_run_and_seed_has_keys_of_its_own",
         ),
         Mutant(
-            "step_key = _chunk_keys(keys.chunks, state.chunks)",
-            "step_key = _chunk_keys(keys.chunks, 0)",
+            "step_key = chunk_keys(keys.chunks, state.chunks)",
+            "step_key = chunk_keys(keys.chunks, 0)",
             f"{TRAINING}::test_every_chunk_has_failures_of_its_own",
         ),
         Mutant(
-            "key, *_ = _chunk_keys(chunks_key, number)",
-            "key, *_ = _chunk_keys(chunks_key, 0)",
+            "key, *_ = chunk_keys(chunks_key, number)",
+            "key, *_ = chunk_keys(chunks_key, 0)",
             f"{TRAINING}::test_every_epoch_has_an_order_of_its_own_and_uses_each_example_once",
         ),
         Mutant(

@@ -31,7 +31,7 @@ NETWORK = Network(  # Health's graph with fewer layers, which compile faster
 )
 
 
-BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, failout_rate=0.3, learning_rate=0.01)
+BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, failout_rate=0.3, learning_rate=0.01, keeps_statistics=False)
 
 
 SETTINGS = TrainingSettings(runs=3, epochs=6, batch_size=32, seed=1)

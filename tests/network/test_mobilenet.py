@@ -21,7 +21,7 @@ from tests.helpers.mobilenet import GRAPH, NETWORK
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (8, 6, 6, 1)).astype(np.uint8)  # grey, for a smaller stem
 LABELS = RNG.integers(0, 3, 8).astype(np.int32)
-ADD = Wiring(*(jnp.ones(len(GRAPH.hyperconnections)) for _ in Wiring._fields))
+ADD = Wiring(*[jnp.ones(len(GRAPH.hyperconnections))] * 5)
 
 
 START = jax.jit(lambda keys: initial_state(NETWORK, keys, IMAGES[:1]))
