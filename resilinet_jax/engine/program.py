@@ -277,8 +277,8 @@ class Program:
 
         start = stacked(self._start, 1, 0)
         state = placed(jax.eval_shape(start, models.keys), split)
-        validation = placed(empty_tally(padded, self.validation_plan.answers), split)
-        test = placed(empty_tally(padded, variants, self.plan.answers), split)
+        validation = placed(empty_tally(padded, self.validation_plan.answers, classes=self.feed.classes), split)
+        test = placed(empty_tally(padded, variants, self.plan.answers, classes=self.feed.classes), split)
         score = jax.ShapeDtypeStruct((padded,), np.float32, sharding=split)
         chunk = {name: placed(self.feed.spec(name), whole) for name in SPLITS}
         members = placed(self.members, whole)

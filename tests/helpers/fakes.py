@@ -25,9 +25,9 @@ BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, 0.05, 1e-3)
 
 def measured(accuracy, epochs=0, hyperconnections=7):
     """What runs left, of which only the accuracies matter."""
-    runs = len(accuracy)
+    runs, combinations = accuracy.shape
     curves = np.full((runs, epochs), 0.25)
-    return Measured(accuracy, curves, curves, np.ones((runs, hyperconnections)))
+    return Measured(accuracy, curves, curves, np.ones((runs, hyperconnections)), np.zeros((runs, combinations, 0, 3)))
 
 
 def fake(name, runs=3, build=BUILD):
