@@ -37,7 +37,9 @@ def tables(results: Results) -> list[Table]:
         for failing in results.shown_sets(setting)
     ]
     return [
-        Table("Accuracy (%) while nodes fail", ["Failing nodes", f"Prob. (%), {setting}", *METHODS], rows),
+        Table(
+            f"{results.told_by.title} (%) while nodes fail", ["Failing nodes", f"Prob. (%), {setting}", *METHODS], rows
+        ),
     ]
 
 
@@ -51,6 +53,7 @@ def comparisons(results: Results) -> list[Comparison]:
             while_failing(failing),
             (results.under(reference, failing), results.under(cell, failing)),
             results.units,
+            points=results.told_by.points,
         )
         for label, cell in others
         for failing in results.shown_sets(results.usual_setting)
@@ -59,18 +62,18 @@ def comparisons(results: Results) -> list[Comparison]:
 
 
 def figure(results: Results) -> Figure:
-    """The accuracy under each failure combination, as bars."""
+    """The metric under each failure combination, as bars."""
     drawn, (ax,) = new_figure()
     shown = results.shown_sets(results.usual_setting)
     series = {label: [results.under(cell, failing) for failing in shown] for label, cell in METHODS.items()}
     names = [_named(results, failing) or combination_name(failing).replace("+", "+\n") for failing in shown]
-    grouped_bars(ax, names, series)
+    grouped_bars(ax, names, series, what=results.told_by.name)
     ax.set_xlabel("failing nodes")
     return drawn
 
 
 def more_figures(results: Results) -> list[Drawn]:
-    """What the accuracies average to while the failures get rarer or more frequent."""
+    """What the metric averages to while the failures get rarer or more frequent."""
     return scaled_figure(results, METHODS)
 
 

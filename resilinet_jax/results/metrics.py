@@ -7,11 +7,15 @@ information are those of the expected counts, not the expected metrics.
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
+
+from resilinet_jax.files import beside
 
 Counts = Float[np.ndarray, "*stack classes 3"]  # true positives, false positives, false negatives
 
@@ -63,25 +67,45 @@ class Metric(NamedTuple):
     Attributes:
       of: the metric of counts.
       name: in a sentence.
+      plural: what several values of it are called.
+      points: what a difference of 0.01 is, in the plural.
     """
 
     of: Callable[[Counts], Float[np.ndarray, "*stack"]]
     name: str
+    plural: str
+    points: str
 
     @property
     def title(self) -> str:
         """The name at the beginning of a sentence."""
-        return self.name[0].upper() + self.name[1:]
+        return _opening(self.name)
+
+    @property
+    def plural_title(self) -> str:
+        """The plural at the beginning of a sentence."""
+        return _opening(self.plural)
 
 
 ACCURACY = "accuracy"
 # By what `--metric` takes.
 METRICS = {
-    ACCURACY: Metric(accuracy, "accuracy"),
-    "balanced_accuracy": Metric(balanced_accuracy, "balanced accuracy"),
-    "macro_f1": Metric(macro_f1, "macro F1"),
-    "micro_f1": Metric(micro_f1, "micro F1"),
+    ACCURACY: Metric(accuracy, "accuracy", "accuracies", "points"),
+    "balanced_accuracy": Metric(
+        balanced_accuracy, "balanced accuracy", "balanced accuracies", "points of balanced accuracy"
+    ),
+    "macro_f1": Metric(macro_f1, "macro F1", "macro F1 scores", "points of macro F1"),
+    "micro_f1": Metric(micro_f1, "micro F1", "micro F1 scores", "points of micro F1"),
 }
+
+
+def _opening(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def metric_folder(folder: pathlib.Path, metric: str) -> pathlib.Path:
+    """Where a sweep's report by another metric than accuracy goes: beside the sweep's folder, which stays as it is."""
+    return folder if metric == ACCURACY else beside(folder, metric)
 
 
 def _parts(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,9 +113,9 @@ def _parts(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return positive, wrong, missed
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _share(part: ArrayLike, whole: ArrayLike) -> np.ndarray:
     """Part / whole; NaN where there is nothing."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 
 
 def _mean(values: np.ndarray, counted: Bool[np.ndarray, "*stack classes"], counts: Counts) -> np.ndarray:
