@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -53,12 +53,13 @@ def shown_classes(results: Results, cell: str) -> Int[np.ndarray, " shown"]:
     return np.sort(np.argsort(-worst, kind="stable")[:MOST_CLASSES])
 
 
-def recall_figure(results: Results, cells: Mapping[str, str]) -> list[Drawn]:
+def recall_figure(results: Results, cells: Mapping[str, str], names: Sequence[str]) -> list[Drawn]:
     """The recall of each class (columns) under each failure combination (rows), a panel for each cell.
 
     Args:
       results: of a sweep.
       cells: by the panel's title; the first one decides which of many classes are shown.
+      names: of the failure combinations that are shown.
 
     Returns:
       One figure; none where the counts of classes are not known.
@@ -74,15 +75,18 @@ def recall_figure(results: Results, cells: Mapping[str, str]) -> list[Drawn]:
         ax.set_facecolor(MISSING)
         image = ax.imshow(np.ma.masked_invalid(values), cmap="viridis", vmin=0, vmax=100, aspect="auto")
         ax.set_title(title, fontsize="medium")
-        ax.set_yticks(range(len(shown)), [combination_name(failing) for failing in shown], fontsize="small")
+        ax.set_yticks(range(len(shown)), names, fontsize="small")
         ax.grid(visible=False)
         ax.tick_params(length=0)
         for row, column in np.argwhere(np.isfinite(values)) if len(classes) <= MOST_NUMBERS else ():
             value = values[row, column]
             colour = "black" if value > 60 else "white"  # viridis is light from there on
             ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize="x-small")
-    axes[-1].set_xticks(range(len(classes)), [str(each) for each in classes], fontsize="small")
+    upright = len(str(classes[-1])) * len(classes) > 2 * MOST_CLASSES
+    labels = [str(each) for each in classes]
+    axes[-1].set_xticks(range(len(classes)), labels, fontsize="small", rotation=90 * upright)
     axes[-1].set_xlabel("class")
+    figure.supylabel("failing nodes", fontsize="medium")
     figure.colorbar(image, ax=axes, label="recall (%)", shrink=0.6, aspect=30)
     total = results.measured[first].class_counts.shape[-2]
     which = f" The {len(classes)} of {total:,} classes whose recall some single failure costs most ({label})."

@@ -49,7 +49,8 @@ class Measured(NamedTuple):
 
     def rounded(self) -> Measured:
         """Rounds to the seven digits that results on disk have, so that a report from there is the same."""
-        return Measured(*(np.round(np.asarray(leaf, np.float64), 7) for leaf in self))
+        widened = self._replace(class_counts=self.class_counts.astype(np.float64))  # or they have digits of float32
+        return Measured(*(np.round(leaf, 7) for leaf in widened))
 
 
 Name = tuple[str, int]  # of a run: its cell's key, and its number
