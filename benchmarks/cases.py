@@ -66,7 +66,7 @@ def load_splits(case: Case) -> Splits:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count, np.int32)
     held_out = Examples(x[: count // 8], y[: count // 8])
-    return Splits(Examples(x, y), held_out, held_out, 10, 0.1)
+    return Splits(Examples(x, y), held_out, held_out, 10)
 
 
 def build_network(case: Case, classes: int) -> tuple[Scenario, Network]:

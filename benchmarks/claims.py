@@ -43,8 +43,8 @@ class Statement(NamedTuple):
     @property
     def shifted(self) -> Comparison:
         """The comparison, so that the claim is about zero."""
-        first, second = self.comparison.accuracy
-        return dataclasses.replace(self.comparison, accuracy=(first, second + (self.above or 0)))
+        first, second = self.comparison.values
+        return dataclasses.replace(self.comparison, values=(first, second + (self.above or 0)))
 
     def outcome(self, claim: Claim) -> Outcome:
         """What is to be said of it.

@@ -55,7 +55,7 @@ def health_models(data: Examples) -> tuple[Own, Models, Mesh, RunState]:
     """The engine's program for untrained models of the Health network, and these models on its devices."""
     scenario = load_scenario("health")
     network = scenario.build_network(CLASSES, hidden_units=250)
-    own = Own(scenario, network, Splits(data, data, data, CLASSES, 0.1), BATCH, _MODELS.value)
+    own = Own(scenario, network, Splits(data, data, data, CLASSES), BATCH, _MODELS.value)
     models, mesh = own.place()
     return own, models, mesh, own.program.compile(mesh, models)["start"](models.keys)
 
@@ -65,7 +65,7 @@ def planned(data: Examples) -> Callable[[], np.ndarray]:
     own, models, mesh, state = health_models(data)
     plan = plan_applications(own.network.graph, all_combinations(own.network.graph).survival)
     call = own.program.compile(mesh, models)["test"]
-    tally = empty_tally(*models.variant.skip_units.shape, plan.answers)
+    tally = empty_tally(*models.variant.skip_units.shape, plan.answers, classes=CLASSES)
 
     def turn() -> np.ndarray:
         return accuracy_of(call(tally, state, models, data), plan, len(data.y), 0.0)[:, 0]
@@ -162,7 +162,9 @@ def evaluate_chain(
 
     @jax.jit
     def call(variables: Variables, data: Examples) -> Tally:
-        return count_correct(network, variables, wiring, plan, empty_tally(plan.answers), data, default_stack())
+        return count_correct(
+            network, variables, wiring, plan, empty_tally(plan.answers, classes=CLASSES), data, default_stack()
+        )
 
     jax.block_until_ready(call(variables, data))
     start = time.perf_counter()

@@ -79,7 +79,7 @@ class Own:
             orders = jax.device_put(orders, whole)
             state, losses = call["train"](state, models, next(chunks), orders, members["train"])
             compared = np.asarray(losses[: min(self.share, RUNS)]).tolist()  # waits, as the engine does
-            tally = jax.device_put(empty_tally(len(models.order), plan.answers), split)
+            tally = jax.device_put(empty_tally(len(models.order), plan.answers, classes=self._feed.classes), split)
             for number, chunk in enumerate(self._feed.held_out("validation", whole)):
                 placed = jax.device_put(np.int32(number), whole)
                 tally = call["validate"](tally, state, models, chunk, placed, members["validation"])

@@ -40,7 +40,7 @@ def compile_seconds(scenario: str) -> float:
     pixels = (preset.network["image_size"],) * 2 + (3,) if "image_size" in preset.network else (23,)
     kind = np.uint8 if "image_size" in preset.network else np.float32
     data = Examples(np.zeros((4 * preset.batch_size, *pixels), kind), np.zeros(4 * preset.batch_size, np.int32))
-    own = Own(chosen, network, Splits(data, data, data, 10, 0.1), preset.batch_size, MODELS, rests_on=scenario)
+    own = Own(chosen, network, Splits(data, data, data, 10), preset.batch_size, MODELS, rests_on=scenario)
     models, mesh = own.place()
     start = time.perf_counter()
     own.program.compile(mesh, models)

@@ -51,7 +51,7 @@ class DataError(UserError):
 
 def suggest(name: str, known: Collection[str]) -> str:
     """What to say after an unknown name: the nearest known one, and all of them."""
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1) or [each for each in known if len(name) > 1 and name in each]
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint} (known: {', '.join(known) or 'none'})"
 

@@ -115,6 +115,12 @@ def _checksum(values: Mapping[str, Any]) -> str:
     return digest(json.dumps(values, sort_keys=True).encode())
 
 
+def beside(folder: pathlib.Path, suffix: str) -> pathlib.Path:
+    """The folder whose name has a suffix more, with an underscore between: `results_mine`."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.with_name(f"{named.name}_{suffix}")
+
+
 def zip_bytes(entries: Mapping[str, bytes]) -> bytes:
     """A zip file of these entries, which carries a checksum of each; the same bytes whenever it is made."""
     content = io.BytesIO()

@@ -25,7 +25,7 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 def tables(results: Results) -> list[Table]:
     """The figure's numbers."""
-    return [setting_table("Average accuracy (%)", results, METHODS)]
+    return [setting_table(f"Average {results.told_by.name} (%)", results, METHODS)]
 
 
 def comparisons(results: Results) -> list[Comparison]:

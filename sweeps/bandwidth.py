@@ -100,14 +100,14 @@ def bytes_of(results: Results, cell: str, setting: str) -> Expected:
 
 
 def front(results: Results, setting: str) -> Bool[np.ndarray, " variants"]:
-    """Whether each of `variants` is on the Pareto front of mean average accuracy and expected bytes."""
+    """Whether each of `variants` is on the Pareto front of the metric's mean average and expected bytes."""
     names = [each.cell for each in variants(results.graph)]
     cost = np.array([bytes_of(results, name, setting).middle for name in names])
     return pareto_front(cost, np.array([mean(results.average(name, setting)) for name in names]))
 
 
 def tables(results: Results) -> list[Table]:
-    """Accuracy beside messages and bytes under each failure setting; then the bytes of each hyperconnection."""
+    """The metric beside messages and bytes under each failure setting; then the bytes of each hyperconnection."""
     everything = [each for each in variants(results.graph) if each.skips == configurations(results.graph)[-1]]
     return [
         *(_trade_off(results, setting) for setting in results.failure_settings),
@@ -128,8 +128,9 @@ def _trade_off(results: Results, setting: str) -> Table:
         ]
         for each, on_front in zip(variants(results.graph), front(results, setting))
     ]
-    columns = ["Skips", "At inference", "Messages", "Bytes", "Accuracy (%)", "Pareto front"]
-    return Table(f"Cost of an inference and average accuracy {under_setting(results, setting)}", columns, rows, names=2)
+    columns = ["Skips", "At inference", "Messages", "Bytes", f"{results.told_by.title} (%)", "Pareto front"]
+    title = f"Cost of an inference and average {results.told_by.name} {under_setting(results, setting)}"
+    return Table(title, columns, rows, names=2)
 
 
 def _by_hyperconnection(results: Results, variant: Variant) -> Table:
@@ -159,7 +160,7 @@ def comparisons(results: Results) -> list[Comparison]:
 
 
 def figure(results: Results) -> Figure:
-    """Average accuracy over expected kilobytes with the Pareto front, a panel for each failure setting."""
+    """The metric's average over expected kilobytes with the Pareto front, a panel for each failure setting."""
     settings = list(results.failure_settings)
     rows = -(-len(settings) // 2)
     drawn, axes = new_figure(min(2, len(settings)), height=0.6 + 2.6 * rows, share_y=False, rows=rows)
@@ -179,6 +180,7 @@ def _panel(ax: Axes, results: Results, setting: str) -> None:
         {kind: [kilobytes[each] for each in own] for kind, own in kinds.items()},
         {kind: averages(results, [each.cell for each in own], setting) for kind, own in kinds.items()},
         "kilobytes per inference",
+        results.told_by.name,
     )
     best = sorted(
         (kilobytes[each], 100 * mean(results.average(each.cell, setting)), each.told)

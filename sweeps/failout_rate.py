@@ -39,8 +39,9 @@ def tables(results: Results) -> list[Table]:
         + [percent(results.average_with_failout(cell, setting)) for cell in AT_RATE.values()]
         for setting in results.failure_settings
     ]
-    honest = setting_table("Average accuracy (%) by failout rate", results, {"Failure": failure, **AT_RATE})
-    return [honest, Table("Average accuracy (%) if failout is left on while testing", honest.columns, left_on)]
+    average = f"Average {results.told_by.name} (%)"
+    honest = setting_table(f"{average} by failout rate", results, {"Failure": failure, **AT_RATE})
+    return [honest, Table(f"{average} if failout is left on while testing", honest.columns, left_on)]
 
 
 def comparisons(results: Results) -> list[Comparison]:
@@ -62,10 +63,10 @@ def figure(results: Results) -> Figure:
     drawn, (honest, left_on) = new_figure(panels=2)
     names = list(AT_RATE.values())
     percents = [100 * rate for rate in RATES]
-    settings = list(results.failure_settings)
-    lines(honest, percents, {s.capitalize(): averages(results, names, s) for s in settings}, "failout rate (%)")
+    settings, what = list(results.failure_settings), results.told_by.name
+    lines(honest, percents, {s.capitalize(): averages(results, names, s) for s in settings}, "failout rate (%)", what)
     with_failout = {s: [results.average_with_failout(name, s) for name in names] for s in settings}
-    lines(left_on, percents, with_failout, "failout rate (%)")
+    lines(left_on, percents, with_failout, "failout rate (%)", what)
     honest.set_title("as trained, then tested", fontsize="medium")
     left_on.set_title("failout left on while testing", fontsize="medium")
     shared_legend(drawn, honest)

@@ -32,20 +32,20 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 
 def best_rate(results: Results, setting: str) -> Best[float]:
-    """The rate with the best mean average accuracy under a failure setting, and those that may be it as well."""
-    accuracy = {rate: results.average(cell_name(rate), setting) for rate in RATES}
-    return best_of(accuracy, results.units, results.left_out(setting))
+    """The rate with the best mean average under a failure setting, and those that may be it as well."""
+    values = {rate: results.average(cell_name(rate), setting) for rate in RATES}
+    return best_of(values, results.units, results.left_out(setting))
 
 
 def tables(results: Results) -> list[Table]:
-    """The best rate for each failure setting, and the average accuracies that it is taken from.
+    """The best rate for each failure setting, and the averages that it is taken from.
 
-    Its own average accuracy flatters it a little: it was chosen for having the highest one in these runs.
+    Its own average flatters it a little: it was chosen for having the highest one in these runs.
     """
     settings = list(results.failure_settings)
     best = {setting: best_rate(results, setting) for setting in settings}
     answer = [
-        [setting.capitalize(), _told(each), _interval(each), _accuracy(results, each, setting)]
+        [setting.capitalize(), _told(each), _interval(each), _average(results, each, setting)]
         for setting, each in best.items()
     ]
     rows = [
@@ -54,11 +54,11 @@ def tables(results: Results) -> list[Table]:
     ]
     return [
         Table(
-            "The best failout rate and its average accuracy (%)",
-            ["Failures", "Best rate", f"{CONFIDENCE:.0%} interval", "Accuracy"],
+            f"The best failout rate and its average {results.told_by.name} (%)",
+            ["Failures", "Best rate", f"{CONFIDENCE:.0%} interval", results.told_by.title],
             answer,
         ),
-        Table("Average accuracy (%) by failout rate", ["Rate", *(setting.capitalize() for setting in settings)], rows),
+        Table(f"Average {results.told_by.name} (%) by failout rate", ["Rate", *map(str.capitalize, settings)], rows),
     ]
 
 
@@ -83,7 +83,7 @@ def figure(results: Results) -> Figure:
     drawn, (ax, below) = new_figure(height=4.2, stacked=(3, 0.22 * len(settings)))
     percents = [100 * rate for rate in RATES]
     names = [cell_name(rate) for rate in RATES]
-    lines(ax, percents, {s.capitalize(): averages(results, names, s) for s in settings}, "")
+    lines(ax, percents, {s.capitalize(): averages(results, names, s) for s in settings}, "", results.told_by.name)
     for place, setting in enumerate(settings):
         best = best_rate(results, setting)
         if best.candidate is None:
@@ -128,7 +128,7 @@ def _sentence(best: Best[float], where: str, units: Units) -> str:
     return f"The best failout rate {where} is {_told(best)} ({CONFIDENCE:.0%} interval: {_interval(best)})"
 
 
-def _accuracy(results: Results, best: Best[float], setting: str) -> str:
+def _average(results: Results, best: Best[float], setting: str) -> str:
     rate = RATES[0] if best.candidate is None else best.candidate
     return percent(results.average(cell_name(rate), setting))
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.failures.combinations import combination_name
+from resilinet_jax.report.class_recall import most_hurt_table, recall_figure
 from resilinet_jax.report.figures import Drawn, grouped_bars, new_figure
 from resilinet_jax.report.scaled_failures import scaled_figure
 from resilinet_jax.report.sweep import Sweep
@@ -25,7 +26,7 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 
 def tables(results: Results) -> list[Table]:
-    """Every failure combination with its probability."""
+    """Every failure combination with its probability; the classes that a failure hurts."""
     setting = results.usual_setting
     probabilities = dict(zip(results.failing_sets, results.combination_probability(setting)))
     rows = [
@@ -36,9 +37,11 @@ def tables(results: Results) -> list[Table]:
         ]
         for failing in results.shown_sets(setting)
     ]
-    return [
-        Table("Accuracy (%) while nodes fail", ["Failing nodes", f"Prob. (%), {setting}", *METHODS], rows),
-    ]
+    title, columns = (
+        f"{results.told_by.title} (%) while nodes fail",
+        ["Failing nodes", f"Prob. (%), {setting}", *METHODS],
+    )
+    return [Table(title, columns, rows), *most_hurt_table(results, *next(iter(METHODS.items())))]
 
 
 def comparisons(results: Results) -> list[Comparison]:
@@ -51,6 +54,7 @@ def comparisons(results: Results) -> list[Comparison]:
             while_failing(failing),
             (results.under(reference, failing), results.under(cell, failing)),
             results.units,
+            points=results.told_by.points,
         )
         for label, cell in others
         for failing in results.shown_sets(results.usual_setting)
@@ -59,19 +63,20 @@ def comparisons(results: Results) -> list[Comparison]:
 
 
 def figure(results: Results) -> Figure:
-    """The accuracy under each failure combination, as bars."""
+    """The metric under each failure combination, as bars."""
     drawn, (ax,) = new_figure()
     shown = results.shown_sets(results.usual_setting)
     series = {label: [results.under(cell, failing) for failing in shown] for label, cell in METHODS.items()}
     names = [_named(results, failing) or combination_name(failing).replace("+", "+\n") for failing in shown]
-    grouped_bars(ax, names, series)
+    grouped_bars(ax, names, series, what=results.told_by.name)
     ax.set_xlabel("failing nodes")
     return drawn
 
 
 def more_figures(results: Results) -> list[Drawn]:
-    """What the accuracies average to while the failures get rarer or more frequent."""
-    return scaled_figure(results, METHODS)
+    """What the metric averages to while failures get rarer or more frequent; which classes a failure hurts."""
+    names = [_named(results, each) or combination_name(each) for each in results.shown_sets(results.usual_setting)]
+    return [*scaled_figure(results, METHODS), *recall_figure(results, METHODS, names)]
 
 
 def _named(results: Results, failing: tuple[str, ...]) -> str:

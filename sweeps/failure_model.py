@@ -43,7 +43,9 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 def tables(results: Results) -> list[Table]:
     """Each model where its failure setting holds."""
-    return [setting_table("Average accuracy (%) by what failout is drawn from", results, columns(results))]
+    return [
+        setting_table(f"Average {results.told_by.name} (%) by what failout is drawn from", results, columns(results))
+    ]
 
 
 def columns(results: Results) -> dict[str, Column]:

@@ -52,21 +52,22 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 
 def tables(results: Results) -> list[Table]:
-    """The average accuracies, Fig. 5's deviations among the schemes, and what is learned."""
+    """The averages, Fig. 5's deviations among the schemes, and what is learned."""
     learned: dict[str, Column] = {"One": _columns(results)["One"], "Learned": LEARNED}
     weights = results.measured[LEARNED].weight
     rows = [[edge.name, _spread(weights[:, i])] for i, edge in enumerate(results.graph.hyperconnections)]
     deviations = [[s.capitalize(), _points(deviation_among(results, s))] for s in results.failure_settings]
+    average = f"Average {results.told_by.name} (%)"
     return [
-        setting_table("Average accuracy (%) by hyperconnection weight", results, _columns(results)),
+        setting_table(f"{average} by hyperconnection weight", results, _columns(results)),
         Table(f"Deviation (points) among the schemes {', '.join(COMPARED)}", ["Failures", "Deviation"], deviations),
-        setting_table("Average accuracy (%) with weights that are learned, from one", results, learned),
+        setting_table(f"{average} with weights that are learned, from one", results, learned),
         Table("Learned weights", ["Hyperconnection", "Weight"], rows),
     ]
 
 
 def deviation_among(results: Results, setting: str) -> float:
-    """Sample standard deviation among the mean accuracies of the compared schemes; NaN if one has none."""
+    """Sample standard deviation among the mean averages of the compared schemes; NaN if one has none."""
     columns = _columns(results)
     if not all(setting in columns[label] for label in COMPARED):
         return float("nan")

@@ -35,7 +35,7 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 
 def tables(results: Results) -> list[Table]:
-    """Average accuracies, and the accuracy under each combination that leaves a path."""
+    """Averages, and the metric under each combination that leaves a path."""
     pairs = [(training, inference) for inference in AT_INFERENCE for training in ACTIVITIES]
     settings = list(results.failure_settings)
     informed = [failing for failing in results.shown_sets(results.usual_setting) if results.leaves_path(failing)]
@@ -46,7 +46,7 @@ def tables(results: Results) -> list[Table]:
     ]
     return [
         Table(
-            "Average accuracy (%) by skip activity in training → at inference",
+            f"Average {results.told_by.name} (%) by skip activity in training → at inference",
             ["Activity", *(setting.capitalize() for setting in settings)],
             average_rows,
         ),
@@ -60,7 +60,7 @@ def _while_failing(results: Results, failing_sets: Sequence[tuple[str, ...]], in
         + [percent(results.under(cell_name(training, inference), failing), digits=1) for training in ACTIVITIES]
         for failing in failing_sets
     ]
-    title = f"Accuracy (%) while nodes fail, {inference} at inference, by skip activity in training"
+    title = f"{results.told_by.title} (%) while nodes fail, {inference} at inference, by skip activity in training"
     return Table(title, ["Failing nodes", *(f"{training:g}" for training in ACTIVITIES)], rows)
 
 
@@ -78,7 +78,7 @@ def figure(results: Results) -> Figure:
     for ax, inference in zip(axes, AT_INFERENCE):
         names = [cell_name(training, inference) for training in ACTIVITIES]
         series = {setting.capitalize(): averages(results, names, setting) for setting in results.failure_settings}
-        lines(ax, ACTIVITIES, series, "skip activity in training")
+        lines(ax, ACTIVITIES, series, "skip activity in training", results.told_by.name)
         ax.set_title(f"{inference} at inference", fontsize="medium")
     shared_legend(drawn, axes[0])
     return drawn

@@ -45,10 +45,11 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 def tables(results: Results) -> list[Table]:
     """Fig. 6's numbers beside the skips that are present."""
     labels = [results.graph.skip_label(skip) for skip in results.graph.skips]
-    headings, title = labels, "Average accuracy (%) by the skips that are present"
+    average = f"Average {results.told_by.name}"
+    headings, title = labels, f"{average} (%) by the skips that are present"
     together = len(labels) > MOST_COLUMNS
     if together:
-        headings, title = ["Skips"], f"Average accuracy (%) by the skips {', '.join(labels)}"
+        headings, title = ["Skips"], f"{average} (%) by the skips {', '.join(labels)}"
 
     def marks(chosen: Sequence[str]) -> list[str]:
         each = [PRESENT if label in chosen else REMOVED for label in labels]
@@ -68,7 +69,7 @@ def tables(results: Results) -> list[Table]:
     return [
         Table(title, columns, rows),
         Table(
-            "Average accuracy (points) that each skip adds (Shapley values)",
+            f"{average} (points) that each skip adds (Shapley values)",
             ["Failures", "Skip", "Adds", f"{CONFIDENCE:.0%} interval"],
             worth,
             names=2,
@@ -77,7 +78,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def ranking(results: Results, setting: str) -> dict[str, np.ndarray]:
-    """What each skip adds to each run's average accuracy (its Shapley value), by label, the greatest mean first."""
+    """What each skip adds to each run's average (its Shapley value), by label, the greatest mean first."""
     worth = {frozenset(chosen): results.average(cell_name(chosen), setting) for chosen in configurations(results.graph)}
     values = shapley_values(worth)
     return dict(sorted(values.items(), key=lambda item: -np.nan_to_num(mean(item[1]), nan=-np.inf)))
@@ -86,7 +87,8 @@ def ranking(results: Results, setting: str) -> dict[str, np.ndarray]:
 def sentences(results: Results) -> list[str]:
     """The ranking for each failure setting in a sentence, and how sure its first place is."""
     return [
-        f"Skips by what they add to the average accuracy {under_setting(results, setting)} (points, Shapley values): "
+        f"Skips by what they add to the average {results.told_by.name} {under_setting(results, setting)} "
+        "(points, Shapley values): "
         f"{', '.join(f'{label} {100 * mean(added):+.1f}' for label, added in ranked.items())}"
         + _first(results, setting, ranked)
         for setting in results.failure_settings
@@ -135,8 +137,7 @@ def figure(results: Results) -> Figure:
         setting.capitalize(): averages(results, [cell_name(chosen) for chosen in configs], setting)
         for setting in results.failure_settings
     }
-    grouped_bars(ax, [str(number) for number, _ in enumerate(configs, 1)], series, legend_columns=4)
-    ax.set_ylabel("average accuracy (%)")
+    grouped_bars(ax, [str(number) for number, _ in enumerate(configs, 1)], series, 4, f"average {results.told_by.name}")
     places = [(x, y, label in chosen) for x, chosen in enumerate(configs) for y, label in enumerate(labels)]
     for there, size in ((True, 40), (False, 2)):
         marked = [(x, y) for x, y, present in places if present == there]

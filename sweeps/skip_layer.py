@@ -25,15 +25,15 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 
 def tables(results: Results) -> list[Table]:
-    """Average accuracies, and the accuracy under each combination that leaves a path."""
+    """Averages, and the metric under each combination that leaves a path."""
     informed = [failing for failing in results.shown_sets(results.usual_setting) if results.leaves_path(failing)]
     rows = [
         [combination_name(failing), *(percent(results.under(cell, failing)) for cell in COLUMNS.values())]
         for failing in informed
     ]
     return [
-        setting_table("Average accuracy (%) by the hidden units of skip layers", results, COLUMNS),
-        Table("Accuracy (%) while nodes fail", ["Failing nodes", *COLUMNS], rows),
+        setting_table(f"Average {results.told_by.name} (%) by the hidden units of skip layers", results, COLUMNS),
+        Table(f"{results.told_by.title} (%) while nodes fail", ["Failing nodes", *COLUMNS], rows),
     ]
 
 
@@ -47,7 +47,7 @@ def figure(results: Results) -> Figure:
     """Lines over the size."""
     drawn, (ax,) = new_figure()
     series = {s.capitalize(): averages(results, list(COLUMNS.values()), s) for s in results.failure_settings}
-    lines(ax, range(len(SIZES)), series, "hidden units of each skip layer")
+    lines(ax, range(len(SIZES)), series, "hidden units of each skip layer", results.told_by.name)
     ax.set_xticks(range(len(SIZES)), list(COLUMNS))
     shared_legend(drawn, ax)
     return drawn

@@ -36,7 +36,8 @@ def tables(results: Results) -> list[Table]:
         for reading, name in READINGS.items()
     ]
     columns = ["Failout rate", *(setting.capitalize() for setting in results.failure_settings)]
-    return [Table("Average accuracy (%) with and without survival scaling at inference", columns, rows)]
+    title = f"Average {results.told_by.name} (%) with and without survival scaling at inference"
+    return [Table(title, columns, rows)]
 
 
 def comparisons(results: Results) -> list[Comparison]:
@@ -55,7 +56,7 @@ def figure(results: Results) -> Figure:
     for ax, (reading, name) in zip(axes, READINGS.items()):
         names = [name.format(rate) for rate in RATES]
         series = {setting.capitalize(): averages(results, names, setting) for setting in results.failure_settings}
-        lines(ax, [100 * rate for rate in RATES], series, "failout rate (%)")
+        lines(ax, [100 * rate for rate in RATES], series, "failout rate (%)", results.told_by.name)
         ax.set_title(reading, fontsize="medium")
     shared_legend(drawn, axes[0])
     return drawn

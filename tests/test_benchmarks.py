@@ -60,7 +60,7 @@ def test_the_project_contends_and_learns():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 512, np.int32)
     data = Examples((rng.normal(size=(512, 23)) + 3 * np.eye(3, 23)[y]).astype(np.float32), y)
-    contender = own.own_case(case, Splits(data, data, data, 3, 1 / 3), models=2)
+    contender = own.own_case(case, Splits(data, data, data, 3), models=2)
     epoch = contender.start(seed=0)
     first, *_, last = [epoch() for _ in range(5)]
     assert all(0 < after < before for before, after in zip(first, last))
@@ -68,7 +68,7 @@ def test_the_project_contends_and_learns():
     network = build_network(case, 3)[1]
     layers = 23 * 32 + 5 * 32 * 32 + 6 * 32 + 32 * 3 + 3
     assert (
-        own.parameters(network, Splits(data, data, data, 3, 1 / 3)) == layers + 23 * 32 + 32 + 7
+        own.parameters(network, Splits(data, data, data, 3)) == layers + 23 * 32 + 32 + 7
     )  # hyperconnections' weights
 
 

@@ -85,12 +85,12 @@ def test_findings_take_the_difference_that_they_name():
     by_title = {each.title: each for each in FINDINGS}
     first, *_ = by_title["While nodes fail, ResiliNet is more accurate than deepFogGuard"].statements(results)
     assert first.comparison.where == "resilinet − dfg while n1 fails"
-    np.testing.assert_array_equal(first.comparison.accuracy[0], results.measured["resilinet"].accuracy[:, 1])
-    np.testing.assert_array_equal(first.comparison.accuracy[1], results.measured["dfg"].accuracy[:, 1])
+    np.testing.assert_array_equal(first.comparison.values[0], results.measured["resilinet"].accuracy[:, 1])
+    np.testing.assert_array_equal(first.comparison.values[1], results.measured["dfg"].accuracy[:, 1])
     (lead,) = by_title["The more often nodes fail, the larger ResiliNet's lead"].statements(fake("average_accuracy"))
     averages = fake("average_accuracy").average
     expected = [averages("resilinet", each) - averages("dfg", each) for each in ("hazardous", "normal")]
-    np.testing.assert_allclose(lead.comparison.accuracy, expected)
+    np.testing.assert_allclose(lead.comparison.values, expected)
 
 
 def test_page_has_every_claim_and_a_verdict_for_each_data_set():

@@ -16,7 +16,7 @@ from resilinet_jax.command.experiment import MODELS, identity_with_data, kept_ap
 from resilinet_jax.command.ingredients import Sweeps, build_network
 from resilinet_jax.command.reporting import finished_sweep
 from resilinet_jax.command.settings import Choice, Settings, choose
-from resilinet_jax.datasets.feed import first_split
+from resilinet_jax.datasets.feed import Resident, first_split
 from resilinet_jax.deploy.artefact import Artefact, Manifest, Predicted, check_target, write_artefact
 from resilinet_jax.deploy.exporting import NodeFiles, check_programs, export_nodes
 from resilinet_jax.deploy.model import Model, check_statistics, load_model, trained_model
@@ -303,7 +303,7 @@ def _manifest(finished: _Finished, name: str, run: int, model: Model, nodes: Map
     record, results, data = finished.record, finished.results, finished.data
     graph, cell = results.graph, results.cells[name]
     spec = data.feed.spec("train").x
-    count = getattr(data.feed, "class_counts", None)
+    known = isinstance(data.feed, Resident)  # a streamed feed would read all of its labels
     standardisation = model.standardisation and {
         field: np.asarray(value).tolist() for field, value in model.standardisation._asdict().items()
     }
@@ -322,7 +322,7 @@ def _manifest(finished: _Finished, name: str, run: int, model: Model, nodes: Map
         input_dtype=str(np.dtype(spec.dtype)),
         standardisation=standardisation,
         classes=model.classes,
-        class_counts=[] if count is None else count().tolist(),
+        class_counts=data.feed.class_counts("train")[0].tolist() if known else [],
         nodes=nodes,
         predicted=_predicted(results, name, cell, run),
         dataset=record.dataset,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilinet_jax.command.flags import parse_flags
 from resilinet_jax.command.process import check_output, find_devices, import_jax, own_environment, own_streams
-from resilinet_jax.command.settings import Choice, Mode, Settings, check_flag, choose, chosen_sweeps
+from resilinet_jax.command.settings import Choice, Mode, Settings, check_flag, check_metric, choose, chosen_sweeps
 from resilinet_jax.deploy.placement import ENGINES
 from resilinet_jax.errors import UserError, error_line, suggest
 from resilinet_jax.failures.user_failures import parse_failure_probability
@@ -157,6 +157,7 @@ def _report(typed: str, values: dict[str, Any], sweeps: Sweeps) -> None:
     failure_probability = values["failure_probability"]
     for name, value in {"report": typed, "failure_probability": failure_probability}.items():
         check_flag(name, value)
+    check_metric(values["metric"])
     folder = _results_folder("report", typed)
     if failure_probability is not None:
         parse_failure_probability(failure_probability)
@@ -164,7 +165,8 @@ def _report(typed: str, values: dict[str, Any], sweeps: Sweeps) -> None:
     from resilinet_jax.command.reporting import report_again
     from resilinet_jax.report.console import PlainConsole
 
-    report_again(folder, sweeps, PlainConsole(), failure_probability, values["sweep"], values["paper_output"])
+    asked = failure_probability, values["sweep"], values["paper_output"], values["metric"]
+    report_again(folder, sweeps, PlainConsole(), *asked)
 
 
 def _results_folder(flag: str, typed: str) -> pathlib.Path:

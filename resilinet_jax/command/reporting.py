@@ -29,7 +29,8 @@ from resilinet_jax.files import only_command_in, write_folder
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.report.report import RECORD, make_report
 from resilinet_jax.report.sweep import Sweep
-from resilinet_jax.results.csv_files import read_results
+from resilinet_jax.results.csv_files import CLASS_COUNTS, read_results
+from resilinet_jax.results.metrics import ACCURACY, metric_folder
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
 from resilinet_jax.runtime.user_code import is_user_file
@@ -69,20 +70,26 @@ def publish_both(
     failures: Mapping[str, Mapping[str, float]],
     console: Console,
 ) -> None:
-    """A sweep's report, and the one under the user's own failures if there are any, which alone is printed then.
+    """A sweep's report, and the one under the user's own failures or by another metric, which alone is printed then.
 
     Args:
       sweep: whose tables they are.
       target: its folder.
       results: what was measured.
-      record: what repeats it, the user's failures included.
+      record: what repeats it, the user's failures and metric included.
       failures: the user's own failure setting by its name, if there is one.
       console: where tables go.
     """
-    without = _with_settings(record, failure_probability=None)
-    publish(sweep, target, results, without, Console(quiet=True) if failures else console)
-    if failures:
-        publish(sweep, user_report_folder(target), _under(results, failures), record, console)
+    own, metric = _with_settings(record, failure_probability=None, metric=ACCURACY), str(record.settings["metric"])
+    into = _folder_beside(target, bool(failures), metric)
+    publish(sweep, target, results, own, console if into == target else Console(quiet=True))
+    if into != target:
+        publish(sweep, into, _told(results, failures, metric), record, console)
+
+
+def _folder_beside(folder: pathlib.Path, own_failures: bool, metric: str) -> pathlib.Path:
+    """Where a sweep's report goes: its own folder, or one beside it for the user's own failures and other metrics."""
+    return metric_folder(user_report_folder(folder) if own_failures else folder, metric)
 
 
 def report_again(
@@ -92,6 +99,7 @@ def report_again(
     failure_probability: str | None = None,
     asked: str | None = None,
     paper_output: bool = False,
+    metric: str = ACCURACY,
 ) -> None:
     """Makes a sweep's report again from what stands in its results folder, without training.
 
@@ -106,9 +114,10 @@ def report_again(
         stays.
       asked: `--sweep`, which names the file of a user's own sweep.
       paper_output: whether files for a paper are wanted; those that are there are made again in any case.
+      metric: by which the report is made, as for `failure_probability`; accuracy leaves it at that of the folder.
 
     Raises:
-      UserError: if it holds no results, or damaged ones, or too few for these failure probabilities.
+      UserError: if it holds no results, or damaged ones, or too few for these failure probabilities or this metric.
     """
     below = sorted(path.parent for path in folder.glob(f"*/{RECORD}"))
     inside = [path for path in below if path.resolve().is_relative_to(folder.resolve())]  # no links that lead elsewhere
@@ -117,7 +126,9 @@ def report_again(
         raise UserError(f"--report={folder} holds no results; give a sweep's folder, as results/health/failout_rate")
     for target in targets:
         with _alone_with(target):
-            _report_one(target, project, console, failure_probability, asked, paper_output, alone=target == folder)
+            _report_one(
+                target, project, console, failure_probability, asked, paper_output, metric, alone=target == folder
+            )
 
 
 @contextlib.contextmanager
@@ -171,6 +182,7 @@ def _report_one(
     failure_probability: str | None,
     asked: str | None,
     paper_output: bool,
+    metric: str,
     alone: bool,
 ) -> None:
     """Makes one sweep's report again.
@@ -182,19 +194,42 @@ def _report_one(
       failure_probability: as in `report_again`.
       asked: as in `report_again`.
       paper_output: as in `report_again`.
-      alone: whether no other report is made; else one under other failures than these stays as it is.
+      metric: as in `report_again`.
+      alone: whether no other report is made; else one under other failures, or by another metric, stays as it is.
     """
     record, sweep, results = finished_sweep(target, project, asked)
     settings = Settings(**record.settings)
-    recorded = settings.failure_probability  # of a report under somebody's own failures, which it is made for again
-    if failure_probability and recorded and not alone:
+    # Of a report beside a sweep's own, which is made for the same again.
+    recorded, beside_own = (
+        settings.failure_probability,
+        bool(settings.failure_probability or settings.metric != ACCURACY),
+    )
+    if (failure_probability or metric != ACCURACY) and beside_own and not alone:
         return
-    wanted = failure_probability or recorded
+    wanted, metric = failure_probability or recorded, settings.metric if metric == ACCURACY else metric
+    if metric != ACCURACY and not results.has_class_counts:
+        remedy = f"run the sweep with --metric={metric}, or leave it out"
+        raise UserError(f"--metric={metric} needs {CLASS_COUNTS}, which is not in {target}; {remedy}")
     failures = user_failures(wanted, results.combinations, settings.tolerance)
     paper_output = paper_output or settings.paper_output
-    record = _with_settings(record, failure_probability=wanted, paper_output=paper_output)
-    into = user_report_folder(target) if failures and not recorded else target
-    publish(sweep, into, _under(results, failures), record, console)
+    record = _with_settings(record, failure_probability=wanted, paper_output=paper_output, metric=metric)
+    was, into = ((bool(each), by) for each, by in ((recorded, settings.metric), (failures, metric)))
+    publish(sweep, _folder_instead(target, was, into), _told(results, failures, metric), record, console)
+
+
+def _folder_instead(folder: pathlib.Path, was: tuple[bool, str], wanted: tuple[bool, str]) -> pathlib.Path:
+    """Where a report goes that is made from another one: beside the sweep's own, or to the folder that it is from.
+
+    Args:
+      folder: of the other one, which may have been given another name.
+      was: whether that is under somebody's own failures, and by which metric.
+      wanted: the same of the new one.
+    """
+    if was == wanted:
+        return folder
+    ending = _folder_beside(pathlib.Path("x"), *was).name[1:]
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return _folder_beside(named.with_name(named.name.removesuffix(ending)), *wanted)
 
 
 def _with_settings(record: Record, **changed: Any) -> Record:
@@ -216,8 +251,9 @@ def _completed(record: Record, target: pathlib.Path) -> Record:
     return dataclasses.replace(record, settings=completed, graph=dataclasses.asdict(graph))
 
 
-def _under(results: Results, failures: Mapping[str, Mapping[str, float]]) -> Results:
-    return dataclasses.replace(results, failure_settings={**results.failure_settings, **failures})
+def _told(results: Results, failures: Mapping[str, Mapping[str, float]], metric: str) -> Results:
+    settings = {**results.failure_settings, **failures}
+    return dataclasses.replace(results, failure_settings=settings, metric=metric)
 
 
 def _same_sweep(record: Record, project: Sweeps, target: pathlib.Path, asked: str | None) -> Sweep:

@@ -18,6 +18,7 @@ from resilinet_jax.datasets.split_settings import KINDS, LEAVE_ONE_OUT
 from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.failures.user_failures import parse_failure_probability, user_report_folder
 from resilinet_jax.files import check_folder, check_writable, typed_path
+from resilinet_jax.results.metrics import ACCURACY, METRICS, metric_folder
 from resilinet_jax.runtime.user_code import checked_result, errors_in, is_user_file
 from resilinet_jax.scenarios import load_scenario, scenario_names
 from resilinet_jax.scenarios._base import Data, Preset, Scenario
@@ -34,6 +35,7 @@ _NO_MATTER = (
     "keep_models",
     "paper_output",
 )  # where things go and how fast they get there
+_BESIDE = ("_your_own", *(f"_{metric}" for metric in METRICS))  # ends of the names of reports beside a sweep's
 _TAKEN = ("all", "list", "runs", "checkpoints", "tensorboard")  # names that no user's sweep may have
 
 
@@ -117,6 +119,11 @@ class Settings:
         None,
         "Of your own network, as n1:0.1,n2:0.02; what is not named never fails. With --report or --sweep, a report "
         "with this failure setting beside the scenario's goes to <sweep>_your_own. Training does not depend on it.",
+    )
+    metric: str = _flag(
+        ACCURACY,
+        f"By which results are told: {', '.join(METRICS)}. With --report or --sweep, a report by another metric than "
+        "accuracy goes to <sweep>_<metric>. Neither training nor the choice of epochs depends on it.",
     )
     seed: int = _flag(0, "Of the split, initialisation, batch order and failout.", Range(0, _INT32))
     results_dir: str = _flag("results", "Results go to <results_dir>/<scenario>/<sweep>.")
@@ -317,6 +324,7 @@ class Choice:
         for folder in (self.folder / sweep for sweep in sweeps):
             check_folder(folder)
             check_folder(user_report_folder(folder))
+            check_folder(metric_folder(folder, self.settings.metric))
             if folder.exists() and not kept and not self.settings.overwrite:
                 raise UserError(
                     f"{folder} holds results whose runs are gone; add --overwrite, or choose another --results_dir"
@@ -375,6 +383,7 @@ def choose(settings: Settings) -> Choice:
     if settings.test_subject is not None and settings.split != LEAVE_ONE_OUT:
         raise UserError(f"--test_subject={settings.test_subject} belongs to --split={LEAVE_ONE_OUT}; add that")
     _check_known("select_by", settings.select_by, SELECTIONS)
+    check_metric(settings.metric)
     scenario = load_scenario(settings.scenario)
     if settings.preset not in scenario.presets:
         known = ", ".join(scenario.presets)
@@ -420,11 +429,20 @@ def chosen_sweeps(asked: str, known: Collection[str]) -> dict[str, str]:
         name = pathlib.Path(asked).stem
         if not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", name, re.ASCII):
             raise UserError(f"--sweep={asked}: the file's name must be letters, digits, _ - or ., got {name!r}")
-        if name in (*known, *_TAKEN) or name.startswith(("runs_", "checkpoints_")) or name.endswith("_your_own"):
+        if name in (*known, *_TAKEN) or name.startswith(("runs_", "checkpoints_")) or name.endswith(_BESIDE):
             raise UserError(f"--sweep={asked}: {name!r} names results of the project's own; give the file another name")
         return {name: asked}
     _check_known("sweep", asked, [*known, "all"], hint="--sweep=list shows them")
     return {name: name for name in known} if asked == "all" else {asked: asked}
+
+
+def check_metric(metric: str) -> None:
+    """Refuses what `--metric` does not know.
+
+    Raises:
+      UserError: naming the nearest metric, and all of them.
+    """
+    _check_known("metric", metric, METRICS)
 
 
 def check_flag(name: str, value: object) -> None:

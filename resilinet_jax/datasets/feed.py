@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from resilinet_jax.datasets.splits import PADDING, SPLITS, Examples, Members, Resplits, Splits, check_examples
+from resilinet_jax.datasets.splits import (
+    PADDING,
+    SPLITS,
+    Examples,
+    Members,
+    Resplits,
+    Splits,
+    check_examples,
+    count_classes,
+)
 
 if TYPE_CHECKING:
     from jax.sharding import Sharding
-    from jaxtyping import Array, Float, Int, Key, Num
+    from jaxtyping import Array, Int, Key, Num
 
     Augment = Callable[[Key[Array, ""], Num[Array, "batch *features"]], Num[Array, "batch *features"]]
 else:  # JAX takes longer to import than data to load, and is not needed to refuse them
@@ -59,8 +68,8 @@ class Feed(Protocol):
     def members(self, split: str) -> Members:
         """Which examples of a chunk belong to each split; none is added by later chunks."""
 
-    def chance(self) -> Float[np.ndarray, " splits"]:
-        """The accuracy of guessing on each test split; it does not depend on what has been handed out before."""
+    def class_counts(self, split: str) -> Int[np.ndarray, "splits classes"]:
+        """Number of examples of each class; it does not depend on what has been handed out before."""
 
 
 class Resident:
@@ -81,11 +90,11 @@ class Resident:
         """
         if isinstance(splits, Resplits):
             self._examples, self._members = dict.fromkeys(SPLITS, splits.examples), splits.members
-            self.labels, self._chance = splits.labels, splits.chance
+            self.labels = splits.labels
         else:
             self._examples = {name: getattr(splits, name) for name in SPLITS}
             self._members = {name: all_of(len(part.y)) for name, part in self._examples.items()}
-            self.labels, self._chance = ONE_SPLIT, np.array([splits.chance])
+            self.labels = ONE_SPLIT
         for name, examples in self._examples.items():
             check_examples(f"the {name} split", examples, splits.classes, padded=name != "train")
         self.augment: Augment | None = augment
@@ -94,6 +103,7 @@ class Resident:
         self.standardisation = splits.standardisation
         self.sizes = {name: members.sizes for name, members in self._members.items()}
         self._placed: dict[tuple[int, Sharding], Examples] = {}
+        self._class_counts: dict[str, Int[np.ndarray, "splits classes"]] = {}
 
     def spec(self, split: str) -> Any:
         """Shape and type of a split's only chunk, which is the whole split."""
@@ -114,15 +124,13 @@ class Resident:
         """The whole of a split, once, as one chunk."""
         return iter([self._place(split, sharding)])
 
-    def chance(self) -> Float[np.ndarray, " splits"]:
-        """Expected accuracy of guessing on each test split by the training split's class frequencies."""
-        return self._chance
-
-    def class_counts(self) -> Int[np.ndarray, " classes"]:
-        """Number of training examples of each class, in the first split."""
-        first = self._members["train"].of(0)
-        labels = first.take(self._examples["train"], first.rows).y
-        return np.bincount(labels[labels != PADDING], minlength=self.classes)
+    def class_counts(self, split: str) -> Int[np.ndarray, "splits classes"]:
+        """Number of examples of each class, in each split; counted once."""
+        if split not in self._class_counts:
+            labels, rows = np.asarray(self._examples[split].y), self._members[split].rows
+            each = [count_classes(labels[own[own != PADDING]], self.classes) for own in np.asarray(rows)]
+            self._class_counts[split] = np.stack(each)
+        return self._class_counts[split]
 
     def _place(self, split: str, sharding: Sharding) -> Examples:
         import jax

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from resilinet_jax.datasets.augmentation import random_affine
 from resilinet_jax.datasets.feed import ONE_SPLIT, Augment, HeldOut, all_of
 from resilinet_jax.datasets.prepared import PreparedSplit, decode_image, find_prepared, square
-from resilinet_jax.datasets.splits import PADDING, Examples, Members, chance_of_counts
+from resilinet_jax.datasets.splits import PADDING, Examples, Members
 from resilinet_jax.errors import DataError
 
 NAME = "imagenet2012"
@@ -140,9 +140,9 @@ class ImageNet:
         """All of a chunk, since there is one split."""
         return all_of(self._chunk_size(split))
 
-    def chance(self) -> Float[np.ndarray, " splits"]:
-        """Expected accuracy of guessing on the test split by the training split's class frequencies."""
-        return np.array([chance_of_counts(*(self._parts[name].counts() for name in ("train", "test")))])
+    def class_counts(self, split: str) -> Int[np.ndarray, "splits classes"]:
+        """Number of examples of each class; all of them are read for it whose labels are not known yet."""
+        return self._parts[split].counts()[None]
 
     def _chunk_size(self, split: str) -> int:
         return min(self._chunk, self._counts[split])

@@ -14,7 +14,7 @@ from resilinet_jax.datasets.cifar10 import NAME as CIFAR10
 from resilinet_jax.datasets.cifar10 import prepare_cifar10
 from resilinet_jax.datasets.cifar10.archive import check_nothing_like_it, find_archive
 from resilinet_jax.datasets.prepared import PreparedSplit, decode_image, find_prepared, square
-from resilinet_jax.datasets.splits import Examples, Splits, chance_accuracy
+from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.errors import DataError
 from resilinet_jax.files import default_data_dir
 
@@ -70,8 +70,7 @@ class Images:
             validation_part = validation_part[: max(1, train_examples // 8)]
         train, validation = (Examples(self.train.x[part], self.train.y[part]) for part in (chosen, validation_part))
         classes = int(max(self.train.y.max(), self.test.y.max())) + 1
-        chance = chance_accuracy(np.asarray(train.y), np.asarray(self.test.y))
-        return Splits(train, validation, self.test, classes, chance)
+        return Splits(train, validation, self.test, classes)
 
 
 def load_images(name: str, data_dir: pathlib.Path | None, size: int) -> Images:

@@ -182,7 +182,6 @@ class Splits(NamedTuple):
       validation: examples that choose a model's best epoch.
       test: examples that results are measured on.
       classes: number of classes.
-      chance: accuracy of guessing on the test split by the training split's class frequencies.
       notes: sentences about the data that a reader must know.
       standardisation: what the examples have gone through; None if they are as they were recorded.
     """
@@ -191,9 +190,13 @@ class Splits(NamedTuple):
     validation: Examples
     test: Examples
     classes: int
-    chance: float
     notes: tuple[str, ...] = ()
     standardisation: Standardisation | None = None
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing on the test split by the training split's class frequencies."""
+        return float(chance_of_counts(*(count_classes(np.asarray(p.y), self.classes) for p in (self.train, self.test))))
 
 
 class Resplits(NamedTuple):
@@ -204,7 +207,6 @@ class Resplits(NamedTuple):
       members: of each split, by part.
       labels: how results call each split, by its number among all that there could be.
       classes: number of classes.
-      chance: of each split, as in `Splits`.
       notes: sentences about the data that a reader must know.
       standardisation: what the examples of the first split have gone through in all.
     """
@@ -213,7 +215,6 @@ class Resplits(NamedTuple):
     members: Mapping[str, Members]
     labels: Mapping[int, str]
     classes: int
-    chance: Float[np.ndarray, " splits"]
     notes: tuple[str, ...]
     standardisation: Standardisation
 
@@ -259,12 +260,35 @@ def constant_note(name: str, constant: Bool[np.ndarray, " *features"]) -> tuple[
     )
 
 
+def count_classes(labels: Int[np.ndarray, " examples"], classes: int) -> Int[np.ndarray, " classes"]:
+    """Number of examples of each class; labels of `PADDING` count for nothing."""
+    return np.bincount(labels[labels != PADDING], minlength=classes)
+
+
+def guessed_counts(
+    train: Int[np.ndarray, "*stack classes"], test: Int[np.ndarray, "*stack classes"]
+) -> Float[np.ndarray, "*stack classes 3"]:
+    """Expected true positives, false positives and false negatives of guessing by the training class frequencies.
+
+    With q_c the share of class c in training, n_c its examples in the test split and N all of those: n_c q_c,
+    (N - n_c) q_c and n_c (1 - q_c).
+
+    Args:
+      train: number of training examples of each class.
+      test: number of test examples of each class.
+    """
+    share, total = train / train.sum(-1, keepdims=True), test.sum(-1, keepdims=True)
+    return np.stack([test * share, (total - test) * share, test * (1 - share)], -1)
+
+
+def chance_of_counts(
+    train: Int[np.ndarray, "*stack classes"], test: Int[np.ndarray, "*stack classes"]
+) -> Float[np.ndarray, "*stack"]:
+    """Expected accuracy of guessing by the training class frequencies, from the number of examples of each class."""
+    return np.asarray(guessed_counts(train, test)[..., 0].sum(-1) / test.sum(-1))
+
+
 def chance_accuracy(train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]) -> float:
     """Expected accuracy of guessing by the training class frequencies: sum_c p_train(c) p_test(c)."""
     classes = int(max(train.max(), test.max())) + 1
-    return chance_of_counts(*(np.bincount(np.asarray(labels), minlength=classes) for labels in (train, test)))
-
-
-def chance_of_counts(train: Int[np.ndarray, " classes"], test: Int[np.ndarray, " classes"]) -> float:
-    """Expected accuracy of guessing by the training class frequencies, from the number of examples per class."""
-    return float(train / train.sum() @ (test / test.sum()))
+    return float(chance_of_counts(*(count_classes(np.asarray(labels), classes) for labels in (train, test))))

@@ -15,7 +15,6 @@ from resilinet_jax.datasets.splits import (
     Resplits,
     Splits,
     Standardisation,
-    chance_accuracy,
     check_spread,
     constant_note,
     standardisation_of,
@@ -45,9 +44,8 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
         ready = [examples._replace(x=standardise(np.asarray(examples.x))) for examples in (train, validation, test)]
     for examples in ready:
         check_spread(dataset.name, np.asarray(examples.x), standardise.scale)
-    chance = chance_accuracy(np.asarray(train.y), np.asarray(test.y))
     notes = _notes(dataset, by, constant)
-    return Splits(ready[0], ready[1], ready[2], dataset.classes, chance, notes, standardise)
+    return Splits(ready[0], ready[1], ready[2], dataset.classes, notes, standardise)
 
 
 def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int | None = None) -> Splits | Resplits:
@@ -89,11 +87,10 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     # One more where some split may have fewer, so that none is without padding: all of them run the same operations.
     longest["train"] += most.least < longest["train"]
     members = {name: Members(_padded(own, longest[name]), scaling) for name, own in rows.items()}
-    chance = [chance_accuracy(y[one], y[other]) for one, other in zip(rows["train"], rows["test"])]
     notes = _notes(dataset, by, np.logical_and.reduce(constant))
     first = Standardisation(shared.centre + shared.scale * fitted[0].centre, shared.scale * fitted[0].scale)
     labels = {part.number: part.label for part in drawn}
-    return Resplits(Examples(x, y), members, labels, dataset.classes, np.array(chance), notes, first)
+    return Resplits(Examples(x, y), members, labels, dataset.classes, notes, first)
 
 
 def _notes(dataset: Dataset, by: str, constant: Bool[np.ndarray, "*features"]) -> tuple[str, ...]:

@@ -23,12 +23,16 @@ class Tally(NamedTuple):
     """What has been counted so far of each answer: an application of the cloud in a `Plan`.
 
     Attributes:
-      correct: examples classified correctly.
+      correct: examples of each class that were classified correctly.
+      predicted: examples that were taken for each class, rightly or not.
+      labels: examples of each class.
       informed: whether anything reached the cloud.
       finite: whether every logit was a finite number.
     """
 
-    correct: Int[Numbers, "*stack answers"]
+    correct: Int[Numbers, "*stack answers classes"]
+    predicted: Int[Numbers, "*stack answers classes"]
+    labels: Int[Numbers, "*stack classes"]
     informed: Bool[Numbers, "*stack answers"]
     finite: Bool[Numbers, "*stack answers"]
 
@@ -39,14 +43,23 @@ class Tally(NamedTuple):
           said: what each answer makes of the batch: logits [answers, batch, classes].
           y: its labels; one of `PADDING` counts for nothing.
         """
-        correct = (said.value.argmax(-1) == y[None]).sum(-1)
-        finite = jnp.isfinite(said.value).all((1, 2))
-        return Tally(self.correct + correct, said.sends > 0, self.finite & finite)
+        guess, counts = said.value.argmax(-1), (y != PADDING).astype(jnp.int32)
+        # Scattered: as fast as sums over one-hot arrays or faster, and XLA would not fuse those on CPU.
+        correct, predicted, labels = map(jnp.asarray, self[:3])
+        place = jnp.arange(guess.shape[0])[:, None], guess
+        return Tally(
+            correct.at[place].add((guess == y[None]).astype(jnp.int32)),
+            predicted.at[place].add(counts[None]),
+            labels.at[y].add(counts),
+            said.sends > 0,
+            self.finite & jnp.isfinite(said.value).all((1, 2)),
+        )
 
 
-def empty_tally(*shape: int) -> Tally:
-    """Nothing counted yet; the last axis is the answers'."""
-    return Tally(np.zeros(shape, np.int32), np.zeros(shape, bool), np.ones(shape, bool))
+def empty_tally(*shape: int, classes: int) -> Tally:
+    """Nothing counted yet; the last axis of the shape is the answers'."""
+    of_classes = np.zeros((*shape, classes), np.int32)
+    return Tally(of_classes, of_classes, of_classes[..., 0, :], np.zeros(shape, bool), np.ones(shape, bool))
 
 
 def count_correct(
@@ -172,7 +185,46 @@ def accuracy_of(
     Returns:
       NaN where a logit was not finite: what has diverged predicts nothing, though argmax would name a class.
     """
-    correct, informed, finite = (np.asarray(part) for part in tally)
-    examples, chance = np.asarray(examples)[..., None], np.asarray(chance)[..., None]
-    of_answers = np.where(finite, np.where(informed, correct / examples, chance), np.nan)
-    return np.where(plan.cloud == NOTHING, chance, of_answers[..., plan.cloud])
+    accuracy = np.asarray(tally.correct).sum(-1) / np.asarray(examples)[..., None]
+    return _of_combinations(tally, plan, accuracy, np.broadcast_to(chance, accuracy.shape[:-1]))
+
+
+def class_counts_of(
+    tally: Tally, plan: Plan, guessed: Float[np.ndarray, "*stack classes 3"]
+) -> Float[np.ndarray, "*stack combinations classes 3"]:
+    """True positives, false positives and false negatives of each class under each failure combination of a plan.
+
+    Args:
+      tally: of a whole split.
+      plan: that it was counted by.
+      guessed: the same counts where nothing reaches the cloud (`guessed_counts`).
+
+    Returns:
+      NaN where a logit was not finite.
+    """
+    correct, predicted, labels = (np.asarray(part, np.float32) for part in tally[:3])
+    counts = np.stack([correct, predicted - correct, labels[..., None, :] - correct], -1)
+    return _of_combinations(tally, plan, counts, np.asarray(guessed, np.float32))
+
+
+def _of_combinations(
+    tally: Tally,
+    plan: Plan,
+    of_answers: Float[np.ndarray, "..."],
+    uninformed: Float[np.ndarray, "..."],
+) -> Float[np.ndarray, "..."]:
+    """A quantity of each answer by failure combination: [*stack, combinations, *quantity].
+
+    Args:
+      tally: that it was taken from.
+      plan: that the tally was counted by.
+      of_answers: the quantity, [*stack, answers, *quantity].
+      uninformed: the quantity where nothing reaches the cloud, [*stack, *quantity].
+    """
+    axis = np.ndim(tally.informed) - 1  # the answers', and then the combinations'
+    behind = range(axis + 1, of_answers.ndim)
+    uninformed = np.expand_dims(uninformed, axis)
+    informed, finite = (np.expand_dims(np.asarray(part), tuple(behind)) for part in tally[3:])
+    known = np.where(finite, np.where(informed, of_answers, uninformed), np.float32(np.nan))
+    no_path = np.expand_dims(plan.cloud == NOTHING, tuple(each - axis for each in behind))
+    return np.where(no_path, uninformed, np.take(known, plan.cloud, axis))

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from resilinet_jax.cells import draw_weight
-from resilinet_jax.datasets.splits import Members
-from resilinet_jax.engine.evaluation import Tally, accuracy_of, empty_tally
+from resilinet_jax.datasets.splits import Members, chance_of_counts, guessed_counts
+from resilinet_jax.engine.evaluation import Tally, accuracy_of, class_counts_of, empty_tally
 from resilinet_jax.engine.plan import NOTHING
 from resilinet_jax.engine.program import Models, Program
 from resilinet_jax.engine.training import RunState
@@ -82,8 +82,8 @@ def run_pass(
             recalibrated = _recalibrated_tally(program, call["order"], state, models, members, mesh)
     with progress.phase(f"evaluating {count} runs under every failure combination"):
         testing = program, call["test"], state, models, members["test"], split, whole
-        accuracy = _test_accuracy(*testing, recalibrated)[:count]
-    return _measured(accuracy, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
+        accuracy, class_counts = (each[:count] for each in _tested(*testing, recalibrated))
+    return _measured(accuracy, class_counts, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
 
 
 def _resume(
@@ -113,18 +113,26 @@ def _validation_accuracy(
     whole: NamedSharding,
 ) -> Float[np.ndarray, " models"]:
     plan = program.validation_plan
-    tally = jax.device_put(empty_tally(len(models.order), plan.answers), split)
+    tally = jax.device_put(empty_tally(len(models.order), plan.answers, classes=program.feed.classes), split)
     for number, chunk in enumerate(program.feed.held_out("validation", whole)):
         tally = validate(tally, state, models, chunk, jax.device_put(np.int32(number), whole), members)
     own = np.asarray(models.split)
     # Only where it matters: a streamed feed reads many labels for it.
-    chance = program.feed.chance()[own] if NOTHING in plan.cloud else 0.0
+    chance = chance_of_counts(*_labels(program, own)) if NOTHING in plan.cloud else 0.0
     accuracy = accuracy_of(tally, plan, program.feed.sizes["validation"][own], chance)
     probability = program.settings.selection.probability
     return accuracy @ (probability / probability.sum())
 
 
-def _test_accuracy(
+def _labels(
+    program: Program, splits: Int[np.ndarray, "*stack"]
+) -> tuple[Int[np.ndarray, "*stack classes"], Int[np.ndarray, "*stack classes"]]:
+    """Training and test examples of each class on these splits."""
+    train, test = (program.feed.class_counts(part)[splits] for part in ("train", "test"))
+    return train, test
+
+
+def _tested(
     program: Program,
     test: Callable,
     state: RunState,
@@ -133,8 +141,12 @@ def _test_accuracy(
     split: NamedSharding,
     whole: NamedSharding,
     recalibrated: Tally | None,
-) -> Float[np.ndarray, "models variants combinations"]:
-    tally = jax.device_put(empty_tally(*models.variant.skip_units.shape, program.plan.answers), split)
+) -> tuple[
+    Float[np.ndarray, "models variants combinations"], Float[np.ndarray, "models variants combinations classes 3"]
+]:
+    """Accuracies on the test split, and the counts of each class there."""
+    shape = models.variant.skip_units.shape
+    tally = jax.device_put(empty_tally(*shape, program.plan.answers, classes=program.feed.classes), split)
     for chunk in program.feed.held_out("test", whole):
         tally = test(tally, state, models, chunk, members)
     if recalibrated is not None:
@@ -144,8 +156,10 @@ def _test_accuracy(
             recalibrated,
             tally,
         )
-    own = np.broadcast_to(np.asarray(models.split)[:, None], models.variant.skip_units.shape)
-    return accuracy_of(tally, program.plan, program.feed.sizes["test"][own], program.feed.chance()[own])
+    own = np.broadcast_to(np.asarray(models.split)[:, None], shape)
+    labels = _labels(program, own)
+    accuracy = accuracy_of(tally, program.plan, program.feed.sizes["test"][own], chance_of_counts(*labels))
+    return accuracy, class_counts_of(tally, program.plan, guessed_counts(*labels))
 
 
 def _recalibrated_tally(
@@ -167,7 +181,9 @@ def _recalibrated_tally(
         statistics = call["recalibrate"](statistics, state, models, chunk, number, orders, members["train"])
         jax.block_until_ready(statistics)  # at most one chunk is under way
         interruption.check()
-    tally = jax.device_put(empty_tally(*models.variant.skip_units.shape, program.plan.answers), split)
+    tally = jax.device_put(
+        empty_tally(*models.variant.skip_units.shape, program.plan.answers, classes=program.feed.classes), split
+    )
     for chunk in program.feed.held_out("test", whole):
         tally = call["test"](tally, statistics, state, models, chunk, members["test"])
     return tally
@@ -175,6 +191,7 @@ def _recalibrated_tally(
 
 def _measured(
     accuracy: Float[np.ndarray, "models variants combinations"],
+    class_counts: Float[np.ndarray, "models variants combinations classes 3"],
     state: RunState,
     models: Models,
     curves: Curves,
@@ -188,4 +205,5 @@ def _measured(
     loss, validation_accuracy, weight = (
         np.repeat(each[:, None], variants, 1) for each in (curves.loss, curves.validation_accuracy, weight)
     )
-    return Measured(np.where(sound[:, None, None], accuracy, np.nan), loss, validation_accuracy, weight)
+    accuracy[~sound], class_counts[~sound] = np.nan, np.nan
+    return Measured(accuracy, loss, validation_accuracy, weight, class_counts)

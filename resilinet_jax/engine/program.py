@@ -345,8 +345,8 @@ class Program:
 
         start = stacked(self._start, 1, 0)
         state = _placed(jax.eval_shape(start, models.keys), split)
-        validation = _placed(empty_tally(padded, self.validation_plan.answers), split)
-        test = _placed(empty_tally(padded, variants, self.plan.answers), split)
+        validation = _placed(empty_tally(padded, self.validation_plan.answers, classes=self.feed.classes), split)
+        test = _placed(empty_tally(padded, variants, self.plan.answers, classes=self.feed.classes), split)
         score = jax.ShapeDtypeStruct((padded,), np.float32, sharding=split)
         chunk = {name: _placed(self.feed.spec(name), whole) for name in SPLITS}
         members = _placed(self.members, whole)
@@ -372,7 +372,9 @@ class Program:
         state = _placed(jax.eval_shape(over_models(mesh, 1, self._start, 1, 0), models.keys), split)
         fresh = over_models(mesh, 1, self._fresh, 1, 0)
         statistics = _placed(jax.eval_shape(fresh, models), split)
-        tally = _placed(empty_tally(*models.variant.skip_units.shape, self.plan.answers), split)
+        tally = _placed(
+            empty_tally(*models.variant.skip_units.shape, self.plan.answers, classes=self.feed.classes), split
+        )
         train, test = (_placed(self.feed.spec(name), whole) for name in ("train", "test"))
         again = over_models(mesh, self.stack, self._recalibrate, 3, 4)
         data = train, number, _placed(order, whole), members["train"]

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -139,8 +140,9 @@ def run_cells(
         _train(network, feed, own, settings, progress, combinations, store, checkpoints, kept)
     elif checkpoints is not None and {_label(model) for model in models} >= set(checkpoints.members()):
         checkpoints.discard()  # a command that was killed while it removed them has left some
-    widths = (len(combinations.survival), settings.epochs, settings.epochs, len(network.graph.hyperconnections))
-    _exchange(store, models, widths)
+    tested, edges = len(combinations.survival), len(network.graph.hyperconnections)
+    shapes = [(tested,), (settings.epochs,), (settings.epochs,), (edges,), (tested, feed.classes, 3)]
+    _exchange(store, models, shapes)
     return {
         name: Measured(*map(np.stack, zip(*(store[cell.key(), run] for run in numbers))))
         for name, cell in cells.items()
@@ -245,19 +247,30 @@ def _label(model: Model) -> str:
     return f"{digest.hexdigest()[:16]} run {model.run}"
 
 
-def _exchange(store: Store, models: Sequence[Model], widths: Sequence[int]) -> None:
-    """Brings to every process what the others have measured; the first one keeps it on disk."""
+def _exchange(store: Store, models: Sequence[Model], shapes: Sequence[Sequence[int]]) -> None:
+    """Brings to every process what the others have measured; the first one keeps it on disk.
+
+    Args:
+      store: of this process.
+      models: all that were wanted.
+      shapes: of each field of what a run leaves.
+    """
     if jax.process_count() == 1:
         return
     names = [name for model in models for name in model.names()]
     here = np.array([name in store for name in names])
+    widths = [math.prod(shape) for shape in shapes]
     rows = np.full((len(names), sum(widths)), np.nan)
     for number, name in enumerate(names):
         if here[number]:
-            rows[number] = np.concatenate(store[name])
+            rows[number] = np.concatenate([leaf.ravel() for leaf in store[name]])
     rows = hosts.share(rows, here)
     parts = [np.split(row, np.cumsum(widths)[:-1]) for row in rows]
-    new = {name: Measured(*part) for name, part, known in zip(names, parts, here) if not known}
+    new = {
+        name: Measured(*(leaf.reshape(shape) for leaf, shape in zip(part, shapes)))
+        for name, part, known in zip(names, parts, here)
+        if not known
+    }
     store.add(new, on_disk=hosts.is_first())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pathlib
 
 from resilinet_jax.errors import UserError
+from resilinet_jax.files import beside
 
 YOUR_OWN = "your own"  # what the failure setting is called, as in `under your own failures`
 _FLAG = "--failure_probability"
@@ -41,5 +42,4 @@ def parse_failure_probability(text: str) -> dict[str, float]:
 
 def user_report_folder(folder: pathlib.Path) -> pathlib.Path:
     """Where a sweep's report under the user's own failures goes: beside the sweep's folder, which stays as it is."""
-    named = folder if folder.name not in ("", "..") else folder.resolve()
-    return named.with_name(f"{named.name}_{YOUR_OWN.replace(' ', '_')}")
+    return beside(folder, YOUR_OWN.replace(" ", "_"))

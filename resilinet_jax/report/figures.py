@@ -69,14 +69,17 @@ def new_figure(
     return figure, list(axes)
 
 
-def grouped_bars(ax: Axes, groups: Sequence[str], series: Series, legend_columns: int = 3) -> None:
-    """Draws bars of mean accuracy in percent, one per series in each group, with sample deviations as error bars.
+def grouped_bars(
+    ax: Axes, groups: Sequence[str], series: Series, legend_columns: int = 3, what: str = "accuracy"
+) -> None:
+    """Draws bars of a metric's mean in percent, one per series in each group, with sample deviations as error bars.
 
     Args:
       ax: the panel to draw in.
       groups: their names, which go below the axis; may have several lines.
-      series: by legend entry, for each group, accuracies of the runs as fractions in [0, 1]; NaN leaves a run out.
+      series: by legend entry, for each group, values of the runs as fractions in [0, 1]; NaN leaves a run out.
       legend_columns: of the legend above the figure, which there is for two series or more.
+      what: is drawn, as the axis says.
     """
     width = 0.8 / len(series)
     for s, (name, values) in enumerate(series.items()):
@@ -86,7 +89,7 @@ def grouped_bars(ax: Axes, groups: Sequence[str], series: Series, legend_columns
         ax.bar(place, height, width, yerr=deviation, capsize=2, label=name, edgecolor="black", linewidth=0.5, **style)
     _name_groups(ax, groups)
     ax.set_ylim(0, 100)
-    ax.set_ylabel("accuracy (%)")
+    ax.set_ylabel(f"{what} (%)")
     if len(series) > 1:
         ax.figure.legend(
             *ax.get_legend_handles_labels(), loc="outside upper center", ncols=legend_columns, frameon=False
@@ -108,39 +111,41 @@ def _name_groups(ax: Axes, groups: Sequence[str]) -> None:
     figure.set_figheight(figure.get_figheight() + 0.08 * max(map(len, names)))
 
 
-def lines(ax: Axes, x: Sequence[float], series: Series, xlabel: str) -> None:
-    """Draws lines of mean average accuracy in percent, with sample deviations as error bars.
+def lines(ax: Axes, x: Sequence[float], series: Series, xlabel: str, what: str = "accuracy") -> None:
+    """Draws lines of a metric's mean average in percent, with sample deviations as error bars.
 
     Args:
       ax: the panel to draw in.
       x: places on the x axis, the same for all lines; each gets a tick.
-      series: by legend entry, for each of `x`, accuracies of the runs as fractions in [0, 1]; NaN leaves a run out.
+      series: by legend entry, for each of `x`, values of the runs as fractions in [0, 1]; NaN leaves a run out.
       xlabel: name of the x axis.
+      what: is averaged, as the y axis says.
     """
     for s, (name, values) in enumerate(series.items()):
         height, deviation = _percent(values)
         ax.errorbar(x, height, deviation, label=name, capsize=2, linewidth=1.2, **style_of_line(s))
     ax.set_xticks(x)
     ax.set_xlabel(xlabel)
-    ax.set_ylabel("average accuracy (%)")
+    ax.set_ylabel(f"average {what} (%)")
     ax.label_outer()
 
 
-def scatter(ax: Axes, x: Mapping[str, Sequence[float]], series: Series, xlabel: str) -> None:
-    """Draws points of mean average accuracy in percent, with sample deviations as error bars.
+def scatter(ax: Axes, x: Mapping[str, Sequence[float]], series: Series, xlabel: str, what: str = "accuracy") -> None:
+    """Draws points of a metric's mean average in percent, with sample deviations as error bars.
 
     Args:
       ax: the panel to draw in.
       x: places on the x axis, by legend entry.
-      series: by legend entry, for each of its `x`, accuracies of the runs as fractions in [0, 1]; NaN leaves a run out.
+      series: by legend entry, for each of its `x`, values of the runs as fractions in [0, 1]; NaN leaves a run out.
       xlabel: name of the x axis.
+      what: is averaged, as the y axis says.
     """
     for s, (name, values) in enumerate(series.items()):
         height, deviation = _percent(values)
         style = style_of_line(s) | {"linestyle": "none", "markeredgecolor": "black"}
         ax.errorbar(x[name], height, deviation, label=name, capsize=2, elinewidth=0.6, **style)
     ax.set_xlabel(xlabel)
-    ax.set_ylabel("average accuracy (%)")
+    ax.set_ylabel(f"average {what} (%)")
 
 
 def shared_legend(figure: Figure, ax: Axes, columns: int = 4) -> None:
@@ -155,7 +160,7 @@ def shared_legend(figure: Figure, ax: Axes, columns: int = 4) -> None:
 
 
 def averages(results: Results, cells: Sequence[str], setting: str) -> list[np.ndarray]:
-    """Average accuracies of a few cells under one failure setting, as the values of a `Series`.
+    """Averages of a few cells under one failure setting, as the values of a `Series`.
 
     Args:
       results: of a sweep.
@@ -163,13 +168,13 @@ def averages(results: Results, cells: Sequence[str], setting: str) -> list[np.nd
       setting: name of the failure setting.
 
     Returns:
-      For each cell, the average accuracy of each run as a fraction in [0, 1]; NaN where a run diverged.
+      For each cell, the metric's average of each run as a fraction in [0, 1]; NaN where a run diverged.
     """
     return [results.average(cell, setting) for cell in cells]
 
 
 def setting_bars(results: Results, columns: Mapping[str, Column], legend_columns: int = 3) -> Figure:
-    """Average accuracy as bars in groups by failure setting, in the manner of the paper's Fig. 4.
+    """The metric's average as bars in groups by failure setting, in the manner of the paper's Fig. 4.
 
     Args:
       results: of a sweep.
@@ -185,8 +190,9 @@ def setting_bars(results: Results, columns: Mapping[str, Column], legend_columns
         return np.array([np.nan]) if cell is None else results.average(cell, setting)  # its place stays empty
 
     series = {label: [values(column, setting) for setting in settings] for label, column in columns.items()}
-    grouped_bars(ax, [setting.capitalize() for setting in settings], series, legend_columns)
-    ax.set_ylabel("average accuracy (%)")
+    grouped_bars(
+        ax, [setting.capitalize() for setting in settings], series, legend_columns, f"average {results.told_by.name}"
+    )
     return figure
 
 

@@ -13,7 +13,8 @@ from resilinet_jax.report.markup import Markup, tag, text
 from resilinet_jax.report.tables import Table, p_value
 from resilinet_jax.results.comparisons import Family
 from resilinet_jax.results.estimate import CONFIDENCE
-from resilinet_jax.results.paper import Published, published
+from resilinet_jax.results.metrics import ACCURACY
+from resilinet_jax.results.paper import NOTHING, Published, published
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
 
@@ -99,7 +100,7 @@ def html_page(page: Page, figures: Sequence[Picture], curves: Sequence[Picture])
     """
     record = page.record
     dataset = str(record.dataset["name"])
-    paper = published(record.sweep, record.scenario, dataset)
+    paper = published(record.sweep, record.scenario, dataset) if page.results.metric == ACCURACY else NOTHING
     heading = page.title.rstrip(".")
     return _document(
         f"{heading}, on {dataset}",
@@ -197,11 +198,17 @@ def _figure(picture: Picture) -> Markup:
 def _compared(family: Family, dataset: str) -> list[Markup]:
     if not family.comparisons:
         return []
-    columns = ("In a sentence", "Difference (points)", f"{CONFIDENCE:.0%} interval", "p (Holm)", "Pairs of runs")
+    columns = (
+        "In a sentence",
+        f"Difference ({family.points})",
+        f"{CONFIDENCE:.0%} interval",
+        "p (Holm)",
+        "Pairs of runs",
+    )
     on = f", on {dataset}"
     rows = []
     for claim in family.claims:
-        difference, total = claim.comparison.difference, len(claim.comparison.accuracy[0])
+        difference, total = claim.comparison.difference, len(claim.comparison.values[0])
         pairs = f"{difference.runs}/{total}" if difference.runs < total else f"{total}"
         sentence = f"{claim.sentence()}{on}.".replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
         rows.append((sentence, difference.points(), difference.interval(), p_value(claim.p), pairs))

@@ -19,6 +19,7 @@ from resilinet_jax.report.markup import latex
 from resilinet_jax.report.page import Page
 from resilinet_jax.report.tables import GAP, Table, comparison_table
 from resilinet_jax.results.comparisons import while_failing
+from resilinet_jax.results.metrics import ACCURACY
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import mean, sample_deviation
 
@@ -51,7 +52,7 @@ _DEFINE = r"""\providecommand{\resilinetprefix}{}
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 _SPELT = {str(digit): word for digit, word in enumerate(_DIGITS)}
 _SPELT |= {".": "Point", "+": "Plus", "-": "Minus", "−": "Minus", "→": "To", "%": "Percent"}
-_UNIT = re.compile(r"\((?:%|points|bytes)\)")
+_UNIT = re.compile(r"\((?:%|points[^()]*|bytes)\)")
 _VALUE = re.compile(r"\d|n/a")
 _WORD = re.compile(r"[A-Za-z]+|[\d+%−→]|(?<=\d)\.(?=\d)|(?<!\w)-(?=\d)", re.ASCII)
 
@@ -119,7 +120,7 @@ def paper_files(page: Page, figures: Sequence[Drawn]) -> dict[str, bytes]:
     numbers = "".join(f"\\resilinetnumber{{{name}}}{{{value}}}\n" for name, value in macros(page).items())
     texts = {
         "tables.tex": head + "\n".join(_tables(page)),
-        "numbers.tex": f"{head}% Accuracies in %, differences in points.\n{_DEFINE}{numbers}",
+        "numbers.tex": f"{head}% {page.results.told_by.plural_title} in %, differences in points.\n{_DEFINE}{numbers}",
         "references.bib": references(page.record),
     }
     files = {name: text.encode() for name, text in texts.items()} | {f"{each.name}.pdf": _pdf(each) for each in figures}
@@ -156,20 +157,21 @@ def macros(page: Page) -> dict[str, str]:
 def _numbers(page: Page) -> Iterator[tuple[tuple[str, ...], str]]:
     """What each number is, in parts of a name, and the number: of cells, of comparisons, and of entries of tables."""
     results = page.results
+    by = [results.told_by.name] * (results.metric != ACCURACY)  # numbers of two metrics go into one document
     for cell in results.cells:
         values = {setting: results.average(cell, setting) for setting in results.failure_settings}
         values |= {while_failing(each): results.under(cell, each) for each in results.shown_sets(results.usual_setting)}
         for where, runs in values.items():
-            yield (cell, where, "accuracy"), _hundredfold(mean(runs))
-            yield (cell, where, "deviation"), _hundredfold(sample_deviation(runs))
+            yield (cell, where, results.told_by.name), _hundredfold(mean(runs))
+            yield (cell, where, *by, "deviation"), _hundredfold(sample_deviation(runs))
     for each in page.family.comparisons:
-        yield (each.pair, each.where, "difference"), _hundredfold(each.difference.mean)
-        yield (each.pair, each.where, "half", "width"), _hundredfold(each.difference.half_width)
+        yield (each.pair, each.where, *by, "difference"), _hundredfold(each.difference.mean)
+        yield (each.pair, each.where, *by, "half", "width"), _hundredfold(each.difference.half_width)
     for number, table in enumerate(page.tables, 1):
         for row in table.rows:
             for column in range(table.names, len(row)):
                 if re.search(r"\d", row[column]):
-                    place = (page.record.sweep, f"table {number}", *row[: table.names], table.columns[column])
+                    place = (page.record.sweep, *by, f"table {number}", *row[: table.names], table.columns[column])
                     yield place, latex(row[column])
 
 
@@ -180,6 +182,7 @@ def _hundredfold(fraction: float) -> str:
 def _tables(page: Page) -> Iterator[str]:
     """Every table as a float with a caption and a label, in parts where it is wider than a page."""
     results = page.results
+    by = [results.metric] * (results.metric != ACCURACY)
     over = f". Mean ± sample deviation over {results.units.runs(results.runs)}"
     spread = over * (results.runs > 1 and results.combinations.complete)
     compared = [comparison_table(page.family)] if page.family.comparisons else []
@@ -190,7 +193,9 @@ def _tables(page: Page) -> Iterator[str]:
         widths = [max(map(len, column)) + 1 for column in zip(table.columns, *table.rows)]
         parts = table.parts(widths, PAGE)
         for letter, part in zip("abcdefghijklmnopqrstuvwxyz", parts):
-            label = re.sub("[^a-z0-9]+", "-", f"{page.record.scenario}-{page.record.sweep}-{number}".lower())
+            label = re.sub(
+                "[^a-z0-9]+", "-", "-".join([page.record.scenario, page.record.sweep, *by, f"{number}"]).lower()
+            )
             wide = sum(widths[column] + GAP for column in part) > COLUMN
             yield _latex_table(table, part, caption, f"tab:{label}{letter * (len(parts) > 1)}", wide)
 

@@ -23,7 +23,8 @@ from resilinet_jax.report.paper_output import STYLE, paper_files
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import GAP, Table, comparison_table, interval_table
 from resilinet_jax.results.comparisons import Family
-from resilinet_jax.results.csv_files import csv_files
+from resilinet_jax.results.csv_files import CLASS_COUNTS, MOST_ROWS, class_count_rows, csv_files
+from resilinet_jax.results.metrics import ACCURACY
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
 from resilinet_jax.runtime.user_code import errors_in
@@ -116,6 +117,8 @@ def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
         tables = [dataclasses.replace(table, title=f"{table.title}, on {dataset}") for table in sweep.tables(results)]
         sentences = [f"{sentence}, on {dataset}." for sentence in sweep.sentences(results)]
         title = sweep.title or record.sweep
+        if results.metric != ACCURACY:
+            title = f"{title.rstrip('.')}, by {results.told_by.name}."
         figures = _drawn(sweep, title, results, dataset)
         with rc_context(STYLE):
             in_a_paper = _drawn(sweep, title, results, dataset) if record.settings.get("paper_output") else []
@@ -170,15 +173,37 @@ def print_tables(console: Console, tables: Sequence[Table]) -> None:
 
 def results_notes(results: Results) -> list[str]:
     """What to know of the results before the numbers, in sentences."""
-    return [*user_note(results), *diverged_note(results), *convergence_note(results), units_note(results)]
+    return [
+        *metric_note(results),
+        *user_note(results),
+        *diverged_note(results),
+        *convergence_note(results),
+        units_note(results),
+    ]
+
+
+def metric_note(results: Results) -> list[str]:
+    """Sentences about the metric, if it is not accuracy, and about counts that are too many for a file."""
+    notes, rows = [], class_count_rows(results)
+    if results.metric != ACCURACY:
+        notes.append(
+            f"Tables, figures and comparisons are of {results.told_by.name} (--metric={results.metric}); epochs are "
+            "selected by accuracy on the validation split."
+        )
+    if rows > MOST_ROWS:
+        notes.append(
+            f"{CLASS_COUNTS} would have {rows:,} rows, more than {MOST_ROWS:,}, and is left out; --metric with --sweep "
+            "takes the counts from the finished runs."
+        )
+    return notes
 
 
 def units_note(results: Results) -> str:
     """What is beside a mean, and what intervals cover."""
     if results.runs < 2:
         return "A single run of each cell: no deviation, no interval."
-    over = results.units.runs(results.runs)
-    return f"Accuracies are mean ± sample deviation over {over}. Intervals cover {results.units.covers}."
+    told = f"{results.told_by.plural_title} are mean ± sample deviation over {results.units.runs(results.runs)}"
+    return f"{told}. Intervals cover {results.units.covers}."
 
 
 def user_note(results: Results) -> list[str]:

@@ -35,7 +35,7 @@ def scale_factors(results: Results, setting: str) -> Float[np.ndarray, " factors
 def scaled_averages(
     results: Results, cell: str, setting: str, factors: Float[np.ndarray, " factors"]
 ) -> Float[np.ndarray, "factors runs"]:
-    """Average accuracy of each run while every failure probability of a setting is multiplied by each factor.
+    """The metric's average of each run while every failure probability of a setting is multiplied by each factor.
 
     Args:
       results: of a sweep.
@@ -74,14 +74,14 @@ def scaled_figure(results: Results, cells: Mapping[str, str]) -> list[Drawn]:
     ax.set_xlim(0, factors[-1])
     ax.set_ylim(0, 100)
     ax.set_xlabel(f"factor on the failure probabilities ({setting} = 1)")
-    ax.set_ylabel("average accuracy (%)")
+    ax.set_ylabel(f"average {results.told_by.name} (%)")
     largest = 100 * results.failure_probability(setting).max()
     above = ax.secondary_xaxis("top", functions=(lambda factor: factor * largest, lambda percent: percent / largest))
     above.set_xlabel("largest failure probability (%)")
     shared_legend(figure, ax)
     failing = ", ".join(f"{name} {100 * value:g} %" for name, value in results.failure_settings[setting].items())
     caption = (
-        f"Average accuracy while every failure probability of the setting {setting} ({failing}) is multiplied by a "
-        "factor: mean over the runs (line) and their range (band)."
+        f"Average {results.told_by.name} while every failure probability of the setting {setting} ({failing}) is "
+        "multiplied by a factor: mean over the runs (line) and their range (band)."
     )
     return [Drawn(NAME, caption, figure)]

@@ -87,7 +87,7 @@ def percent(values: Float[np.ndarray, " runs"], digits: int = 2) -> str:
 
 
 def setting_table(title: str, results: Results, columns: Mapping[str, Column], digits: int = 2) -> Table:
-    """Average accuracies with a row per failure setting, as most tables of the paper have it.
+    """Averages of the metric with a row per failure setting, as most tables of the paper have it.
 
     Args:
       title: of the table.
@@ -108,12 +108,12 @@ def setting_table(title: str, results: Results, columns: Mapping[str, Column], d
 
 
 def interval_table(results: Results) -> Table:
-    """How wide the intervals are in which the average accuracies lie, where not all combinations were evaluated."""
+    """How wide the intervals are in which the averages lie, where not all combinations were evaluated."""
     rows = [
         [setting.capitalize(), f"{100 * results.left_out(setting):.2g}", f"± {50 * results.left_out(setting):.2g}"]
         for setting in results.failure_settings
     ]
-    title = "Intervals (points) around the average accuracies, which hold the exact ones"
+    title = f"Intervals (points) around the average {results.told_by.plural}, which hold the exact ones"
     return Table(title, ["Failures", "Width", "Around the middle"], rows)
 
 
@@ -132,7 +132,6 @@ def comparison_table(family: Family) -> Table:
         by_pair.setdefault(each.pair, {})[each.where] = each.difference.points() + p
     rows = [[pair, *(told.get(place, "n/a") for place in places)] for pair, told in by_pair.items()]
     headings = [place.removeprefix("under ").removeprefix("while ") for place in places]
-    title = (
-        f"Paired differences (points), {CONFIDENCE:.0%} intervals, p corrected for {family.tested} comparisons (Holm)"
-    )
+    intervals = f"{CONFIDENCE:.0%} intervals, p corrected for {family.tested} comparisons (Holm)"
+    title = f"Paired differences ({family.points}), {intervals}"
     return Table(title, ["Difference", *headings], rows)

@@ -56,7 +56,7 @@ class Best(Generic[Candidate]):
 
 
 def best_of(
-    accuracy: Mapping[Candidate, Float[np.ndarray, " runs"]],
+    values: Mapping[Candidate, Float[np.ndarray, " runs"]],
     units: Units,
     left_out: float = 0.0,
     questions: int = 1,
@@ -64,12 +64,12 @@ def best_of(
     """The best candidate by its mean, with the confidence set of this module.
 
     Args:
-      accuracy: of each run, by candidate; NaN where it diverged. Runs of the same number are paired.
+      values: of each run, by candidate; NaN where it diverged. Runs of the same number are paired.
       units: what the runs are independent of.
       left_out: how far a difference may be off because not all failure combinations were evaluated.
       questions: how many such sets are to be right together with 95 %.
     """
-    alone = {candidate: estimate(values, units) for candidate, values in accuracy.items()}
+    alone = {candidate: estimate(each, units) for candidate, each in values.items()}
     left = sorted(candidate for candidate, each in alone.items() if not math.isnan(each.mean))
     if not left:
         return Best(None, (), known=False)
@@ -77,7 +77,7 @@ def best_of(
     doubt = DOUBT / questions / max(1, len(left) - 1)
 
     def beats(first: Candidate, second: Candidate) -> bool:
-        difference = estimate(accuracy[first] - accuracy[second], units, left_out)
+        difference = estimate(values[first] - values[second], units, left_out)
         return difference.mean > difference.margin(doubt)  # never if it is NaN, with fewer than two units
 
     beaten = {candidate for candidate in left for other in left if beats(other, candidate)}

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from resilinet_jax.results.estimate import CONFIDENCE, MOST_UNITS, NEGLIGIBLE, POWER, Estimate, estimate
+from resilinet_jax.results.metrics import ACCURACY, METRICS
 from resilinet_jax.results.results import Column, Results, cell_of
 from resilinet_jax.results.units import Units
 
@@ -37,22 +38,24 @@ class Comparison:
       subject: what both are, in front of their names; may be empty.
       names: of the two, as in a sentence: with the subject `failout`, `5 %` and `10 %`.
       where: `under hazardous failures`, `while n1 fails`.
-      accuracy: of each run, for each of the two; NaN where it diverged.
+      values: of the metric, of each run, for each of the two; NaN where it diverged.
       units: what the runs are independent of.
       left_out: how far a difference may be off because not all failure combinations were evaluated.
+      points: what a difference of 0.01 is, in the plural (`Metric.points`).
     """
 
     subject: str
     names: tuple[str, str]
     where: str
-    accuracy: tuple[Float[np.ndarray, " runs"], Float[np.ndarray, " runs"]]
+    values: tuple[Float[np.ndarray, " runs"], Float[np.ndarray, " runs"]]
     units: Units
     left_out: float = 0.0
+    points: str = METRICS[ACCURACY].points
 
     @functools.cached_property
     def difference(self) -> Estimate:
         """The first minus the second."""
-        return estimate(self.accuracy[0] - self.accuracy[1], self.units, self.left_out)
+        return estimate(self.values[0] - self.values[1], self.units, self.left_out)
 
     @property
     def pair(self) -> str:
@@ -96,18 +99,18 @@ class Claim:
         if not difference.units:
             return f"{each.both} can't be compared {each.where}: no run in which neither diverged"
         if not difference.known:
-            size = f"{100 * difference.mean:+.1f} points"
+            size = f"{100 * difference.mean:+.1f} {each.points}"
             return f"{each.both} differ by {size} {each.where} in a single {each.units.noun}, which gives no interval"
         size, half_width = _rounded(difference)
         if self.beats:
             winner, loser = each.names if difference.mean > 0 else each.names[::-1]
             beats = f"{each.subject} {winner} beats {loser}".strip()
-            return f"{beats} {each.where} by {size.lstrip('+-')} ± {half_width} points"
+            return f"{beats} {each.where} by {size.lstrip('+-')} ± {half_width} {each.points}"
         if self.largest == 0:
             return f"{each.both} are equal {each.where}, in every run"
         if self.largest is not None:
-            return f"{each.both} show no difference larger than {_rounded_up(self.largest)} points {each.where}"
-        return f"{each.both} are not settled {each.where} ({size} ± {half_width} points): {self._needed()}"
+            return f"{each.both} show no difference larger than {_rounded_up(self.largest)} {each.points} {each.where}"
+        return f"{each.both} are not settled {each.where} ({size} ± {half_width} {each.points}): {self._needed()}"
 
     def _needed(self) -> str:
         """How many units would settle it, and whether more runs of each would help."""
@@ -136,6 +139,11 @@ class Family:
         """What may be said of each comparison."""
         adjusted = holm([each.difference.p for each in self.comparisons])
         return [Claim(each, p, DOUBT / max(1, self.tested)) for each, p in zip(self.comparisons, adjusted)]
+
+    @property
+    def points(self) -> str:
+        """What a difference of 0.01 is, in the plural."""
+        return self.comparisons[0].points
 
     @property
     def tested(self) -> int:
@@ -177,7 +185,7 @@ def holm(p: Sequence[float]) -> list[float]:
 def against(
     results: Results, subject: str, reference: tuple[str, Column], others: Mapping[str, Column]
 ) -> list[Comparison]:
-    """A reference against others, by their average accuracies under each failure setting.
+    """A reference against others, by their averages under each failure setting.
 
     Args:
       results: of the sweep.
@@ -194,6 +202,7 @@ def against(
             (results.average(first, setting), results.average(second, setting)),
             results.units,
             results.left_out(setting),
+            results.told_by.points,
         )
         for other_name, other in others.items()
         for setting in results.failure_settings

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from resilinet_jax.cells import Cell, describe
 from resilinet_jax.failures.combinations import Combinations, combination_name
@@ -17,6 +20,9 @@ from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.store import Measured
 
 _TEXTS = ["cell", "split", "failing", "hyperconnection"]  # columns that `read_results` reads as text
+CLASS_COUNTS = "class_counts.csv"
+MOST_ROWS = 1_000_000  # of it; a file of more is left out
+_COUNTS = ("tp", "fp", "fn")
 _FORMULA = re.compile(r"['\s]*[=+@-]")  # how a text begins that a spreadsheet would calculate
 
 
@@ -28,10 +34,18 @@ def csv_files(results: Results) -> dict[str, bytes]:
         "weights": weights_frame,
         "averages": averages_frame,
     }
-    return {
+    files = {
         f"{name}.csv": _quoted(frame(results)).to_csv(index=False, float_format="%.7f").encode()
         for name, frame in frames.items()
     }
+    if 0 < class_count_rows(results) <= MOST_ROWS:
+        files[CLASS_COUNTS] = _quoted(class_counts_frame(results)).to_csv(index=False, float_format="%.12g").encode()
+    return files
+
+
+def class_count_rows(results: Results) -> int:
+    """How many rows `class_counts_frame` has."""
+    return sum(math.prod(each.class_counts.shape[:-1]) for each in results.measured.values())
 
 
 def _quoted(frame: pd.DataFrame) -> pd.DataFrame:
@@ -54,6 +68,19 @@ def accuracies_frame(results: Results) -> pd.DataFrame:
             for c, failing in enumerate(results.failing_sets)
         ]
     )
+
+
+def class_counts_frame(results: Results) -> pd.DataFrame:
+    """One row per cell, run, failure combination and class: true positives, false positives, false negatives."""
+    failing = np.array([combination_name(failing) for failing in results.failing_sets])
+    frames = []
+    for name, measured in results.measured.items():
+        counts = measured.class_counts
+        runs, combinations, classes = np.indices(counts.shape[:-1]).reshape(3, -1)
+        splits, numbers = map(np.array, zip(*results.units.numbered(len(counts))))
+        identity = {"cell": name, "split": splits[runs], "run": numbers[runs], "failing": failing[combinations]}
+        frames.append(pd.DataFrame(identity | {"class": classes} | dict(zip(_COUNTS, counts.reshape(-1, 3).T))))
+    return pd.concat(frames, ignore_index=True)
 
 
 def averages_frame(results: Results) -> pd.DataFrame:
@@ -106,7 +133,7 @@ def _read_csv(path: pathlib.Path, expected: str | None) -> pd.DataFrame:
     if expected not in (None, digest(content)):
         raise ValueError(f"{path.name} is not what the sweep wrote")
     # Only numbers may be missing: a cell may be called `none`.
-    numbers = ("accuracy", "loss", "validation_accuracy", "weight")
+    numbers = ("accuracy", "loss", "validation_accuracy", "weight", *_COUNTS)
     frame = pd.read_csv(
         io.BytesIO(content),
         dtype=dict.fromkeys(_TEXTS, str),  # a cell may be called `0.30`
@@ -117,6 +144,32 @@ def _read_csv(path: pathlib.Path, expected: str | None) -> pd.DataFrame:
         written = frame[column].unique()
         frame[column] = frame[column].map({text: re.sub(rf"^'(?={_FORMULA.pattern})", "", text) for text in written})
     return frame
+
+
+def _counts_of(
+    counts: pd.DataFrame | None, cell: str, rows: pd.MultiIndex, order: Sequence[str]
+) -> Float[np.ndarray, "runs combinations classes 3"]:
+    """The counts of a cell's classes; of no class if there is no file.
+
+    Args:
+      counts: the file, as `class_counts_frame` made it.
+      cell: its name.
+      rows: split and number of each run.
+      order: names of the failure combinations.
+
+    Raises:
+      ValueError: if there is not exactly one row for each run, combination and class.
+    """
+    if counts is None:
+        return np.zeros((len(rows), len(order), 0, 3))
+    classes = range(int(counts["class"].max()) + 1)
+    wanted = [(*run, failing, label) for run in rows for failing in order for label in classes]
+    of_cell = counts[counts.cell == cell]
+    there = pd.MultiIndex.from_frame(of_cell[["split", "run", "failing", "class"]])
+    if not there.is_unique or set(there) != set(wanted):
+        raise ValueError(f"{CLASS_COUNTS} lacks counts of {cell}, or has some twice")
+    found = there.get_indexer(pd.MultiIndex.from_tuples(wanted))
+    return of_cell[list(_COUNTS)].to_numpy(float)[found].reshape(len(rows), len(order), len(classes), 3)
 
 
 def read_results(
@@ -143,11 +196,13 @@ def read_results(
       OSError: if a file can't be read.
       KeyError: if a column is missing, or the accuracy of a cell under any of the combinations.
       ValueError: if a file is no CSV, or not the one that was written, or has two numbers for the same cell, run and
-        column.
+        column, or not all counts of classes.
     """
     accuracies, curves, weights = (
         _read_csv(folder / name, digests.get(name)) for name in ("accuracies.csv", "history.csv", "weights.csv")
     )
+    counted = CLASS_COUNTS in digests or (folder / CLASS_COUNTS).exists()  # not in older folders, nor where too large
+    counts = _read_csv(folder / CLASS_COUNTS, digests.get(CLASS_COUNTS)) if counted else None
     order = [combination_name(failing) for failing in combinations.failing_sets]
     edges = [edge.name for edge in combinations.graph.hyperconnections]
     measured, labels = {}, []
@@ -164,6 +219,7 @@ def read_results(
             )
         )
         weight = weight.reindex(index=accuracy.index, columns=edges, fill_value=0.0)
-        measured[name] = Measured(*(wide.to_numpy(float) for wide in (accuracy[order], loss, validation, weight)))
+        wide = [each.to_numpy(float) for each in (accuracy[order], loss, validation, weight)]
+        measured[name] = Measured(*[*wide, _counts_of(counts, name, rows, order)])
         labels = own["split"].tolist()
     return Results(combinations, failure_settings, cells, measured, message_bytes, units(labels))

@@ -1,4 +1,4 @@
-"""What was measured: accuracies by cell, run and failure combination, and their averages."""
+"""What was measured: a metric by cell, run and failure combination, and its averages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from resilinet_jax.failures.model import with_failout_at_inference
 from resilinet_jax.failures.user_failures import YOUR_OWN
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.network.senders import has_path
+from resilinet_jax.results.metrics import ACCURACY, METRICS, Metric
 from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.store import Measured
 
@@ -26,7 +27,7 @@ SHOWN = 16  # failure combinations that a table or figure has room for
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """The accuracies of a sweep's cells.
+    """What was measured of a sweep's cells, told by one metric.
 
     Attributes:
       combinations: that were evaluated.
@@ -35,6 +36,7 @@ class Results:
       measured: by cell name, what its runs left, with leaves [runs, ...]; accuracies in the order of `combinations`.
       message_bytes: size of what a node sends for one example, by node; empty where it is not known.
       units: what the runs are independent of.
+      metric: by which results are told, one of `METRICS`.
     """
 
     combinations: Combinations
@@ -43,6 +45,24 @@ class Results:
     measured: Mapping[str, Measured]
     message_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     units: Units = dataclasses.field(default_factory=Units)
+    metric: str = ACCURACY
+
+    @property
+    def told_by(self) -> Metric:
+        """The metric by which results are told, with its name."""
+        return METRICS[self.metric]
+
+    @property
+    def has_class_counts(self) -> bool:
+        """Whether the counts of each class are there, from which every metric follows."""
+        return all(each.class_counts.shape[-2] for each in self.measured.values())
+
+    @functools.cached_property
+    def values(self) -> Mapping[str, Float[np.ndarray, "runs combinations"]]:
+        """By cell name, the metric of each run under each failure combination; NaN where the run diverged."""
+        if self.metric == ACCURACY:  # known where counts are not
+            return {name: each.accuracy for name, each in self.measured.items()}
+        return {name: self.told_by.of(each.class_counts) for name, each in self.measured.items()}
 
     @property
     def graph(self) -> Graph:
@@ -106,18 +126,18 @@ class Results:
         return self.combinations.probabilities(self.failure_probability(setting))
 
     def under(self, cell: str, failing: Sequence[str]) -> Float[np.ndarray, " runs"]:
-        """Accuracy of each run while just these nodes fail."""
-        return self.measured[cell].accuracy[:, self.failing_sets.index(tuple(failing))]
+        """The metric of each run while just these nodes fail."""
+        return self.values[cell][:, self.failing_sets.index(tuple(failing))]
 
     def average(self, cell: str, setting: str) -> Float[np.ndarray, " runs"]:
-        """Average accuracy of each run under a failure setting: the middle of the interval that it lies in.
+        """The metric's average of each run under a failure setting: the middle of the interval that it lies in.
 
         It is exact where all failure combinations were evaluated; else `left_out` is how wide the interval is.
         """
         return self.average_at(cell, self.failure_probability(setting))
 
     def average_with_failout(self, cell: str, setting: str) -> Float[np.ndarray, " known_runs"]:
-        """Average accuracy of each run with failout left on while testing; of no run if that was not evaluated."""
+        """The metric's average of each run with failout left on while testing; of no run if that was not evaluated."""
         failure = with_failout_at_inference(
             self.failure_probability(setting), np.asarray(self.cells[cell].failout_rate, np.float64)
         )
@@ -125,8 +145,8 @@ class Results:
         return self.average_at(cell, failure)[: None if known else 0]
 
     def average_at(self, cell: str, failure: Float[np.ndarray, " causes"]) -> Float[np.ndarray, " runs"]:
-        """Average accuracy of each run under any failure probabilities, in the order of `Graph.causes`."""
-        low, high = average_accuracy_bounds(self.measured[cell].accuracy, self.combinations, failure)
+        """The metric's average of each run under any failure probabilities, in the order of `Graph.causes`."""
+        low, high = average_accuracy_bounds(self.values[cell], self.combinations, failure)
         return (low + high) / 2
 
     def left_out(self, setting: str) -> float:

@@ -31,12 +31,16 @@ class Measured(NamedTuple):
       loss: mean over each epoch's steps.
       validation_accuracy: after each epoch, by which the best one is selected: with skips as active as in training.
       weight: of each hyperconnection after training, before any survival scaling; 0 where a skip was removed.
+      class_counts: true positives, false positives and false negatives of each class on the test split, under each
+        failure combination: expectations where nothing reaches the cloud. NaN if the run diverged; no classes where
+        they are not known.
     """
 
     accuracy: Float[np.ndarray, "*stack combinations"]
     loss: Float[np.ndarray, "*stack epochs"]
     validation_accuracy: Float[np.ndarray, "*stack epochs"]
     weight: Float[np.ndarray, "*stack hyperconnections"]
+    class_counts: Float[np.ndarray, "*stack combinations classes 3"]
 
     @property
     def diverged(self) -> list[int]:
@@ -45,7 +49,8 @@ class Measured(NamedTuple):
 
     def rounded(self) -> Measured:
         """Rounds to the seven digits that results on disk have, so that a report from there is the same."""
-        return Measured(*(np.round(leaf, 7) for leaf in self))
+        widened = self._replace(class_counts=self.class_counts.astype(np.float64))  # or they have digits of float32
+        return Measured(*(np.round(leaf, 7) for leaf in widened))
 
 
 Name = tuple[str, int]  # of a run: its cell's key, and its number

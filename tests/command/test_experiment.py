@@ -28,7 +28,7 @@ def asked(monkeypatch):
     def answer(network, feed, cells, training, progress, combinations, *others):
         seen.update(
             network=network,
-            splits=Splits(*feed._examples.values(), feed.classes, 0.0),
+            splits=Splits(*feed._examples.values(), feed.classes),
             cells=cells,
             training=training,
             combinations=combinations,

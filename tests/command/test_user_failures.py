@@ -77,6 +77,7 @@ def asked(monkeypatch):
                 curves,
                 curves,
                 np.ones((training.runs, len(network.graph.hyperconnections))),
+                np.zeros((training.runs, len(combinations.survival), 0, 3)),
             )
             for number, name in enumerate(cells)
         }

@@ -81,7 +81,7 @@ def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, stack, monkeypatc
     wiring = Wiring(jnp.ones(edges), jnp.ones(edges), jnp.zeros(edges))
     masks = failure_combinations(CHAIN.fallible)
     plan = plan_applications(CHAIN, masks)
-    tally = empty_tally(plan.answers)
+    tally = empty_tally(plan.answers, classes=4)
     count = jax.jit(lambda tally, chunk: count_correct(network, variables, wiring, plan, tally, chunk, stack))
     for part in (slice(0, 5), slice(5, None)):  # as it comes in chunks
         tally = count(tally, Examples(x[part], y[part]))
@@ -100,7 +100,8 @@ def test_accuracy_is_chance_without_information_and_missing_where_it_diverged():
     # Of the cloud's three applications the second hears nothing, since a skip is absent, and the third diverged. The
     # second combination leaves no path in the graph.
     plan = Plan({}, np.array([0, NOTHING, 1, 2]))
-    tally = Tally(np.array([5, 3, 4], np.int32), np.array([True, False, True]), np.array([True, True, False]))
+    counts = np.array([[2, 3], [0, 3], [4, 0]], np.int32)
+    tally = Tally(counts, counts, counts[0], np.array([True, False, True]), np.array([True, True, False]))
     np.testing.assert_array_equal(accuracy_of(tally, plan, 10, 0.123), [0.5, 0.123, 0.123, np.nan])
 
 
@@ -114,5 +115,7 @@ def test_a_logit_that_is_no_number_in_any_batch_makes_the_accuracy_missing(monke
         x = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
         if place is not None:
             x[place] = np.nan
-        tally = count_correct(network, variables, wiring, plan, empty_tally(1), Examples(x, np.array([0, 1, 2, 0])))
+        tally = count_correct(
+            network, variables, wiring, plan, empty_tally(1, classes=3), Examples(x, np.array([0, 1, 2, 0]))
+        )
         np.testing.assert_array_equal(accuracy_of(tally, plan, 4, 0.1), [expected])

@@ -65,7 +65,7 @@ def states(cell, epochs, batch_size=EXAMPLES, run=0):
     seen, metrics = [START(keys)], []
     for _ in range(epochs):
         state, loss = TRAIN(batch_size, seen[-1], cell, keys)
-        tally = VALIDATE(state, cell, keys, empty_tally(1))
+        tally = VALIDATE(state, cell, keys, empty_tally(1, classes=3))
         accuracy = np.array(accuracy_of(tally, NOTHING_FAILED, 40, 0.0)[0], np.float32)
         seen.append(finish_epoch(state, accuracy))
         metrics.append(Metrics(float(loss), accuracy))
@@ -303,7 +303,7 @@ def test_skips_are_as_active_in_validation_as_in_training(activity):
         wiring = Wiring(jnp.ones(3), jnp.ones(3), active.astype(jnp.float32))
         x, y = (each[start : start + 16] for each in HELD_OUT)
         correct += int((NETWORK.apply(state.variables, x, jnp.ones(1), wiring).logits.argmax(-1) == y).sum())
-    assert VALIDATE(state, cell, keys, empty_tally(1)).correct == correct
+    assert VALIDATE(state, cell, keys, empty_tally(1, classes=3)).correct.sum() == correct
 
 
 def test_survival_scaling_has_no_say_in_training_or_selection():

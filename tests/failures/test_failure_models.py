@@ -57,7 +57,7 @@ def compiled(name):
     masks = failure_combinations(network.graph.fallible)
     plan = plan_applications(network.graph, masks)
     passes = jax.jit(jax.vmap(network.apply, in_axes=(None, None, 0, None)))
-    count = jax.jit(functools.partial(count_correct, network, plan=plan, tally=empty_tally(plan.answers)))
+    count = jax.jit(functools.partial(count_correct, network, plan=plan, tally=empty_tally(plan.answers, classes=3)))
 
     def outputs(variables, wiring, x=x):
         return jax.device_get(passes(variables, x, masks, wiring))

@@ -25,9 +25,22 @@ BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, 0.05, 1e-3)
 
 def measured(accuracy, epochs=0, hyperconnections=7):
     """What runs left, of which only the accuracies matter."""
-    runs = len(accuracy)
+    runs, combinations = accuracy.shape
     curves = np.full((runs, epochs), 0.25)
-    return Measured(accuracy, curves, curves, np.ones((runs, hyperconnections)))
+    return Measured(accuracy, curves, curves, np.ones((runs, hyperconnections)), np.zeros((runs, combinations, 0, 3)))
+
+
+def with_classes(results, classes=12, seed=0):
+    """The same with made-up counts of classes, of which those with high numbers are harder."""
+    rng = np.random.default_rng(seed)
+
+    def add(runs):
+        examples, recall = rng.integers(50, 150, classes), runs.accuracy.clip(0, 1)[..., None]
+        right = np.floor(examples * recall ** np.linspace(0.5, 2, classes))
+        wrong = rng.integers(0, 20, (*runs.accuracy.shape, classes))
+        return runs._replace(class_counts=np.stack([right, wrong, examples - right], -1).astype(float))
+
+    return dataclasses.replace(results, measured={name: add(runs) for name, runs in results.measured.items()})
 
 
 def fake(name, runs=3, build=BUILD):

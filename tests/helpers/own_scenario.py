@@ -52,7 +52,8 @@ def made_up(network, feed, cells, training, progress, combinations, *others):
     curves = np.full((training.runs, training.epochs), 0.25)
     accuracy = np.full((training.runs, len(combinations.survival)), 0.5)
     weight = np.ones((training.runs, len(network.graph.hyperconnections)))
-    return dict.fromkeys(cells, Measured(accuracy, curves, curves, weight))
+    class_counts = np.zeros((*accuracy.shape, 0, 3))
+    return dict.fromkeys(cells, Measured(accuracy, curves, curves, weight, class_counts))
 
 
 def leave_out_training(patch):

@@ -9,7 +9,11 @@ from resilinet_jax.runtime.store import Measured, Store
 def measured(run):
     rng = np.random.default_rng(run)
     return Measured(
-        rng.uniform(size=8), rng.uniform(size=3), np.array([np.nan, 0.5, rng.uniform()]), rng.uniform(size=7)
+        rng.uniform(size=8),
+        rng.uniform(size=3),
+        np.array([np.nan, 0.5, rng.uniform()]),
+        rng.uniform(size=7),
+        rng.uniform(size=(8, 3, 3)),
     )
 
 
@@ -82,5 +86,5 @@ def test_without_a_folder_runs_stay_in_memory():
 
 
 def test_rounding_keeps_what_results_on_disk_hold():
-    (value,) = Measured(np.array([1 / 3]), *[np.zeros(1)] * 3).rounded().accuracy
+    (value,) = Measured(np.array([1 / 3]), *[np.zeros(1)] * 3, np.zeros((1, 1, 3))).rounded().accuracy
     assert value == float(f"{1 / 3:.7f}")

@@ -158,7 +158,7 @@ def test_every_sweep_names_comparisons_of_its_cells(name):
     means += [results.under(cell, failing) for cell in results.cells for failing in results.failing_sets]
     for each in comparisons:
         assert each.names[0] != each.names[1]
-        assert all(any(np.array_equal(side, known) for known in means) for side in each.accuracy)
+        assert all(any(np.array_equal(side, known) for known in means) for side in each.values)
 
 
 @pytest.mark.parametrize("name", sweep_names())

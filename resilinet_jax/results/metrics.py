@@ -1,0 +1,124 @@
+"""Metrics of a classifier, from the counts of each class.
+
+With TP, FP and FN the true positives, false positives and false negatives of a class, the number of its examples is
+TP + FN, and the number of examples that were taken for it TP + FP. All metrics are in [0, 1], and those of no
+information are those of the expected counts, not the expected metrics.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
+
+from resilinet_jax.files import beside
+
+Counts = Float[np.ndarray, "*stack classes 3"]  # true positives, false positives, false negatives
+
+
+def accuracy(counts: Counts) -> Float[np.ndarray, "*stack"]:
+    """Share of the examples that were classified correctly: sum_c TP / sum_c (TP + FN)."""
+    positive, _, missed = _parts(counts)
+    return _share(positive.sum(-1), (positive + missed).sum(-1))
+
+
+def recall(counts: Counts) -> Float[np.ndarray, "*stack classes"]:
+    """Share of each class that was classified correctly: TP / (TP + FN); NaN for a class without examples."""
+    positive, _, missed = _parts(counts)
+    return _share(positive, positive + missed)
+
+
+def balanced_accuracy(counts: Counts) -> Float[np.ndarray, "*stack"]:
+    """Mean of the recalls TP / (TP + FN) over the classes that have examples.
+
+    As `sklearn.metrics.balanced_accuracy_score`.
+    """
+    positive, _, missed = _parts(counts)
+    return _mean(recall(counts), positive + missed > 0, counts)
+
+
+def macro_f1(counts: Counts) -> Float[np.ndarray, "*stack"]:
+    """Mean of 2 TP / (2 TP + FP + FN) over the classes that have examples, or that some example was taken for.
+
+    As `sklearn.metrics.f1_score(average="macro")`, which leaves out other classes. A class without examples counts as
+    0 once it has been predicted.
+    """
+    positive, wrong, missed = _parts(counts)
+    total = 2 * positive + wrong + missed
+    return _mean(_share(2 * positive, total), total > 0, counts)
+
+
+def micro_f1(counts: Counts) -> Float[np.ndarray, "*stack"]:
+    """2 sum_c TP / sum_c (2 TP + FP + FN): the accuracy, where every example has one class and is taken for one.
+
+    As `sklearn.metrics.f1_score(average="micro")`.
+    """
+    positive, wrong, missed = _parts(counts)
+    return _share(2 * positive.sum(-1), (2 * positive + wrong + missed).sum(-1))
+
+
+class Metric(NamedTuple):
+    """What results are told by.
+
+    Attributes:
+      of: the metric of counts.
+      name: in a sentence.
+      plural: what several values of it are called.
+      points: what a difference of 0.01 is, in the plural.
+    """
+
+    of: Callable[[Counts], Float[np.ndarray, "*stack"]]
+    name: str
+    plural: str
+    points: str
+
+    @property
+    def title(self) -> str:
+        """The name at the beginning of a sentence."""
+        return _opening(self.name)
+
+    @property
+    def plural_title(self) -> str:
+        """The plural at the beginning of a sentence."""
+        return _opening(self.plural)
+
+
+ACCURACY = "accuracy"
+# By what `--metric` takes.
+METRICS = {
+    ACCURACY: Metric(accuracy, "accuracy", "accuracies", "points"),
+    "balanced_accuracy": Metric(
+        balanced_accuracy, "balanced accuracy", "balanced accuracies", "points of balanced accuracy"
+    ),
+    "macro_f1": Metric(macro_f1, "macro F1", "macro F1 scores", "points of macro F1"),
+    "micro_f1": Metric(micro_f1, "micro F1", "micro F1 scores", "points of micro F1"),
+}
+
+
+def _opening(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def metric_folder(folder: pathlib.Path, metric: str) -> pathlib.Path:
+    """Where a sweep's report by another metric than accuracy goes: beside the sweep's folder, which stays as it is."""
+    return folder if metric == ACCURACY else beside(folder, metric)
+
+
+def _parts(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    positive, wrong, missed = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    return positive, wrong, missed
+
+
+def _share(part: ArrayLike, whole: ArrayLike) -> np.ndarray:
+    """Part / whole; NaN where there is nothing."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+
+
+def _mean(values: np.ndarray, counted: Bool[np.ndarray, "*stack classes"], counts: Counts) -> np.ndarray:
+    """Mean over the classes that count; NaN for a run that has diverged, so that it has no counts."""
+    mean = _share(np.where(counted, values, 0.0).sum(-1), counted.sum(-1))
+    return np.where(np.isnan(counts).any((-1, -2)), np.nan, mean)
