@@ -73,7 +73,8 @@ def sentences(results: Results) -> list[str]:
     one = [method for method in METHODS if _same(results, method, RUNNING, SHARED)]
     if not one:
         return []
-    return [f"In training each node of {listed(one)} meets the same arrival, so running and shared statistics are one"]
+    why = "training shows each node but one arrival"
+    return [f"Running and shared statistics are the same for {listed(one)}: {why}"]
 
 
 def figure(results: Results) -> Figure:

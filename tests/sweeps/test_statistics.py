@@ -52,7 +52,7 @@ def test_comparisons_are_of_what_differs_and_begin_with_the_honest_opponent():
 
 def test_without_batch_normalisation_the_report_says_that_all_three_are_the_same():
     assert sentences(fake("statistics")) == [
-        "In training each node of vanilla, dfg meets the same arrival, so running and shared statistics are one"
+        "Running and shared statistics are the same for vanilla, dfg: training shows each node but one arrival"
     ]
     results = fake("statistics", build=NO_STATISTICS)
     (said,) = sentences(results)
