@@ -47,6 +47,7 @@ TRAINING = "tests/engine/test_training.py"
 EVALUATION = "tests/engine/test_evaluation.py"
 RUNS = "tests/engine/test_run_cells.py"
 SPLITS = "tests/engine/test_several_splits.py"
+AGAIN = "tests/engine/test_recalibration.py"
 PARTS = "tests/datasets/test_parts.py"
 DATA = "tests/datasets/test_splits.py"
 COMBINATIONS = "tests/failures/test_combinations.py"
@@ -92,6 +93,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("= carries & alive.get(node, always)", "= carries"),
     ],
     "network/forward.py": [
+        Mutant("jnp.where(jnp.asarray(shared_statistics) > 0, 0, arrival)", "arrival", AGAIN),
         # Gates.
         Mutant(
             "simple[edge.bypassed[-1]]",
@@ -416,6 +418,14 @@ MUTANTS: dict[str, list[Mutant]] = {
         ),
         Mutant("= numbers.reshape(-1)", "= 0"),
     ],
+    "engine/recalibration.py": [
+        Mutant("np.argmax(plan.cloud == answer)", "np.argmin(plan.cloud == answer)"),
+        Mutant(
+            "given = Variables(params, known), x, alive,", "given = Variables(params, known), x, jnp.ones_like(alive),"
+        ),
+        Mutant("batch[1][-1] != PADDING", "batch[1][-1] >= PADDING"),
+        Mutant("Variables(params, known), batch.x, alive,", "Variables(params, known), batch.x, jnp.ones_like(alive),"),
+    ],
     "engine/run_cells.py": [
         # Runs of the same number are paired over the cells, wherever they stand in a pass.
         Mutant(
@@ -426,6 +436,9 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("index(run // MOST_RUNS) for run in runs]", "index(splits[0]) for run in runs]", SPLITS),
     ],
     "engine/program.py": [
+        Mutant(
+            "recalibrate(self.network, state.best.params,", "recalibrate(self.network, state.variables.params,", AGAIN
+        ),
         Mutant(
             "order, own = orders[models.order],",
             "order, own = orders[0],",
@@ -443,6 +456,9 @@ MUTANTS: dict[str, list[Mutant]] = {
         ),
     ],
     "engine/passes.py": [
+        Mutant("train(0, whole, augmented=False)", "train(0, whole)", AGAIN),
+        Mutant("jax.device_put(np.int32(done), whole)", "jax.device_put(np.int32(0), whole)", AGAIN),
+        Mutant("once.ndim))), again, once)", "once.ndim))), once, again)", AGAIN),
         Mutant('program.feed.sizes["test"][own]', 'program.feed.sizes["test"][0 * own]', SPLITS),
         Mutant("np.full_like(accuracy, epoch)", "accuracy", f"{RUNS}::test_the_last_epoch_counts_on_request"),
         Mutant(
@@ -652,6 +668,15 @@ MUTANTS: dict[str, list[Mutant]] = {
             "training_activity=activity, inference_activity=activity",
             f"{SWEEPS}::test_skip_activity_crosses_training_with_inference",
         ),
+    ],
+    "sweeps/statistics.py": [
+        Mutant("not _same(results, method, first, second)", "True", "tests/sweeps/test_statistics.py"),
+        Mutant("(RUNNING, SHARED))", "(RUNNING, RECALIBRATED))", "tests/sweeps/test_statistics.py"),
+    ],
+    "sweeps/tuned_methods.py": [
+        Mutant("max(FACTORS, key=merit)", "min(FACTORS, key=merit)", "tests/sweeps/test_tuned_methods.py"),
+        Mutant("return -int(np.isnan", "return int(np.isnan", "tests/sweeps/test_tuned_methods.py"),
+        Mutant("np.fmax.reduce(", "np.fmin.reduce(", "tests/sweeps/test_tuned_methods.py"),
     ],
     "sweeps/skip_layer.py": [Mutant("skip_units=size)", "skip_units=max(SIZES))")],
     "sweeps/bandwidth.py": [

@@ -8,16 +8,17 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import resilinet_jax as rj
-from resilinet_jax import files
+from resilinet_jax import files, sweeps
 from resilinet_jax.command import exporting
 from resilinet_jax.command import main as command_line
 from resilinet_jax.deploy.artefact import Artefact
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import checked_json, read_json
 from resilinet_jax.runtime import user_code
-from tests.helpers.fakes import leave_out_pictures
+from tests.helpers.fakes import fake, leave_out_pictures, record
 from tests.helpers.hostile import command
 from tests.helpers.nodes import Nodes
 from tests.helpers.own_scenario import FILE
@@ -58,6 +59,13 @@ def here(run):
     (folder / "own.py").write_text(FILE)
     assert run(SWEEP, "--scenario=own.py", "--keep_models") == ""
     return folder
+
+
+def test_a_recalibrated_cell_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    finished = record("statistics"), sweeps.load_sweep("statistics"), fake("statistics")
+    monkeypatch.setattr(exporting, "_read", lambda *given: finished)
+    with pytest.raises(UserError, match=r"^dfg_recalibrated has statistics of each failure combination.*take the same"):
+        exporting.export_cell(tmp_path, "dfg_recalibrated", 0, None, sweeps, Console(), "health", None, False)
 
 
 def test_an_exported_cell_says_what_the_sweep_measured(here, run):

@@ -12,7 +12,7 @@ from resilinet_jax.cells import METHODS, Learned, draw_weight, inference_wiring,
 from resilinet_jax.datasets.splits import Standardisation
 from resilinet_jax.deploy.artefact import Artefact, Manifest, check_target, write_artefact
 from resilinet_jax.deploy.exporting import PLATFORMS, check_programs, export_nodes
-from resilinet_jax.deploy.model import Model
+from resilinet_jax.deploy.model import Model, trained_model
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import checked_json, read_json
 from resilinet_jax.network.convolutions import FAST, PLAIN, TAPS, lowered_for, operations
@@ -108,6 +108,7 @@ IMAGES = RNG.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
     ("network", "x", "cell"),
     [
         pytest.param(MOBILENET, IMAGES, {}, id="statistics by arrival"),
+        pytest.param(MOBILENET, IMAGES, {"training_activity": 0.5, "statistics": "shared"}, id="shared statistics"),
         pytest.param(
             load_scenario("health_sensors").build_network(3, hidden_units=6, skip_units=5),
             RNG.normal(size=(5, 23)).astype(np.float32),
@@ -121,8 +122,10 @@ def test_every_kind_of_network_exports(tmp_path, network, x, cell):
     model = at_random(network, x, make_cell(network.graph, **cell))
     if "weight" in cell:
         assert np.abs(model.variables.params[ADDED_WEIGHT]).min() > 0
-    if network is MOBILENET:  # each arrival has statistics of its own; one has never occurred
-        seen = {n: s._replace(seen=jnp.arange(len(s.seen)) % 3) for n, s in model.variables.statistics.items()}
+    if network is MOBILENET:  # each arrival has statistics of its own, and one has never occurred; or none has but one
+        steps = [5.0, 0.0, 0.0, 0.0] if "statistics" in cell else [0.0, 1.0, 2.0, 0.0]
+        known = model.variables.statistics.items()
+        seen = {n: s._replace(seen=jnp.array(steps[: len(s.seen)])) for n, s in known}
         model = dataclasses.replace(model, variables=model.variables._replace(statistics=seen))
     exported(model, x, tmp_path / "a")
     nodes = Nodes(tmp_path / "a")
@@ -134,6 +137,12 @@ def test_every_kind_of_network_exports(tmp_path, network, x, cell):
         assert (got is not None) == bool(output.informed)
         if got is not None:
             np.testing.assert_allclose(got, output.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_recalibrated_statistics_are_refused_in_a_line():
+    cell = make_cell(MOBILENET.graph, statistics="recalibrated")
+    with pytest.raises(UserError, match="the cell has statistics of each failure combination, but a node sees what"):
+        trained_model(MOBILENET, cell, {}, 0, 0, jax.ShapeDtypeStruct(IMAGES.shape, IMAGES.dtype))
 
 
 def test_operations_are_those_of_the_platform_that_is_lowered_for():

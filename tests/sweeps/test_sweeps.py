@@ -80,7 +80,9 @@ def test_all_sweeps_are_there():
         "skip_activity",
         "skip_configuration",
         "skip_layer",
+        "statistics",
         "survival_scaling",
+        "tuned_methods",
     ]
 
 
