@@ -386,8 +386,8 @@ MUTANTS: dict[str, list[Mutant]] = {
             f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
         ),
         Mutant(
-            "tally.finite & finite",
-            "finite",
+            "self.finite & jnp",
+            "jnp",
             f"{EVALUATION}::test_a_logit_that_is_no_number_in_any_batch_makes_the_accuracy_missing",
         ),
         Mutant(
