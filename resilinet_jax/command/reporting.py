@@ -30,7 +30,7 @@ from resilinet_jax.network.graph import Graph
 from resilinet_jax.report.report import RECORD, make_report
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.results.csv_files import CLASS_COUNTS, read_results
-from resilinet_jax.results.metrics import ACCURACY, metric_folder
+from resilinet_jax.results.metric_names import ACCURACY, metric_folder
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
 from resilinet_jax.runtime.user_code import is_user_file
@@ -199,12 +199,9 @@ def _report_one(
     """
     record, sweep, results = finished_sweep(target, project, asked)
     settings = Settings(**record.settings)
-    # Of a report beside a sweep's own, which is made for the same again.
-    recorded, beside_own = (
-        settings.failure_probability,
-        bool(settings.failure_probability or settings.metric != ACCURACY),
-    )
-    if (failure_probability or metric != ACCURACY) and beside_own and not alone:
+    recorded = settings.failure_probability  # of a report beside a sweep's own, which is made for the same again
+    asks, told = (each or by != ACCURACY for each, by in ((failure_probability, metric), (recorded, settings.metric)))
+    if asks and told and not alone:
         return
     wanted, metric = failure_probability or recorded, settings.metric if metric == ACCURACY else metric
     if metric != ACCURACY and not results.has_class_counts:

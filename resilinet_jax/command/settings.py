@@ -18,7 +18,7 @@ from resilinet_jax.datasets.split_settings import KINDS, LEAVE_ONE_OUT
 from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.failures.user_failures import parse_failure_probability, user_report_folder
 from resilinet_jax.files import check_folder, check_writable, typed_path
-from resilinet_jax.results.metrics import ACCURACY, METRICS, metric_folder
+from resilinet_jax.results.metric_names import ACCURACY, METRIC_NAMES, metric_folder
 from resilinet_jax.runtime.user_code import checked_result, errors_in, is_user_file
 from resilinet_jax.scenarios import load_scenario, scenario_names
 from resilinet_jax.scenarios._base import Data, Preset, Scenario
@@ -35,7 +35,8 @@ _NO_MATTER = (
     "keep_models",
     "paper_output",
 )  # where things go and how fast they get there
-_BESIDE = ("_your_own", *(f"_{metric}" for metric in METRICS))  # ends of the names of reports beside a sweep's
+# How the names of reports end that stand beside a sweep's own.
+_BESIDE = ("_your_own", *(f"_{metric}" for metric in METRIC_NAMES if metric != ACCURACY))
 _TAKEN = ("all", "list", "runs", "checkpoints", "tensorboard")  # names that no user's sweep may have
 
 
@@ -122,8 +123,8 @@ class Settings:
     )
     metric: str = _flag(
         ACCURACY,
-        f"By which results are told: {', '.join(METRICS)}. With --report or --sweep, a report by another metric than "
-        "accuracy goes to <sweep>_<metric>. Neither training nor the choice of epochs depends on it.",
+        f"By which results are told: {', '.join(METRIC_NAMES)}. With --report or --sweep, a report by another metric "
+        "than accuracy goes to <sweep>_<metric>. Neither training nor the choice of epochs depends on it.",
     )
     seed: int = _flag(0, "Of the split, initialisation, batch order and failout.", Range(0, _INT32))
     results_dir: str = _flag("results", "Results go to <results_dir>/<scenario>/<sweep>.")
@@ -322,9 +323,9 @@ class Choice:
         check_writable(self.folder)
         kept = any(self.folder.glob(f"{self.runs_folder.name}*"))
         for folder in (self.folder / sweep for sweep in sweeps):
-            check_folder(folder)
-            check_folder(user_report_folder(folder))
-            check_folder(metric_folder(folder, self.settings.metric))
+            for place in (folder, user_report_folder(folder)):
+                check_folder(place)
+                check_folder(metric_folder(place, self.settings.metric))
             if folder.exists() and not kept and not self.settings.overwrite:
                 raise UserError(
                     f"{folder} holds results whose runs are gone; add --overwrite, or choose another --results_dir"
@@ -442,7 +443,7 @@ def check_metric(metric: str) -> None:
     Raises:
       UserError: naming the nearest metric, and all of them.
     """
-    _check_known("metric", metric, METRICS)
+    _check_known("metric", metric, METRIC_NAMES)
 
 
 def check_flag(name: str, value: object) -> None:

@@ -17,7 +17,7 @@ from resilinet_jax.results.results import Results
 NAME = "class_recall"
 MOST_CLASSES = 20  # that a figure has room for
 MOST_NUMBERS = 12  # classes beside each other whose recalls have room to be written
-NAMED = 3  # classes for each failure in the table
+PLACES = ("Hurt most", "Second", "Third")  # of classes, for each failure in the table
 MISSING = "#DDDDDD"
 
 
@@ -88,11 +88,10 @@ def recall_figure(results: Results, cells: Mapping[str, str], names: Sequence[st
     axes[-1].set_xlabel("class")
     figure.supylabel("failing nodes", fontsize="medium")
     figure.colorbar(image, ax=axes, label="recall (%)", shrink=0.6, aspect=30)
+    caption = "Recall of each class (columns) while nodes fail (rows): mean over the runs."
     total = results.measured[first].class_counts.shape[-2]
-    which = f" The {len(classes)} of {total:,} classes whose recall some single failure costs most ({label})."
-    caption = "Recall of each class (columns) while nodes fail (rows): mean over the runs." + which * (
-        len(classes) < total
-    )
+    if len(classes) < total:
+        caption += f" The {len(classes)} of {total:,} classes whose recall some single failure costs most ({label})."
     return [Drawn(NAME, caption, figure)]
 
 
@@ -113,11 +112,9 @@ def most_hurt_table(results: Results, label: str, cell: str) -> list[Table]:
     whole = recalls[results.failing_sets.index(())]
     rows = []
     for failing, lost in zip(single_failures(results), losses(results, cell)):
-        hurt = [c for c in np.argsort(-np.nan_to_num(lost, nan=-np.inf), kind="stable")[:NAMED] if lost[c] > 0]
+        hurt = [c for c in np.argsort(-np.nan_to_num(lost, nan=-np.inf), kind="stable")[: len(PLACES)] if lost[c] > 0]
         left = recalls[results.failing_sets.index(failing)]
         told = [f"{c}: {whole[c]:.1f} → {left[c]:.1f}" for c in hurt]
-        rows.append([combination_name(failing), *told, *["–"] * (NAMED - len(told))])
-    places = ["Hurt most", *(f"{place}." for place in range(2, NAMED + 1))]
-    return [
-        Table(f"Class: recall (%) with nothing failed → with one node failed, {label}", ["Failing node", *places], rows)
-    ]
+        rows.append([combination_name(failing), *told, *["–"] * (len(PLACES) - len(told))])
+    title = f"Recall (%) of the classes that each failure hurts most (class: before → after), {label}"
+    return [Table(title, ["Failing node", *PLACES], rows)]

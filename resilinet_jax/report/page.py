@@ -13,7 +13,7 @@ from resilinet_jax.report.markup import Markup, tag, text
 from resilinet_jax.report.tables import Table, p_value
 from resilinet_jax.results.comparisons import Family
 from resilinet_jax.results.estimate import CONFIDENCE
-from resilinet_jax.results.metrics import ACCURACY
+from resilinet_jax.results.metric_names import ACCURACY
 from resilinet_jax.results.paper import NOTHING, Published, published
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results

@@ -19,7 +19,7 @@ from resilinet_jax.report.markup import latex
 from resilinet_jax.report.page import Page
 from resilinet_jax.report.tables import GAP, Table, comparison_table
 from resilinet_jax.results.comparisons import while_failing
-from resilinet_jax.results.metrics import ACCURACY
+from resilinet_jax.results.metric_names import ACCURACY
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import mean, sample_deviation
 

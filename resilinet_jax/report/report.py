@@ -24,7 +24,7 @@ from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import GAP, Table, comparison_table, interval_table
 from resilinet_jax.results.comparisons import Family
 from resilinet_jax.results.csv_files import CLASS_COUNTS, MOST_ROWS, class_count_rows, csv_files
-from resilinet_jax.results.metrics import ACCURACY
+from resilinet_jax.results.metric_names import ACCURACY
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
 from resilinet_jax.runtime.user_code import errors_in

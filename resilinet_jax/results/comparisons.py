@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from resilinet_jax.results.estimate import CONFIDENCE, MOST_UNITS, NEGLIGIBLE, POWER, Estimate, estimate
-from resilinet_jax.results.metrics import ACCURACY, METRICS
+from resilinet_jax.results.metric_names import ACCURACY, METRIC_NAMES
 from resilinet_jax.results.results import Column, Results, cell_of
 from resilinet_jax.results.units import Units
 
@@ -41,7 +41,7 @@ class Comparison:
       values: of the metric, of each run, for each of the two; NaN where it diverged.
       units: what the runs are independent of.
       left_out: how far a difference may be off because not all failure combinations were evaluated.
-      points: what a difference of 0.01 is, in the plural (`Metric.points`).
+      points: what a difference of 0.01 is, in the plural (`MetricName.points`).
     """
 
     subject: str
@@ -50,7 +50,7 @@ class Comparison:
     values: tuple[Float[np.ndarray, " runs"], Float[np.ndarray, " runs"]]
     units: Units
     left_out: float = 0.0
-    points: str = METRICS[ACCURACY].points
+    points: str = METRIC_NAMES[ACCURACY].points
 
     @functools.cached_property
     def difference(self) -> Estimate:

@@ -7,15 +7,11 @@ information are those of the expected counts, not the expected metrics.
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
-
-from resilinet_jax.files import beside
 
 Counts = Float[np.ndarray, "*stack classes 3"]  # true positives, false positives, false negatives
 
@@ -61,51 +57,13 @@ def micro_f1(counts: Counts) -> Float[np.ndarray, "*stack"]:
     return _share(2 * positive.sum(-1), (2 * positive + wrong + missed).sum(-1))
 
 
-class Metric(NamedTuple):
-    """What results are told by.
-
-    Attributes:
-      of: the metric of counts.
-      name: in a sentence.
-      plural: what several values of it are called.
-      points: what a difference of 0.01 is, in the plural.
-    """
-
-    of: Callable[[Counts], Float[np.ndarray, "*stack"]]
-    name: str
-    plural: str
-    points: str
-
-    @property
-    def title(self) -> str:
-        """The name at the beginning of a sentence."""
-        return _opening(self.name)
-
-    @property
-    def plural_title(self) -> str:
-        """The plural at the beginning of a sentence."""
-        return _opening(self.plural)
-
-
-ACCURACY = "accuracy"
-# By what `--metric` takes.
-METRICS = {
-    ACCURACY: Metric(accuracy, "accuracy", "accuracies", "points"),
-    "balanced_accuracy": Metric(
-        balanced_accuracy, "balanced accuracy", "balanced accuracies", "points of balanced accuracy"
-    ),
-    "macro_f1": Metric(macro_f1, "macro F1", "macro F1 scores", "points of macro F1"),
-    "micro_f1": Metric(micro_f1, "micro F1", "micro F1 scores", "points of micro F1"),
+# By what `--metric` takes; `metric_names` says how each is called.
+METRICS: dict[str, Callable[[Counts], Float[np.ndarray, "*stack"]]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+    "micro_f1": micro_f1,
 }
-
-
-def _opening(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def metric_folder(folder: pathlib.Path, metric: str) -> pathlib.Path:
-    """Where a sweep's report by another metric than accuracy goes: beside the sweep's folder, which stays as it is."""
-    return folder if metric == ACCURACY else beside(folder, metric)
 
 
 def _parts(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

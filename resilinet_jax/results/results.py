@@ -17,7 +17,8 @@ from resilinet_jax.failures.model import with_failout_at_inference
 from resilinet_jax.failures.user_failures import YOUR_OWN
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.network.senders import has_path
-from resilinet_jax.results.metrics import ACCURACY, METRICS, Metric
+from resilinet_jax.results.metric_names import ACCURACY, METRIC_NAMES, MetricName
+from resilinet_jax.results.metrics import METRICS
 from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.store import Measured
 
@@ -48,9 +49,9 @@ class Results:
     metric: str = ACCURACY
 
     @property
-    def told_by(self) -> Metric:
-        """The metric by which results are told, with its name."""
-        return METRICS[self.metric]
+    def told_by(self) -> MetricName:
+        """What the metric is called by which results are told."""
+        return METRIC_NAMES[self.metric]
 
     @property
     def has_class_counts(self) -> bool:
@@ -62,7 +63,7 @@ class Results:
         """By cell name, the metric of each run under each failure combination; NaN where the run diverged."""
         if self.metric == ACCURACY:  # known where counts are not
             return {name: each.accuracy for name, each in self.measured.items()}
-        return {name: self.told_by.of(each.class_counts) for name, each in self.measured.items()}
+        return {name: METRICS[self.metric](each.class_counts) for name, each in self.measured.items()}
 
     @property
     def graph(self) -> Graph:

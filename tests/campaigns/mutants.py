@@ -45,6 +45,7 @@ class Mutant(NamedTuple):
 
 TRAINING = "tests/engine/test_training.py"
 EVALUATION = "tests/engine/test_evaluation.py"
+METRICS = "tests/results/test_metrics.py"
 RUNS = "tests/engine/test_run_cells.py"
 SPLITS = "tests/engine/test_several_splits.py"
 AGAIN = "tests/engine/test_recalibration.py"
@@ -388,8 +389,8 @@ MUTANTS: dict[str, list[Mutant]] = {
             f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
         ),
         Mutant(
-            "tally.finite & finite",
-            "finite",
+            "self.finite & jnp",
+            "jnp",
             f"{EVALUATION}::test_a_logit_that_is_no_number_in_any_batch_makes_the_accuracy_missing",
         ),
         Mutant(
@@ -402,6 +403,8 @@ MUTANTS: dict[str, list[Mutant]] = {
             "each.sends[number]",
             f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
         ),
+        Mutant("predicted.at[place].add(counts[None])", "predicted.at[place].add(1)", METRICS),
+        Mutant("labels.at[y].add(counts)", "labels.at[y].add(1)", METRICS),
     ],
     "engine/plan.py": [
         # Two combinations share an application only if everything that arrives is the same.
@@ -543,7 +546,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("self.noise > self.deviation**2 / 2", "self.noise < self.deviation**2 / 2"),
     ],
     "results/comparisons.py": [
-        Mutant("self.accuracy[0] - self.accuracy[1]", "np.sort(self.accuracy[0]) - np.sort(self.accuracy[1])"),
+        Mutant("self.values[0] - self.values[1]", "np.sort(self.values[0]) - np.sort(self.values[1])"),
         Mutant("self.units, self.left_out)", "self.units)"),
         Mutant("(tested - np.arange(len(p)))", "tested"),
         Mutant("(tested - np.arange(len(p)))", "1"),
@@ -553,6 +556,17 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant(
             "cell_of(column, setting), cell_of(other, setting)", "cell_of(other, setting), cell_of(column, setting)"
         ),
+    ],
+    "results/metrics.py": [
+        Mutant("positive + missed > 0, counts", "positive + missed >= 0, counts"),
+        Mutant("total > 0, counts", "positive + missed > 0, counts"),
+        Mutant("_share(2 * positive, total)", "_share(positive, total)"),
+        Mutant("np.where(np.isnan(counts).any((-1, -2)), np.nan, mean)", "mean"),
+    ],
+    "report/class_recall.py": [
+        Mutant("if lost[c] > 0", ""),
+        Mutant("np.argsort(-worst,", "np.argsort(worst,"),
+        Mutant("recalls[results.failing_sets.index(())][None] - recalls[at]", "1 - recalls[at]"),
     ],
     "results/best.py": [
         Mutant("DOUBT / questions / max(", "DOUBT / max("),
@@ -601,8 +615,11 @@ MUTANTS: dict[str, list[Mutant]] = {
     ],
     "datasets/splits.py": [
         Mutant(
-            "float(train / train.sum() @ (test / test.sum()))", "float(test[train.argmax()] / test.sum())", EVALUATION
+            "share, total = train / train.sum(-1, keepdims=True)",
+            "share, total = test / test.sum(-1, keepdims=True)",
+            f"{EVALUATION}::test_chance_accuracy_is_the_expectation_of_guessing",
         ),
+        Mutant("(total - test) * share", "(total - test) * (1 - share)", METRICS),
         Mutant("x - self.scaling.centre[None]", "x", SPLITS),
         Mutant("+ PADDING * ~there", "", PARTS),
     ],

@@ -124,6 +124,11 @@ CASES = (
     Case("splits of images", (CIFAR10, "--splits=3"), "--splits=3: the images of .* come as they were split"),
     Case("a number of people", ("--split=leave_one_subject_out", "--splits=3"), "has a split for each subject; leave"),
     Case("a test subject of rows", ("--test_subject=3",), "--test_subject=3 belongs to --split=leave_one_subject_out"),
+    Case("an unknown metric", ("--metric=f1",), r"unknown metric 'f1'; did you mean macro_f1\? \(known: accuracy, bal"),
+    Case(
+        "a file where a metric goes", ("--results_dir={here}", "--metric=macro_f1"), "_macro_f1 is a file; remove it",
+        lambda here: ((here / "health").mkdir(), (here / "health" / "failure_combinations_macro_f1").touch()),
+    ),
     Case("an unknown selection", ("--select_by=best",), r"unknown select_by 'best' \(known: no_failure, ave"),
     Case("no such file", ("--dataset={here}/none.npz",), "--dataset=./none.npz: no such file"),
     Case("a folder as .npz", ("--dataset={here}/d.npz",), "no such file", lambda here: (here / "d.npz").mkdir()),

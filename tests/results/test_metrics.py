@@ -20,7 +20,8 @@ from resilinet_jax.engine.training import run_keys
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.results import csv_files
 from resilinet_jax.results.csv_files import read_results
-from resilinet_jax.results.metrics import ACCURACY, METRICS
+from resilinet_jax.results.metric_names import ACCURACY, METRIC_NAMES
+from resilinet_jax.results.metrics import METRICS
 from resilinet_jax.results.results import Results
 from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.kept_models import KeptModels
@@ -106,7 +107,7 @@ def test_counts_and_metrics_are_those_of_scikit_learn(measured):
 
 def test_accuracy_is_the_same_from_counts(measured):
     for each in measured[0].values():
-        np.testing.assert_allclose(METRICS[ACCURACY].of(each.class_counts), each.accuracy, rtol=1e-6)
+        np.testing.assert_allclose(METRICS[ACCURACY](each.class_counts), each.accuracy, rtol=1e-6)
 
 
 def test_counts_where_nothing_arrives_are_those_of_guessing(measured):
@@ -121,20 +122,24 @@ def test_counts_where_nothing_arrives_are_those_of_guessing(measured):
             np.testing.assert_allclose(runs["vanilla"].class_counts[run, number], by_hand, rtol=1e-6)
 
 
+def test_every_metric_has_a_name():
+    assert list(METRICS) == list(METRIC_NAMES)
+
+
 def test_guessed_counts_by_hand():
     # Three of four trained on are of class 0; of four tested, one is of class 0, two of class 1, one of class 2.
     counts = guessed_counts(np.array([3, 1, 0]), np.array([1, 2, 1]))
     np.testing.assert_allclose(counts, [[0.75, 2.25, 0.25], [0.5, 0.5, 1.5], [0, 0, 1]])
-    assert METRICS["accuracy"].of(counts) == pytest.approx(1.25 / 4)
-    assert METRICS["balanced_accuracy"].of(counts) == pytest.approx((0.75 + 0.25 + 0) / 3)
-    assert METRICS["macro_f1"].of(counts) == pytest.approx((1.5 / 4 + 1 / 3 + 0) / 3)
-    assert METRICS["micro_f1"].of(counts) == pytest.approx(1.25 / 4)
+    assert METRICS["accuracy"](counts) == pytest.approx(1.25 / 4)
+    assert METRICS["balanced_accuracy"](counts) == pytest.approx((0.75 + 0.25 + 0) / 3)
+    assert METRICS["macro_f1"](counts) == pytest.approx((1.5 / 4 + 1 / 3 + 0) / 3)
+    assert METRICS["micro_f1"](counts) == pytest.approx(1.25 / 4)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_run_that_diverged_has_no_metric_and_leaves_others_alone(metric):
     counts = np.stack([np.full((3, 3), np.nan), np.tile([2.0, 1.0, 1.0], (3, 1))])
-    np.testing.assert_array_equal(np.isnan(METRICS[metric].of(counts)), [True, False])
+    np.testing.assert_array_equal(np.isnan(METRICS[metric](counts)), [True, False])
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -143,7 +148,7 @@ def test_an_average_is_the_expectation_over_the_failure_combinations(measured, m
     failure = dict(zip(("n1", "n2", "n3"), (0.3, 0.05, 0.6)))
     expected = sum(
         np.prod([failure[node] if node in failing else 1 - failure[node] for node in failure])
-        * METRICS[metric].of(measured[0]["dfg"].class_counts[:, number])
+        * METRICS[metric](measured[0]["dfg"].class_counts[:, number])
         for number, failing in enumerate(results.failing_sets)
     )
     np.testing.assert_allclose(results.average_at("dfg", np.array([0.3, 0.05, 0.6])), expected, rtol=1e-6)
