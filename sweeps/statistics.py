@@ -41,7 +41,10 @@ def tables(results: Results) -> list[Table]:
             _table(f"Average {results.told_by.name} (%) {under_setting(results, setting)}", results.average, setting)
             for setting in results.failure_settings
         ),
-        *(_table(f"{results.told_by.title} (%) {while_failing(failing)}", results.under, failing) for failing in informed),
+        *(
+            _table(f"{results.told_by.title} (%) {while_failing(failing)}", results.under, failing)
+            for failing in informed
+        ),
     ]
 
 

@@ -83,7 +83,9 @@ def tables(results: Results) -> list[Table]:
         for cell in (cell_name(method, factor) for factor in FACTORS)
     ]
     return [
-        setting_table(f"Average {results.told_by.name} (%) of each method at the learning rate chosen for it", results, chosen),
+        setting_table(
+            f"Average {results.told_by.name} (%) of each method at the learning rate chosen for it", results, chosen
+        ),
         Table(
             f"Validation accuracy (%), which chooses, and average {results.told_by.name} (%) by learning rate",
             ["Method", "Learning rate", "Validation", *(setting.capitalize() for setting in settings)],
