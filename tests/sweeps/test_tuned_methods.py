@@ -102,4 +102,4 @@ def test_tuned_resilinet_is_compared_with_the_tuned_others_under_each_failure_se
     assert len(made) == 3 * 4
     (one,) = (each for each in made if each.names == ("ResiliNet", "DFG") and "hazardous" in each.where)
     expected = results.average("resilinet_rate_x3", "hazardous"), results.average("dfg_rate_x3", "hazardous")
-    np.testing.assert_array_equal(one.accuracy, expected)
+    np.testing.assert_array_equal(one.values, expected)
