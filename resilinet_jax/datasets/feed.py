@@ -57,9 +57,12 @@ class Feed(Protocol):
         """Shape and type of a chunk: `Examples` of `jax.ShapeDtypeStruct`s."""
 
     def train(self, first: int, sharding: Sharding, augmented: bool = True) -> Iterator[Examples]:
-        """Chunks of training examples without end, from number `first` on, counted from the very first epoch.
+        """Chunks of training examples without end.
 
-        Not `augmented`, they are as they were recorded, even if the feed itself would change them at random.
+        Args:
+          first: number of the first one, counted from the very first epoch.
+          sharding: where they go.
+          augmented: whether a feed that changes examples at random itself does so.
         """
 
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:
@@ -116,8 +119,14 @@ class Resident:
         return self._members[split]
 
     def train(self, first: int, sharding: Sharding, augmented: bool = True) -> Iterator[Examples]:
-        """The whole training split, again and again."""
-        del first, augmented  # which `augment` does to each batch
+        """The whole training split, again and again.
+
+        Args:
+          first: number of the first chunk; all are the same.
+          sharding: where they go.
+          augmented: makes no difference: nothing is changed before `augment` is called with a batch.
+        """
+        del first, augmented
         return itertools.repeat(self._place("train", sharding))
 
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:

@@ -124,7 +124,13 @@ class ImageNet:
         return Examples(pixels, jax.ShapeDtypeStruct((count,), jnp.int32))  # type: ignore[arg-type]
 
     def train(self, first: int, sharding: Sharding, augmented: bool = True) -> Iterator[Examples]:
-        """Chunks in the order of their numbers, each epoch in an order of its own; prefetched to the devices."""
+        """Chunks in the order of their numbers, each epoch in an order of its own; prefetched to the devices.
+
+        Args:
+          first: number of the first one, counted from the very first epoch.
+          sharding: where they go.
+          augmented: whether images are augmented, if this feed does so at all.
+        """
         number = first
         while True:
             epoch, done = divmod(number, self.chunks)

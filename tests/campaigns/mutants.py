@@ -277,10 +277,12 @@ MUTANTS: dict[str, list[Mutant]] = {
         # What is drawn when, and who may fail.
         Mutant("(draws < cell.training_activity)", "(draws > cell.training_activity)"),
         Mutant(
-            '("inference_activity", "inference_scale")', '("inference_activity", "inference_scale", "failout_rate")'
+            '("inference_activity", "inference_scale", "recalibrated")',
+            '("inference_activity", "inference_scale", "recalibrated", "failout_rate")',
         ),
         Mutant("rate if failures.teaches(cause, present_skips) else 0.0", "rate"),
-        Mutant("_scalar(training_activity if present_skips else 0.0)", "_scalar(training_activity)"),
+        Mutant("training_activity if present_skips else 0.0", "training_activity"),
+        Mutant(" and not any(effective.values())", ""),
         Mutant(
             "failures.survival_probability(effective, edge.source,", "failures.survival_probability(rates, edge.source,"
         ),

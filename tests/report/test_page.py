@@ -96,7 +96,8 @@ def test_every_page_is_whole_and_needs_nothing_from_elsewhere(name, render):
     assert {attributes["scope"] for attributes in page.all("th")} == {"col", "row"}
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(set(identifiers)) == len(identifiers)
-    assert "neither diverged" in page.text["th"]
+    # A rate at which every run diverged is not chosen for its method, so it is not compared.
+    assert ("neither diverged" in page.text["th"]) == (name != "tuned_methods")
 
 
 def test_what_users_name_stays_text():
