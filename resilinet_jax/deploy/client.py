@@ -17,7 +17,7 @@ from jaxtyping import Float, Num
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact
-from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial
+from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial, first_word
 from resilinet_jax.deploy.placement import Placement
 from resilinet_jax.deploy.security import Certificates
 from resilinet_jax.deploy.wire import ASK, INPUT, to_array, to_bytes, to_edges
@@ -240,7 +240,7 @@ class Client:
             channel = dial(address, source, self.certificates)
             with contextlib.suppress(*STREAM_ENDED):
                 call = carry(channel, name, self.artefact.digest)
-                if await call.read() is not grpc.aio.EOF:
+                if await first_word(call, self.placement) is not None:
                     refusals.taken()
                     # Before the first heartbeat, which tells that all later requests will come.
                     queue = self._sources[source] = asyncio.Queue()

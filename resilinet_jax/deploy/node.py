@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact, Signature
-from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial
+from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial, first_word
 from resilinet_jax.deploy.engines import Engine
 from resilinet_jax.deploy.gates import (
     MOST_AHEAD,
@@ -86,7 +86,7 @@ class _Outgoing:
         self.waiting: collections.deque[Any] = collections.deque()
         self.connected = False
         self.heard = 0.0
-        self.more = asyncio.Event()
+        self.more, self.dropped = asyncio.Event(), asyncio.Event()
         self.sent = collections.Counter[str]()
 
     def put(self, message: Any) -> None:
@@ -219,6 +219,7 @@ class Node:
             now = time.monotonic()
             if now - last >= tick:
                 if now - last > tick + self.placement.suspicion / 2:  # this process itself was away
+                    LOG.info("was away for %.2f s", now - last)
                     self._back = now
                 last = now
                 self._beat(now)
@@ -374,7 +375,6 @@ class Node:
         self._controls[edge], self._heard[edge] = controls, time.monotonic()
         controls.put_nowait(pb.Control(epoch=self._epoch))  # the sender waits for a first word
         LOG.info("%s: connected", edge, extra={"edge": edge})
-        await self._events.put(lambda: self.receiver.connected(edge))
         writer = asyncio.create_task(_write(controls, context))
         wrong: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -388,6 +388,7 @@ class Node:
                 return []
 
         async def read() -> None:
+            await self._events.put(lambda: self.receiver.connected(edge))
             async for content in requests:
                 self._heard[edge] = time.monotonic()
                 message = _parsed(pb.Message, content)
@@ -538,38 +539,33 @@ class Node:
             channel = dial(address, out.target, self.certificates)
             call = carry(channel, out.name, self.artefact.digest)
             try:
-                # The receiver's first word: until then there may be nobody.
-                first = await call.read()
-                if first is not grpc.aio.EOF:
+                if (first := await first_word(call, self.placement)) is not None:
                     out.waiting.clear()
+                    out.dropped.clear()
                     out.connected, out.heard = True, time.monotonic()
                     out.gate.connected()
                     self._beat_now()
                     refusals.taken()
-                    reader = asyncio.create_task(self._read_controls(out, call, first))
-                    try:
-                        await self._write_out(out, call, reader)
-                    finally:
-                        reader.cancel()
+                    # None of them may outlast the others: whoever is given up takes no write, and ends no read.
+                    await _first_of(
+                        self._write_out(out, call), self._read_controls(out, call, first), out.dropped.wait()
+                    )
             except STREAM_ENDED:
                 pass
             finally:
                 self._drop(out, "stream ended")
+                call.cancel()
                 await channel.close(None)
             await refusals.wait(call, self.placement)
 
-    async def _write_out(self, out: _Outgoing, call: Any, reader: asyncio.Task[None]) -> None:
-        while out.connected and not reader.done():
-            while out.waiting and out.connected:
+    async def _write_out(self, out: _Outgoing, call: Any) -> None:
+        while True:
+            while out.waiting:
                 message = out.waiting.popleft()
                 await call.write(message.content if isinstance(message, _Output) else message)
                 out.count(message)
             out.more.clear()
-            if not out.waiting and out.connected:
-                waiting = asyncio.create_task(out.more.wait())
-                await asyncio.wait((waiting, reader), return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
-        call.cancel()
+            await out.more.wait()
 
     async def _read_controls(self, out: _Outgoing, call: Any, control: Any) -> None:
         while control is not grpc.aio.EOF:
@@ -599,7 +595,7 @@ class Node:
             out.connected = False
             out.gate.lost()
             out.waiting.clear()
-        out.more.set()
+        out.dropped.set()
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -626,6 +622,20 @@ def _parsed(kind: Any, content: bytes) -> Any:
         return kind.FromString(content)
     except DecodeError:
         raise ProtocolError(f"{len(content)} bytes that are no message") from None
+
+
+async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
+    """Does several things until one of them ends, and raises what has ended it."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # or asyncio logs it as unseen
+            task.cancel()
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 async def _write(queue: asyncio.Queue[Any], context: Any) -> None:

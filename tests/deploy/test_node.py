@@ -14,6 +14,7 @@ from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.client import Client
 from resilinet_jax.deploy.dialling import Refusals, carry, dial
 from resilinet_jax.deploy.gates import MOST_AHEAD
+from resilinet_jax.deploy.node import _Output
 from resilinet_jax.deploy.trial import loopback
 from resilinet_jax.deploy.wire import to_bytes
 from resilinet_jax.errors import UserError
@@ -177,6 +178,44 @@ def test_a_node_that_does_not_answer_is_done_without_although_its_sockets_live(a
     assert "n2->n3" in before.witness
     assert after.witness == {"i->n1", "n1->n3", "n3->n4"}
     assert took < suspicion + 5  # far less on a quiet machine
+
+
+@pytest.mark.parametrize("speaks", [False, True], ids=["gives no first word", "takes nothing"])
+def test_a_receiver_that_falls_silent_is_dialled_again_however_long_its_stream_stays(artefact, monkeypatch, speaks):
+    """As where a cable is pulled: TCP itself may wait as long again before it notices that the cable is back."""
+    monkeypatch.setattr("resilinet_jax.deploy.dialling.CONNECTED", 0.2)
+
+    class Silent(grpc.GenericRpcHandler):
+        """Takes streams, and reads none of them."""
+
+        streams = 0
+
+        def service(self, handler_call_details):
+            async def serve(requests, context):
+                self.streams += 1
+                if speaks:
+                    await context.write(pb.Control())
+                await asyncio.sleep(60)
+
+            return grpc.stream_stream_rpc_method_handler(serve, response_serializer=pb.Control.SerializeToString)
+
+    async def main():
+        silent, server = Silent(), grpc.aio.server()
+        server.add_generic_rpc_handlers((silent,))
+        async with running(artefact, ["n2"]) as (placement, nodes):
+            server.add_insecure_port(placement.nodes["n3"].address)
+            await server.start()
+            try:
+                for _ in range(200):
+                    nodes["n2"]._outgoing[0].put(_Output(bytes(2**23), 2**23))  # more than anybody takes unread
+                    await asyncio.sleep(0.05)
+                    if silent.streams > 2:
+                        break
+            finally:
+                await server.stop(None)
+        return silent.streams
+
+    assert asyncio.run(main()) > 2
 
 
 def test_a_source_that_is_faster_than_the_slowest_node_waits(artefact):
