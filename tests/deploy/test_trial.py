@@ -107,6 +107,8 @@ def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(make):
     assert (chaos.lost, trial.twice, chaos.wrong, chaos.unjust) == (0, 0, 0, 0)
     assert chaos.kills + chaos.stops + chaos.cuts > 1
     assert chaos.answered > 100
+    assert 0 < chaos.late < 4
+    assert "longest pause (s)" in deployment_files(artefact, trial)["deployment.md"].decode()
     bad = dataclasses.replace(trial, twice=2, chaos=dataclasses.replace(chaos, wrong=3)).failed()
     assert bad == [
         "2 requests were answered more than once",
