@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
@@ -148,9 +149,9 @@ class Node:
         self._answers: collections.OrderedDict[int, Any] = collections.OrderedDict()
         self._epoch = 0
         self._said = 0.0  # when this node last said that it is alive
-        self._back = (
-            0.0  # when this process came back, after it was stopped: nobody is suspected for what was meanwhile
-        )
+        self._beaten = time.monotonic()  # when it last looked for who is
+        # When this process came back, after it was stopped: nobody is suspected for what was meanwhile.
+        self._back = 0.0
         self._moved = asyncio.Event()
         # Told of each decision: whether there was anything to compute, and the seconds that it took.
         self.decided: Callable[[bool, float], None] = lambda has_output, took: None
@@ -206,10 +207,10 @@ class Node:
 
     async def _loop(self) -> None:
         tick = self.placement.heartbeat / 2  # silence is looked for more often than signs of life are given
-        last = time.monotonic()
+        self._beaten = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, last + tick - time.monotonic())):
+                async with asyncio.timeout(max(0.0, self._beaten + tick - time.monotonic())):
                     event = await self._events.get()
                 try:
                     self._do(event())
@@ -217,15 +218,15 @@ class Node:
                     LOG.warning("ignored: %s", error)
                 await self._written()
             now = time.monotonic()
-            if now - last >= tick:
-                if now - last > tick + self.placement.suspicion / 2:  # this process itself was away
-                    LOG.info("was away for %.2f s", now - last)
-                    self._back = now
-                last = now
+            if now - self._beaten >= tick:
                 self._beat(now)
 
     def _beat(self, now: float) -> None:
         """Says that this node is alive, and looks for who has fallen silent."""
+        if now - self._beaten > (self.placement.heartbeat + self.placement.suspicion) / 2:
+            LOG.info("was away for %.2f s", now - self._beaten)
+            self._back = now
+        self._beaten = now
         if speaks := now - self._said > 0.9 * self.placement.heartbeat:
             self._said = now
             self._acknowledge()
@@ -390,10 +391,11 @@ class Node:
         async def read() -> None:
             await self._events.put(lambda: self.receiver.connected(edge))
             async for content in requests:
-                self._heard[edge] = time.monotonic()
                 message = _parsed(pb.Message, content)
-                await self._room_for(edge, message)
+                self._heard[edge] = math.inf  # it is this node that lets it wait
+                await self._room_for(message)
                 await self._events.put(functools.partial(take, message))
+                self._heard[edge] = time.monotonic()
 
         reader = asyncio.create_task(read())
         try:
@@ -409,7 +411,7 @@ class Node:
             writer.cancel()
             self._left(edge, controls)
 
-    async def _room_for(self, edge: str, message: Any) -> None:
+    async def _room_for(self, message: Any) -> None:
         """Waits while a sender is further ahead than requests can be under way: it waits with this node."""
         while message.epoch == self._epoch and self.receiver.floor is not None:
             ahead = message.request - self.receiver.floor
@@ -419,7 +421,6 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.placement.heartbeat):
                     await self._moved.wait()
-            self._heard[edge] = time.monotonic()
 
     def _left(self, edge: str, controls: asyncio.Queue[Any]) -> None:
         """A stream has ended, unless a later one has taken its place."""
@@ -568,14 +569,18 @@ class Node:
             await out.more.wait()
 
     async def _read_controls(self, out: _Outgoing, call: Any, control: Any) -> None:
+        """Does at once what the receiver says: if the loop waits for room, others are heard, and its death is seen."""
         while control is not grpc.aio.EOF:
             out.heard = time.monotonic()
-            await self._events.put(functools.partial(self._controlled, out, control))
+            try:
+                self._controlled(out, control)
+            except ProtocolError as error:
+                LOG.warning("ignored: %s", error)
             control = await call.read()
 
-    def _controlled(self, out: _Outgoing, control: Any) -> list[Action]:
+    def _controlled(self, out: _Outgoing, control: Any) -> None:
         if not self._adopt(control.epoch):
-            return []
+            return
         ready = []
         if control.open:
             ready += out.gate.open(control.since)
@@ -587,7 +592,6 @@ class Node:
             self._push(out, request, message)
         out.sent[f"{out.name} replayed"] += len(ready)
         out.gate.ack(control.ack)
-        return []
 
     def _drop(self, out: _Outgoing, why: str) -> None:
         if out.connected:
