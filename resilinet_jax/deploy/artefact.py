@@ -191,7 +191,9 @@ class Artefact:
         wrong = [name for name in needed if _digest(folder / name) != manifest.files.get(name)]
         if wrong:
             lost = {weights_file(node) for node in manifest.nodes} & set(wrong)
-            remedy = "export the artefact again" if lost else f"--export={folder} makes programs from the weights again"
+            onnx = " --onnx" if any(name.endswith(".onnx") for name in manifest.files) else ""
+            again = f"--export={folder}{onnx} makes programs from the weights again"
+            remedy = "export the artefact again" if lost else again
             raise UserError(f"{folder}: {listed(wrong)} missing or not what was exported; {remedy}")
         return cls(folder, manifest, digest(path.read_bytes()))
 

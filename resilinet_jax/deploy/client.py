@@ -17,7 +17,7 @@ from jaxtyping import Float, Num
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact
-from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial
+from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial, first_word
 from resilinet_jax.deploy.placement import Placement
 from resilinet_jax.deploy.security import Certificates
 from resilinet_jax.deploy.wire import ASK, INPUT, to_array, to_bytes, to_edges
@@ -69,6 +69,7 @@ class Client:
         self._waiting: dict[int, tuple[float, asyncio.Future[Answer]]] = {}
         self._room = asyncio.Semaphore(placement.window)
         self._ready = asyncio.Event()
+        self._pause, self._looked = min(0.1, deadline / 4), time.monotonic()
         self._sources: dict[str, asyncio.Queue[bytes]] = {}
         self._questions: asyncio.Queue[Any] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
@@ -134,8 +135,28 @@ class Client:
 
     async def ask_standardised(self, x: Num[np.ndarray, "rows *features"]) -> Answer:
         """The answer for a batch of standardised readings."""
-        await self._room.acquire()
+        await self._may_ask()
         return await self._sent(x)
+
+    async def _may_ask(self) -> None:
+        """Waits for room, and after this process was away until the network hears from it again, if it can.
+
+        Sources have taken it for dead meanwhile, and the cloud would say at once that it has no information.
+        """
+        await self._room.acquire()
+        self._look()
+        if not self._ready.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.placement.suspicion):
+                    await self._ready.wait()
+            self._ready.set()
+
+    def _look(self) -> None:
+        """Notes whether this process was away: its clock has jumped."""
+        before, self._looked = self._looked, time.monotonic()
+        if self._looked - before > self._pause + self.placement.suspicion / 2:
+            self._ready.clear()
+            self._questions.put_nowait(pb.Question(epoch=self._epoch))
 
     def standardised(self, x: Num[np.ndarray, "rows *features"]) -> Num[np.ndarray, "rows *features"]:
         """Readings as the network takes them.
@@ -170,7 +191,7 @@ class Client:
             try:
                 async for batch in _asynchronous(batches):
                     x = batch if standardised else self.standardised(batch)
-                    await self._room.acquire()
+                    await self._may_ask()
                     await pending.put(asyncio.create_task(self._sent(x)))
             except Exception:  # of whoever makes the batches: raised below, after the answers to those before
                 await pending.put(None)
@@ -224,7 +245,8 @@ class Client:
 
     async def _give_up(self) -> None:
         while True:
-            await asyncio.sleep(min(0.1, self.deadline / 4))
+            await asyncio.sleep(self._pause)
+            self._look()
             now = time.monotonic()
             for request, (began, future) in list(self._waiting.items()):
                 if now - began > self.deadline and not future.done():
@@ -240,7 +262,7 @@ class Client:
             channel = dial(address, source, self.certificates)
             with contextlib.suppress(*STREAM_ENDED):
                 call = carry(channel, name, self.artefact.digest)
-                if await call.read() is not grpc.aio.EOF:
+                if await first_word(call, self.placement) is not None:
                     refusals.taken()
                     # Before the first heartbeat, which tells that all later requests will come.
                     queue = self._sources[source] = asyncio.Queue()

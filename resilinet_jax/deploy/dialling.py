@@ -11,7 +11,7 @@ import grpc
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.placement import Placement
 from resilinet_jax.deploy.security import Certificates, identity
-from resilinet_jax.deploy.wire import CARRY, OPTIONS, metadata
+from resilinet_jax.deploy.wire import CARRY, CONNECTED, OPTIONS, metadata
 from resilinet_jax.errors import one_line
 
 LOG = logging.getLogger("resilinet_jax.node")
@@ -56,6 +56,24 @@ def carry(channel: Any, edge: str, digest: str) -> Any:
     """
     stream = channel.stream_stream(CARRY, request_serializer=_serialized, response_deserializer=pb.Control.FromString)
     return stream(metadata=metadata(edge, digest))
+
+
+async def first_word(call: Any, placement: Placement) -> Any:
+    """The receiver's first word over a stream, or None: until it has come there may be nobody.
+
+    A packet that is lost while a stream begins is sent again after ever longer times, by TCP, so that a cable that was
+    out for a minute may be back for a minute before it helps: another stream is faster.
+
+    Args:
+      call: the stream.
+      placement: of the nodes, which tells how long a silence may last.
+    """
+    try:
+        async with asyncio.timeout(CONNECTED + placement.suspicion):
+            word = await call.read()
+    except TimeoutError:
+        return None
+    return None if word is grpc.aio.EOF else word
 
 
 class Refusals:

@@ -99,6 +99,8 @@ class Chaos:
       unjust: those of them for which a path had been whole all the time, and for `BOUND` before.
       lost: requests without an answer.
       wrong: answers that are not the simulator's under their own witness.
+      late: the most seconds by which a timer of this process was late: so long the machine has let one wait. From
+        `suspicion` on, living nodes are taken for dead; what comes of that counts all the same.
     """
 
     seconds: float
@@ -110,6 +112,7 @@ class Chaos:
     unjust: int
     lost: int
     wrong: int
+    late: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Metrics:
         connected = {out.name: out.connected for out in outgoing} | {edge: edge in node._controls for edge in links}
         yield _family(GaugeMetricFamily, "connected", "Whether a stream is there", connected)
         heard = {out.name: out.heard for out in outgoing} | {edge: node._heard.get(edge, 0.0) for edge in links}
-        silence = {edge: now - last for edge, last in heard.items() if last}
+        silence = {edge: max(0.0, now - last) for edge, last in heard.items() if last}
         yield _family(GaugeMetricFamily, "silence_seconds", "Since the other end was last heard", silence)
         up = {edge: link.up for edge, link in links.items()}
         yield _family(GaugeMetricFamily, "up", "Whether the sender is waited for: it lives and hears somebody", up)

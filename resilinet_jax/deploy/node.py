@@ -13,8 +13,9 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -23,7 +24,7 @@ from google.protobuf.message import DecodeError
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact, Signature
-from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial
+from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial, first_word
 from resilinet_jax.deploy.engines import Engine
 from resilinet_jax.deploy.gates import (
     MOST_AHEAD,
@@ -86,7 +87,7 @@ class _Outgoing:
         self.waiting: collections.deque[Any] = collections.deque()
         self.connected = False
         self.heard = 0.0
-        self.more = asyncio.Event()
+        self.more, self.dropped = asyncio.Event(), asyncio.Event()
         self.sent = collections.Counter[str]()
 
     def put(self, message: Any) -> None:
@@ -148,9 +149,9 @@ class Node:
         self._answers: collections.OrderedDict[int, Any] = collections.OrderedDict()
         self._epoch = 0
         self._said = 0.0  # when this node last said that it is alive
-        self._back = (
-            0.0  # when this process came back, after it was stopped: nobody is suspected for what was meanwhile
-        )
+        self._beaten = time.monotonic()  # when it last looked for who is
+        # When this process came back, after it was stopped: nobody is suspected for what was meanwhile.
+        self._back = 0.0
         self._moved = asyncio.Event()
         # Told of each decision: whether there was anything to compute, and the seconds that it took.
         self.decided: Callable[[bool, float], None] = lambda has_output, took: None
@@ -206,10 +207,10 @@ class Node:
 
     async def _loop(self) -> None:
         tick = self.placement.heartbeat / 2  # silence is looked for more often than signs of life are given
-        last = time.monotonic()
+        self._beaten = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, last + tick - time.monotonic())):
+                async with asyncio.timeout(max(0.0, self._beaten + tick - time.monotonic())):
                     event = await self._events.get()
                 try:
                     self._do(event())
@@ -217,14 +218,15 @@ class Node:
                     LOG.warning("ignored: %s", error)
                 await self._written()
             now = time.monotonic()
-            if now - last >= tick:
-                if now - last > tick + self.placement.suspicion / 2:  # this process itself was away
-                    self._back = now
-                last = now
+            if now - self._beaten >= tick:
                 self._beat(now)
 
     def _beat(self, now: float) -> None:
         """Says that this node is alive, and looks for who has fallen silent."""
+        if now - self._beaten > (self.placement.heartbeat + self.placement.suspicion) / 2:
+            LOG.info("was away for %.2f s", now - self._beaten)
+            self._back = now
+        self._beaten = now
         if speaks := now - self._said > 0.9 * self.placement.heartbeat:
             self._said = now
             self._acknowledge()
@@ -374,7 +376,6 @@ class Node:
         self._controls[edge], self._heard[edge] = controls, time.monotonic()
         controls.put_nowait(pb.Control(epoch=self._epoch))  # the sender waits for a first word
         LOG.info("%s: connected", edge, extra={"edge": edge})
-        await self._events.put(lambda: self.receiver.connected(edge))
         writer = asyncio.create_task(_write(controls, context))
         wrong: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -388,11 +389,13 @@ class Node:
                 return []
 
         async def read() -> None:
+            await self._events.put(lambda: self.receiver.connected(edge))
             async for content in requests:
-                self._heard[edge] = time.monotonic()
                 message = _parsed(pb.Message, content)
-                await self._room_for(edge, message)
+                self._heard[edge] = math.inf  # it is this node that lets it wait
+                await self._room_for(message)
                 await self._events.put(functools.partial(take, message))
+                self._heard[edge] = time.monotonic()
 
         reader = asyncio.create_task(read())
         try:
@@ -408,7 +411,7 @@ class Node:
             writer.cancel()
             self._left(edge, controls)
 
-    async def _room_for(self, edge: str, message: Any) -> None:
+    async def _room_for(self, message: Any) -> None:
         """Waits while a sender is further ahead than requests can be under way: it waits with this node."""
         while message.epoch == self._epoch and self.receiver.floor is not None:
             ahead = message.request - self.receiver.floor
@@ -418,7 +421,6 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.placement.heartbeat):
                     await self._moved.wait()
-            self._heard[edge] = time.monotonic()
 
     def _left(self, edge: str, controls: asyncio.Queue[Any]) -> None:
         """A stream has ended, unless a later one has taken its place."""
@@ -538,48 +540,47 @@ class Node:
             channel = dial(address, out.target, self.certificates)
             call = carry(channel, out.name, self.artefact.digest)
             try:
-                # The receiver's first word: until then there may be nobody.
-                first = await call.read()
-                if first is not grpc.aio.EOF:
+                if (first := await first_word(call, self.placement)) is not None:
                     out.waiting.clear()
+                    out.dropped.clear()
                     out.connected, out.heard = True, time.monotonic()
                     out.gate.connected()
                     self._beat_now()
                     refusals.taken()
-                    reader = asyncio.create_task(self._read_controls(out, call, first))
-                    try:
-                        await self._write_out(out, call, reader)
-                    finally:
-                        reader.cancel()
+                    # None of them may outlast the others: whoever is given up takes no write, and ends no read.
+                    await _first_of(
+                        self._write_out(out, call), self._read_controls(out, call, first), out.dropped.wait()
+                    )
             except STREAM_ENDED:
                 pass
             finally:
                 self._drop(out, "stream ended")
+                call.cancel()
                 await channel.close(None)
             await refusals.wait(call, self.placement)
 
-    async def _write_out(self, out: _Outgoing, call: Any, reader: asyncio.Task[None]) -> None:
-        while out.connected and not reader.done():
-            while out.waiting and out.connected:
+    async def _write_out(self, out: _Outgoing, call: Any) -> None:
+        while True:
+            while out.waiting:
                 message = out.waiting.popleft()
                 await call.write(message.content if isinstance(message, _Output) else message)
                 out.count(message)
             out.more.clear()
-            if not out.waiting and out.connected:
-                waiting = asyncio.create_task(out.more.wait())
-                await asyncio.wait((waiting, reader), return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
-        call.cancel()
+            await out.more.wait()
 
     async def _read_controls(self, out: _Outgoing, call: Any, control: Any) -> None:
+        """Does at once what the receiver says: if the loop waits for room, others are heard, and its death is seen."""
         while control is not grpc.aio.EOF:
             out.heard = time.monotonic()
-            await self._events.put(functools.partial(self._controlled, out, control))
+            try:
+                self._controlled(out, control)
+            except ProtocolError as error:
+                LOG.warning("ignored: %s", error)
             control = await call.read()
 
-    def _controlled(self, out: _Outgoing, control: Any) -> list[Action]:
+    def _controlled(self, out: _Outgoing, control: Any) -> None:
         if not self._adopt(control.epoch):
-            return []
+            return
         ready = []
         if control.open:
             ready += out.gate.open(control.since)
@@ -591,7 +592,6 @@ class Node:
             self._push(out, request, message)
         out.sent[f"{out.name} replayed"] += len(ready)
         out.gate.ack(control.ack)
-        return []
 
     def _drop(self, out: _Outgoing, why: str) -> None:
         if out.connected:
@@ -599,7 +599,7 @@ class Node:
             out.connected = False
             out.gate.lost()
             out.waiting.clear()
-        out.more.set()
+        out.dropped.set()
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -626,6 +626,20 @@ def _parsed(kind: Any, content: bytes) -> Any:
         return kind.FromString(content)
     except DecodeError:
         raise ProtocolError(f"{len(content)} bytes that are no message") from None
+
+
+async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
+    """Does several things until one of them ends, and raises what has ended it."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())  # or asyncio logs it as unseen
+            task.cancel()
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 async def _write(queue: asyncio.Queue[Any], context: Any) -> None:

@@ -153,7 +153,11 @@ def _fail_over_table(struck: Sequence[Struck]) -> Table:
 
 
 def _chaos_table(chaos: Chaos) -> Table:
-    names = {"uninformed": "no information", "unjust": "no information, unjustly"}
+    names = {
+        "uninformed": "no information",
+        "unjust": "no information, unjustly",
+        "late": "this machine's longest pause (s)",
+    }
     values = dataclasses.asdict(chaos)
     rows = [[names.get(name, name).capitalize(), f"{value:,g}"] for name, value in values.items()]
     return Table("Nodes killed, stopped, cut off and brought back at random", ["What", "Number"], rows)

@@ -347,11 +347,22 @@ class _Run:
                 number += 1
                 await asyncio.sleep(self.pace)
 
+        late = 0.0
+
+        async def watch() -> None:
+            nonlocal late
+            while True:
+                due = time.monotonic() + self.pace
+                await asyncio.sleep(self.pace)
+                late = max(late, time.monotonic() - due)
+
+        watching = asyncio.create_task(watch())
         failing = asyncio.create_task(failures.until(time.monotonic() + seconds))
         async for answer in self.client.stream(paced(), standardised=True):
             answers.append((len(answers) % len(self.x), self.now(), answer))
             self.note(answer)
         await failing
+        watching.cancel()
         good = [(n, answer) for n, _, answer in answers if answer.status == ANSWERED]
         silent = [(when, answer) for _, when, answer in answers if answer.status == NO_INFORMATION]
         manifest = self.artefact.manifest
@@ -365,6 +376,7 @@ class _Run:
             sum(unjust(manifest, when - answer.seconds, when, failures.changes) for when, answer in silent),
             sum(answer.status == DEADLINE for _, _, answer in answers),
             sum(self.furthest(n, answer) > self.trial.tolerance for n, answer in good),
+            round(late, 3),
         )
 
     async def counters(self, failing: Sequence[str]) -> collections.Counter[str]:

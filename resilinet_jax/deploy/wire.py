@@ -18,10 +18,11 @@ COUNTERS = "/resilinet.v1.Counters/Read"
 EDGE, DIGEST = "edge", "artefact"  # metadata of a stream; names of edges may be any text, so that they come as bytes
 INPUT = "input"  # who asks, as the sender to a source
 MOST_BYTES = 2**28  # of a message
+CONNECTED = 2.0  # seconds that connecting may take, with TLS: round trips of half a second are short enough
 OPTIONS = [
     ("grpc.max_receive_message_length", MOST_BYTES),
     ("grpc.max_send_message_length", MOST_BYTES),
-    ("grpc.min_reconnect_backoff_ms", 2000),  # for connecting, with TLS: round trips of half a second are long enough
+    ("grpc.min_reconnect_backoff_ms", round(1000 * CONNECTED)),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.so_reuseport", 0),  # a second node at an address is a mistake

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from resilinet_jax.deploy.artefact import write_artefact
+from resilinet_jax.deploy.artefact import Artefact, write_artefact
 from resilinet_jax.deploy.engines import load_engine
 from resilinet_jax.deploy.exporting import check_programs, export_nodes
 from resilinet_jax.deploy.to_onnx import check_onnx, onnx_program
@@ -56,6 +56,15 @@ def with_inputs(artefact, node, inputs):
     """The artefact, as if it had a program in ONNX of this node."""
     nodes = {**artefact.manifest.nodes, node: dataclasses.replace(artefact.manifest.nodes[node], onnx=inputs)}
     return dataclasses.replace(artefact, manifest=dataclasses.replace(artefact.manifest, nodes=nodes))
+
+
+def test_programs_in_onnx_are_not_lost_by_the_remedy_for_a_damaged_one(made, tmp_path):
+    manifest, arrays = made[0].manifest, {node: made[0].arrays(node) for node in made[0].graph.order}
+    programs = {node: made[0].program(node) for node in arrays}
+    write_artefact(tmp_path / "a", manifest, arrays, programs, {"n1": b"a program"})
+    (tmp_path / "a" / "n2.stablehlo").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"n2.stablehlo missing or .*; --export=\S*a --onnx makes programs"):
+        Artefact.open(tmp_path / "a")
 
 
 def test_a_program_that_onnxruntime_can_not_read_is_told_in_a_line(made, monkeypatch):

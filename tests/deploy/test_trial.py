@@ -4,14 +4,16 @@ import asyncio
 import dataclasses
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
+from resilinet_jax.deploy.client import Client
 from resilinet_jax.deploy.measured import BOUND, unjust
 from resilinet_jax.deploy.namespaces import Namespaces
 from resilinet_jax.deploy.placement import Placement
-from resilinet_jax.deploy.processes import loopback
+from resilinet_jax.deploy.processes import Processes, loopback
 from resilinet_jax.deploy.report import deployment_files, deployment_notes
 from resilinet_jax.deploy.trial import run_trial
 from resilinet_jax.errors import UserError
@@ -107,11 +109,31 @@ def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(make):
     assert (chaos.lost, trial.twice, chaos.wrong, chaos.unjust) == (0, 0, 0, 0)
     assert chaos.kills + chaos.stops + chaos.cuts > 1
     assert chaos.answered > 100
+    assert 0 < chaos.late < 4
+    assert "longest pause (s)" in deployment_files(artefact, trial)["deployment.md"].decode()
     bad = dataclasses.replace(trial, twice=2, chaos=dataclasses.replace(chaos, wrong=3)).failed()
     assert bad == [
         "2 requests were answered more than once",
         "chaos: 3 requests have answers that are not the simulator's under their witness",
     ]
+
+
+def test_a_client_that_was_away_asks_once_it_is_heard_again(made, tmp_path):
+    artefact, _, _ = made
+    placement = loopback(artefact, 1)
+
+    async def main():
+        async with Processes(artefact, placement, tmp_path) as processes:
+            await asyncio.gather(*(processes.start(name) for name in placement.nodes))
+            async with Client(artefact, placement) as client:
+                await client.ready()
+                statuses = []
+                for _ in range(3):
+                    statuses += [answer.status async for answer in client.stream(X[:1] for _ in range(40))]
+                    time.sleep(2 * placement.suspicion)  # nothing else goes on in this process, signs of life neither
+                return statuses
+
+    assert asyncio.run(main()) == 120 * ["answered"]
 
 
 def test_no_information_is_unjust_where_a_path_was_whole_all_the_time(tried):
