@@ -42,7 +42,7 @@ def test_comparisons_are_of_what_differs_and_begin_with_the_honest_opponent():
     honest = made[:4]
     assert {(each.subject, each.names) for each in honest} == {("recalibrated", ("resilinet", "dfg"))}
     poor = results.average("resilinet_recalibrated", "poor"), results.average("dfg_recalibrated", "poor")
-    np.testing.assert_array_equal(honest[2].accuracy, poor)
+    np.testing.assert_array_equal(honest[2].values, poor)
     assert {each.names for each in made if each.subject == "dfg"} == {("recalibrated", "running")}
     assert {each.names for each in made if each.subject == "resilinet"} == {
         ("recalibrated", "running"),
