@@ -20,6 +20,7 @@ from benchmarks.claims import FINDINGS, Finding, Judged
 from resilinet_jax import sweeps
 from resilinet_jax.command.reporting import finished_sweep
 from resilinet_jax.files import write_file
+from resilinet_jax.report.tables import percent
 from resilinet_jax.results.results import Results
 
 _DSADS = flags.DEFINE_string("dsads", None, "What `examples/dsads.py` makes; None leaves the data set out.")
@@ -128,7 +129,22 @@ def page(data: Mapping[str, DataSet], results: Mapping[tuple[str, str], Results]
         for finding in FINDINGS
     ]
     summary = _markdown(["claim", "made in", *(data[name].heading for name in there)], rows)
-    return "\n\n".join([summary, *(_section(each, judged[each.title], data) for each in FINDINGS)])
+    measured = [
+        f"**{data[name].heading}**, accuracy (%), mean ± deviation over {own.units.runs(own.runs)}:\n\n"
+        + _accuracies(own)
+        for name in there
+        if (own := results.get((name, "failure_combinations")))
+    ]
+    return "\n\n".join([summary, *measured, *(_section(each, judged[each.title], data) for each in FINDINGS)])
+
+
+def _accuracies(results: Results) -> str:
+    """The accuracies of the sweep `failure_combinations`, wherever a path is left."""
+    informed = [failing for failing in results.failing_sets if results.leaves_path(failing)]
+    rows = [
+        [f"`{cell}`", *(percent(results.under(cell, each), digits=1) for each in informed)] for cell in results.cells
+    ]
+    return _markdown(["while these fail", *("+".join(failing) or "none" for failing in informed)], rows)
 
 
 def _section(finding: Finding, judged: Mapping[str, Judged], data: Mapping[str, DataSet]) -> str:

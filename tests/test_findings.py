@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import findings
 from benchmarks.claims import FINDINGS, Judged, Outcome, Statement, verdict
+from resilinet_jax.report.tables import percent
 from resilinet_jax.results.comparisons import Comparison, Family
 from resilinet_jax.results.units import PERSON, Units
 from tests.helpers.fakes import BUILD, fake, mobilenet_builder
@@ -101,6 +102,8 @@ def test_page_has_every_claim_and_a_verdict_for_each_data_set():
     summary, *sections = text.split("\n\n### ")
     assert len(sections) == len(FINDINGS) == summary.count("](#")
     assert "| DSADS by person |" in summary
+    results = known["dsads", "failure_combinations"]
+    assert f"| `dfg` | {percent(results.under('dfg', ()), 1)} |" in summary
     assert "synthetic" not in summary
     for finding, section in zip(FINDINGS, sections):
         assert section.startswith(finding.title)
