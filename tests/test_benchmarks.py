@@ -8,12 +8,23 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import clock, common, own, race, verdict
+from benchmarks import clock, common, cost, own, race, verdict
 from benchmarks.cases import CASES, build_network
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.engine.run_cells import run_cells
+from resilinet_jax.scenarios import load_scenario
 from tests.helpers.blobs import CELLS, NETWORK, SETTINGS, SPLITS
+
+
+def test_operations_of_a_training_step_are_six_for_each_weight_and_example():
+    """Health's ten layers of 250 units, the first skip's adapter and the softmax head, in multiply-adds."""
+    weights = 23 * 250 + 9 * 250**2 + 23 * 250 + 250 * 12
+    preset = load_scenario("health").presets["paper"]
+    network = load_scenario("health").build_network(12, **preset.network)
+    counted = cost.operations_per_example(network, cost.DATA["health"])
+    # Biases, sums and the loss come on top; the gradient of the input is not needed.
+    assert 0.98 * 6 * weights < counted < 1.02 * 6 * weights
 
 
 @pytest.fixture
