@@ -96,7 +96,7 @@ def test_findings_take_the_difference_that_they_name():
 
 def test_page_has_every_claim_and_a_verdict_for_each_data_set():
     data = findings.data_sets("a.npz", None, "digits.npz")
-    assert list(data) == ["synthetic", "digits", "dsads", "sites"]
+    assert list(data) == ["synthetic", "digits", "dsads", "sites", "images"]
     known = {("dsads", sweep): fake(sweep) for sweep in data["dsads"].sweeps}
     text = findings.page(data, known)
     summary, *sections = text.split("\n\n### ")
