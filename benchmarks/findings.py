@@ -32,7 +32,7 @@ _TRAIN = flags.DEFINE_bool("train", True, "Whether sweeps are run; else the page
 BEGIN, END = "<!-- made by benchmarks.findings -->", "<!-- end -->"
 PAPER_SWEEPS = (
     *("failure_combinations", "average_accuracy", "failout_rate", "survival_scaling", "skip_configuration"),
-    *("hyperconnection_weight", "bandwidth", "skip_activity"),
+    *("hyperconnection_weight", "skip_activity"),
 )
 
 
