@@ -10,7 +10,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -164,14 +164,22 @@ def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ruler, *rows))
 
 
-def told_data(data: Mapping[str, DataSet]) -> str:
-    """What the data sets are, and the command of each, in Markdown."""
+def told_data(data: Mapping[str, DataSet], there: Collection[str]) -> str:
+    """What the data sets are, and the command of each, in Markdown.
+
+    Args:
+      data: all data sets by name.
+      there: names of those of which there are results.
+    """
+    without = ", ".join(each.heading for name, each in data.items() if name not in there)
+    missing = f"\n\nNot run for this page: {without}." if without else ""
+    data = {name: each for name, each in data.items() if name in there}
     listed = "\n".join(f"* **{each.heading}**: {each.told}." for each in data.values())
     commands = "\n".join(
         shlex.join(["python", *each.command("SWEEP", pathlib.Path(_FOLDER.default, name))])
         for name, each in data.items()
     )
-    return f"{listed}\n\n```\n{commands}\n```"
+    return f"{listed}\n\n```\n{commands}\n```{missing}"
 
 
 def run(data: Mapping[str, DataSet], folder: pathlib.Path) -> None:
@@ -224,7 +232,7 @@ def main(argv: Sequence[str]) -> None:
         run(data, folder)
     results = finished(data, folder)
     named = data_sets("dsads23.npz", "data", "digits.npz")
-    told = told_data({name: named[name] for name in data})
+    told = told_data(named, {name for name, _ in results})
     made = f"{BEGIN}\n\n{told}\n\n{page(data, results)}\n\n{END}"
     write_file(target, (before + made + after).encode())
     print(f"Written to {target}: {len(FINDINGS)} claims, {len(results)} sweeps on {len(data)} data sets.")
