@@ -90,14 +90,16 @@ def data_sets(dsads: str | None, cifar10: str | None, digits: str) -> dict[str, 
             ("failure_model",),
         ),
         "images": DataSet(
-            "digits as images",
-            "the same digits as images of 32 × 32 for MobileNetV1 at α = 0.25; 5 runs on one split",
+            "digits as images (one split)",
+            "the same digits as images of 32 × 32 for MobileNetV1 at α = 0.25; 5 runs on one split, so that intervals "
+            "cover training runs alone",
             ("--scenario=cifar10", "--dataset=digits", "--epochs=30", "--runs=5"),
             ("statistics", "failure_combinations", "average_accuracy"),
         ),
         "cifar10": DataSet(
-            "CIFAR-10 subset",
-            "8,000 training and 2,000 test images for the same network; 5 runs on the published split",
+            "CIFAR-10 subset (one split)",
+            "8,000 training and 2,000 test images for the same network; 5 runs on subsets of the published split, "
+            "so that intervals cover training runs alone",
             ("--scenario=cifar10", f"--data_dir={cifar10}", "--runs=5"),
             ("statistics", "failure_combinations", "average_accuracy"),
         ),
@@ -131,7 +133,7 @@ def page(data: Mapping[str, DataSet], results: Mapping[tuple[str, str], Results]
     ]
     summary = _markdown(["claim", "made in", *(data[name].heading for name in there)], rows)
     measured = [
-        f"**{data[name].heading}**, accuracy (%), mean ± deviation over {own.units.runs(own.runs)}:\n\n"
+        f"**{data[name].heading}**, accuracy (%), mean ± standard deviation over {own.units.runs(own.runs)}:\n\n"
         + _accuracies(own)
         for name in there
         if (own := results.get((name, "failure_combinations")))
