@@ -18,6 +18,7 @@ from absl import app, flags
 
 from benchmarks.claims import FINDINGS, Finding, Judged
 from resilinet_jax import sweeps
+from resilinet_jax.cells import STATISTICS
 from resilinet_jax.command.reporting import finished_sweep
 from resilinet_jax.files import write_file
 from resilinet_jax.report.tables import percent
@@ -34,6 +35,12 @@ PAPER_SWEEPS = (
     *("failure_combinations", "average_accuracy", "failout_rate", "survival_scaling", "skip_configuration"),
     *("hyperconnection_weight", "skip_activity"),
 )
+
+# By sweep, the cells whose accuracies stand on the page.
+MEASURED = {
+    "failure_combinations": ("resilinet", "dfg", "vanilla"),
+    "statistics": [f"{method}_{kind}" for kind in STATISTICS[1:] for method in ("resilinet", "dfg")],
+}
 
 
 class DataSet(NamedTuple):
@@ -134,19 +141,18 @@ def page(data: Mapping[str, DataSet], results: Mapping[tuple[str, str], Results]
     summary = _markdown(["claim", "made in", *(data[name].heading for name in there)], rows)
     measured = [
         f"**{data[name].heading}**, accuracy (%), mean ± standard deviation over {own.units.runs(own.runs)}:\n\n"
-        + _accuracies(own)
+        + _accuracies(own, cells)
         for name in there
-        if (own := results.get((name, "failure_combinations")))
+        for sweep, cells in MEASURED.items()
+        if (own := results.get((name, sweep)))
     ]
     return "\n\n".join([summary, *measured, *(_section(each, judged[each.title], data) for each in FINDINGS)])
 
 
-def _accuracies(results: Results) -> str:
-    """The accuracies of the sweep `failure_combinations`, wherever a path is left."""
+def _accuracies(results: Results, cells: Sequence[str]) -> str:
+    """The accuracies of some cells, wherever a path is left."""
     informed = [failing for failing in results.failing_sets if results.leaves_path(failing)]
-    rows = [
-        [f"`{cell}`", *(percent(results.under(cell, each), digits=1) for each in informed)] for cell in results.cells
-    ]
+    rows = [[f"`{cell}`", *(percent(results.under(cell, each), digits=1) for each in informed)] for cell in cells]
     return _markdown(["while these fail", *("+".join(failing) or "none" for failing in informed)], rows)
 
 
