@@ -19,7 +19,6 @@ from resilinet_jax.engine.evaluation import accuracy_of, empty_tally
 from resilinet_jax.engine.program import Models
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.network.forward import Network
-from resilinet_jax.runtime import hosts
 from resilinet_jax.scenarios._base import Scenario
 
 RUNS = 10  # of a cell
@@ -31,7 +30,6 @@ class Own:
     Attributes:
       program: of the engine.
       network: that is trained.
-      share: how many of the models are this process's.
     """
 
     def __init__(
@@ -53,8 +51,7 @@ class Own:
         rates = np.linspace(FAILOUT_RATE, 0.5, -(-models // RUNS))
         trainings = engine.plan_trainings({f"{rate}": build("resilinet", failout_rate=rate) for rate in rates})
         each = [engine.Model(training, run) for training in trainings for run in range(min(models, RUNS))]
-        share = hosts.own_share(len(each))
-        self._each, self.share = [each[number] for number in share], len(share)
+        self._each = each
 
     def place(self, seed: int = 0) -> tuple[Models, Mesh]:
         """The models on their devices."""
@@ -78,7 +75,7 @@ class Own:
             orders = call["order"](*orders_of, jax.device_put(np.int32(next(numbers)), whole), members["train"])
             orders = jax.device_put(orders, whole)
             state, losses = call["train"](state, models, next(chunks), orders, members["train"])
-            compared = np.asarray(losses[: min(self.share, RUNS)]).tolist()  # waits, as the engine does
+            compared = np.asarray(losses[: min(len(self._each), RUNS)]).tolist()  # waits, as the engine does
             tally = jax.device_put(empty_tally(len(models.order), plan.answers, classes=self._feed.classes), split)
             for number, chunk in enumerate(self._feed.held_out("validation", whole)):
                 placed = jax.device_put(np.int32(number), whole)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import inspect
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
 from resilinet_jax.command import notes
+from resilinet_jax.command.cluster import job_of
 from resilinet_jax.command.ingredients import (
     build_cells,
     build_combinations,
@@ -34,7 +36,7 @@ from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.results.messages import message_bytes
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
-from resilinet_jax.runtime import hosts, interruption
+from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.identity import (
     check_identity,
@@ -52,6 +54,7 @@ from resilinet_jax.runtime.user_code import errors_in
 from resilinet_jax.scenarios._base import Data
 
 if TYPE_CHECKING:
+    from resilinet_jax.command.crew import Crew
     from resilinet_jax.runtime.tensorboard import LiveCurves
 
 
@@ -64,10 +67,16 @@ class _Work(NamedTuple):
     failures: Mapping[str, Mapping[str, float]]
     notes: Sequence[str]
     console: Console
+    crew: Crew | None
+    reference: Any  # to the data, for the crew
 
 
 def run_experiment(
-    choice: Choice, sweeps: Mapping[str, Sweep], console: Console, data: Data | None = None
+    choice: Choice,
+    sweeps: Mapping[str, Sweep],
+    console: Console,
+    data: Data | None = None,
+    crew: Crew | None = None,
 ) -> str | None:
     """Runs sweeps (settings already checked), prints their tables and writes their folders.
 
@@ -78,6 +87,7 @@ def run_experiment(
       sweeps: the chosen ones by name.
       console: where tables and notes go.
       data: from `choice.load_data`, if they are loaded already.
+      crew: of the cluster that trains; None to train in this process.
 
     Returns:
       One line naming the runs that diverged, or None.
@@ -93,6 +103,9 @@ def run_experiment(
                 _apart(choice.runs_folder, changes, overwriting=False), _identity(choice.with_network(dict(changes)))
             )
     data = data or choice.load_data()
+    reference = None
+    if crew is not None:
+        data, reference = crew.hold(data)
     interruption.check()
     network = build_network(choice, data.classes)
     combinations = build_combinations(network.graph, scenario.failure_settings, settings.tolerance)
@@ -100,11 +113,11 @@ def run_experiment(
     with errors_in(scenario.file, scenario.build_network):
         rehearse(network, data.feed.spec("train").x, data.classes, scenario.loss)
     to_know = [*notes.data_note(data), *notes.preset_note(choice, data), *notes.combinations_note(combinations)]
-    work = _Work(choice, data, combinations, failures, to_know, console)
-    with only_command_in(choice.folder) if hosts.is_first() else contextlib.nullcontext():
+    work = _Work(choice, data, combinations, failures, to_know, console, crew, reference)
+    with only_command_in(choice.folder):
         for note in work.notes:
             console.print(note, soft_wrap=True)
-        if settings.overwrite and hosts.is_first() and not any(choice.folder.glob("*_overwriting")):
+        if settings.overwrite and not any(choice.folder.glob("*_overwriting")):
             discard(choice.tensorboard_folder)
         groups = _by_network(sweeps)
         diverged = [_run_on_network(work, changes, sharing) for changes, sharing in groups.items()]
@@ -182,13 +195,14 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
         for name, sweep in sweeps.items()
     }
     cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
-    progress = Progress(quiet=not hosts.is_first(), curves=_live_curves(choice))
-    identity = identity_with_data(choice, data, combinations)
+    crew, progress = work.crew, Progress(curves=live_curves(choice))
+    identity = identity_with_data(choice, data, combinations) | (crew.rests_on if crew else {})
     runs = _ready_for_runs(choice, changes, identity)
-    store = Store(runs, progress.note, stamp(identity), machine())
+    own = crew.kind if crew else machine()
+    store = Store(runs, progress.note, stamp(identity), own)
     kept = KeptModels(runs / MODELS, progress.note, stamp(identity)) if settings.keep_models else None
     under_way = _apart(choice.checkpoints_folder, changes, settings.overwrite)
-    checkpoints = Checkpoints(under_way / f"process_{hosts.number()}", progress.note, stamp(identity))
+    checkpoints = Checkpoints(under_way / "own", progress.note, stamp(identity))
     training = training_settings(choice, data, combinations)
     numbers = training.run_numbers(data.feed.labels)
     wanted = plan_models(cells, numbers)
@@ -200,23 +214,34 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
         models = {model.kept_name for model in wanted}
         for note in notes.models_note(len(models), network, data.feed.spec("train").x, runs / MODELS, again):
             work.console.print(note, soft_wrap=True)
-    measured = run_cells(network, data.feed, cells, training, progress, combinations, store, checkpoints, kept)
-    with contextlib.suppress(OSError):  # the last process to end finds it empty
-        under_way.rmdir()
-    if len(store.machines) > 1:
-        apart = f"Measured on {' and on '.join(store.machines)}: single accuracies may differ between them."
-        work = work._replace(notes=[*work.notes, apart])
-        work.console.print(apart, soft_wrap=True)
-    if hosts.is_first():
-        sizes = message_bytes(network, data.feed.spec("train").x)
-        for name, sweep in sweeps.items():
-            runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
-            record = _record(work, choice, name, sweep, sizes, keeps)
-            units = build_units(record, [data.feed.labels[number // MOST_RUNS] for number in numbers])
-            results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes, units)
-            publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
-        if settings.overwrite:
-            _replace_old_runs(choice, changes)
+    kinds = {*store.machines, *[own] * (finished < len(wanted))}
+    if len(kinds) > 1 and not settings.mix_devices:
+        raise UserError(
+            f"{runs.parent} holds runs measured on {' and on '.join(store.machines)}, and single accuracies may differ "
+            f"between devices; train on {store.machines[0]}, choose another --results_dir, or add --mix_devices"
+        )
+    elsewhere = None if crew is None else functools.partial(
+        crew.train, job=job_of(choice, runs), data=work.reference, identity=identity, under_way=under_way.absolute(),
+        stamp=stamp(identity),
+    )  # fmt: skip
+    measured = run_cells(
+        network, data.feed, cells, training, progress, combinations, store, checkpoints, kept, elsewhere
+    )
+    if under_way.exists():
+        shutil.rmtree(under_way)
+    mixed = f"Measured on {' and on '.join(store.machines)}: single accuracies may differ between them."
+    for told in [*[mixed] * (len(store.machines) > 1), *(crew.progress.summary() if crew else [])]:
+        work = work._replace(notes=[*work.notes, told])
+        work.console.print(told, soft_wrap=True)
+    sizes = message_bytes(network, data.feed.spec("train").x)
+    for name, sweep in sweeps.items():
+        runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
+        record = _record(work, choice, name, sweep, sizes, keeps)
+        units = build_units(record, [data.feed.labels[number // MOST_RUNS] for number in numbers])
+        results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes, units)
+        publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
+    if settings.overwrite:
+        _replace_old_runs(choice, changes)
     return notes.diverged_line(cells, measured, len(wanted))
 
 
@@ -242,7 +267,8 @@ def training_settings(choice: Choice, data: Data, combinations: Combinations) ->
     )
 
 
-def _live_curves(choice: Choice) -> LiveCurves | None:
+def live_curves(choice: Choice) -> LiveCurves | None:
+    """What TensorBoard reads, if the user asked for it."""
     if not choice.settings.tensorboard:
         return None
     from resilinet_jax.runtime.tensorboard import LiveCurves  # imports a good deal
@@ -270,15 +296,13 @@ def _ready_for_runs(choice: Choice, changes: Changes, identity: Mapping[str, Any
     """The folder for a network's runs, which says what they rest on; what is overwritten stays for now in another."""
     kept, anew = (_apart(choice.runs_folder, changes, overwriting) for overwriting in (False, True))
     runs = anew if choice.settings.overwrite else kept
-    if hosts.is_first():
-        if choice.settings.overwrite:
-            try:
-                check_identity(runs, identity)
-            except UserError:  # a command that overwrote with other settings was stopped
-                discard(runs)
-        elif anew.exists() and not kept.exists():  # one was stopped between the two lines of `_replace_old_runs`
-            anew.replace(kept)
-    hosts.wait_for_all()
+    if choice.settings.overwrite:
+        try:
+            check_identity(runs, identity)
+        except UserError:  # a command that overwrote with other settings was stopped
+            discard(runs)
+    elif anew.exists() and not kept.exists():  # one was stopped between the two lines of `_replace_old_runs`
+        anew.replace(kept)
     check_identity(runs, identity)
     write_identity(runs, identity)
     return runs

@@ -62,6 +62,8 @@ def parse_flags(argv: Sequence[str]) -> tuple[dict[str, Any], Mode]:
       SystemExit: after `--help`.
     """
     values = define_flags()
+    # Alone it is a cluster of one's own; absl would take the next flag for its address.
+    argv = ["--ray=local" if each in ("--ray", "-ray") else each for each in argv]
     extra = _parsed(values, argv)[1:]
     if values["help"].value:
         print(f"Failure-resilient distributed neural networks: sweeps over failure settings.\n{values.get_help()}")

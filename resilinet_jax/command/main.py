@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from resilinet_jax.command import cluster
 from resilinet_jax.command.flags import parse_flags
-from resilinet_jax.command.process import check_output, find_devices, import_jax, own_environment, own_streams
+from resilinet_jax.command.process import (
+    check_output,
+    find_devices,
+    import_jax,
+    own_environment,
+    own_streams,
+    set_up_jax,
+)
 from resilinet_jax.command.settings import Choice, Mode, Settings, check_flag, check_metric, choose, chosen_sweeps
 from resilinet_jax.deploy.placement import ENGINES
 from resilinet_jax.errors import UserError, error_line, suggest
@@ -16,7 +25,6 @@ from resilinet_jax.failures.user_failures import parse_failure_probability
 from resilinet_jax.files import typed_path
 from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.memory import VARIABLE, restart_with_huge_pages
-from resilinet_jax.runtime.supervision import restart_watched
 
 if TYPE_CHECKING:
     from resilinet_jax.command.ingredients import Sweeps
@@ -66,7 +74,8 @@ def _launch(argv: Sequence[str], sweeps: Sweeps) -> None:
         chosen = chosen_sweeps(values["sweep"], names)
         choice = choose(Settings(**values))
         choice.check_training(chosen)
-        mode.check()
+        if mode.ray is not None:
+            cluster.check_cluster(mode.ray)
         _train(choice, mode, chosen, sweeps)
 
 
@@ -75,32 +84,26 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
     if mode.huge_pages and choice.scenario.huge_pages:
         restart_with_huge_pages()
         notes.append(f"Memory: huge pages, for speed (by {VARIABLE}; --nohuge_pages leaves it alone).")
-    several = mode.coordinator_address is not None or mode.distributed
     if choice.settings.keep_models:
         from resilinet_jax.runtime.kept_models import check_safetensors
 
-        if several:
-            raise UserError("--keep_models works in one process only; leave it out, or train in one")
         check_safetensors()
-    if several:
-        restart_watched()
     # A mistake should cost no more than what it takes to find it: JAX alone takes longer to import than data to load.
-    data = None if several or choice.rests_on_more_than_data else choice.load_data()
+    data = None if choice.rests_on_more_than_data else choice.load_data()
     import_jax()
     from resilinet_jax.command.experiment import run_experiment
     from resilinet_jax.command.ingredients import load_sweep
     from resilinet_jax.report.console import PlainConsole
-    from resilinet_jax.runtime import hosts
 
     notes += filter(None, [_set_up_jax(mode)])
     interruption.check()
     loaded = {name: load_sweep(asked, sweeps) for name, asked in chosen.items()}
-    with hosts.joined(mode.coordinator_address, mode.num_processes, mode.process_id, detect=mode.distributed):
-        find_devices()
-        console = PlainConsole(quiet=not hosts.is_first())
-        for note in notes:
-            console.print(note, soft_wrap=True)
-        diverged = run_experiment(choice, loaded, console, data)
+    find_devices()
+    console = PlainConsole()
+    for note in notes:
+        console.print(note, soft_wrap=True)
+    with cluster.connected(mode, choice) if mode.ray is not None else contextlib.nullcontext() as crew:
+        diverged = run_experiment(choice, loaded, console, data, crew)
     if diverged:
         raise UserError(diverged)
 
@@ -177,14 +180,4 @@ def _results_folder(flag: str, typed: str) -> pathlib.Path:
 
 
 def _set_up_jax(mode: Mode) -> str | None:
-    """Sets where compiled programs are kept, before the first array; returns why they are not, or None."""
-    import jax
-    from absl import logging
-
-    from resilinet_jax.runtime.compilation import default_cache_dir, keep_compiled_programs
-
-    logging.set_verbosity(logging.FATAL)  # what libraries log, with tracebacks, is also raised
-    if mode.compilation_cache:
-        return keep_compiled_programs(default_cache_dir())
-    jax.config.update("jax_compilation_cache_dir", None)  # whatever JAX_COMPILATION_CACHE_DIR says
-    return None
+    return set_up_jax(mode.compilation_cache)

@@ -139,3 +139,24 @@ def find_devices() -> None:
             f"JAX finds no device with {asked}{why}; unset what asks for others, or install what they need, as with "
             "pip install 'resilinet_jax[cuda]'"
         ) from None
+
+
+def set_up_jax(compilation_cache: bool) -> str | None:
+    """Sets where compiled programs are kept, before the first array.
+
+    Args:
+      compilation_cache: whether they are kept.
+
+    Returns:
+      Why they are not, though they should be; else None.
+    """
+    import jax
+    from absl import logging
+
+    from resilinet_jax.runtime.compilation import default_cache_dir, keep_compiled_programs
+
+    logging.set_verbosity(logging.FATAL)  # what libraries log, with tracebacks, is also raised
+    if compilation_cache:
+        return keep_compiled_programs(default_cache_dir())
+    jax.config.update("jax_compilation_cache_dir", None)  # whatever JAX_COMPILATION_CACHE_DIR says
+    return None

@@ -32,6 +32,7 @@ _NO_MATTER = (
     "overwrite",
     "runs_per_pass",
     "tensorboard",
+    "mix_devices",
     "keep_models",
     "paper_output",
 )  # where things go and how fast they get there
@@ -130,6 +131,7 @@ class Settings:
     results_dir: str = _flag("results", "Results go to <results_dir>/<scenario>/<sweep>.")
     overwrite: bool = _flag(False, "Train anew, and replace results that are there.")
     tensorboard: bool = _flag(False, "Write live curves to <results_dir>/<scenario>/tensorboard.")
+    mix_devices: bool = _flag(False, "Compare runs even if devices of several kinds measured them.")
     keep_models: bool = _flag(False, "Keep the trained networks beside the runs' measurements, for --export.")
     paper_output: bool = _flag(
         False, "Write LaTeX tables, a macro for each number, PDF figures and references to <sweep>/paper."
@@ -180,10 +182,11 @@ class Mode:
     )
     huge_pages: bool = _flag(True, "Start anew with memory settings that make training on CPU faster.")
     compilation_cache: bool = _flag(True, "Keep compiled programs in the user's cache folder.")
-    coordinator_address: str | None = _flag(None, "host:port of process 0, where several processes share the work.")
-    num_processes: int | None = _flag(None, "How many processes share the work.", Range(1, 2**16))
-    process_id: int | None = _flag(None, "Which of them this is, from 0; it alone prints and writes.")
-    distributed: bool = _flag(False, "Several processes, found by JAX itself: SLURM, TPU pods, Kubernetes.")
+    ray: str | None = _flag(
+        None,
+        "Train on the machines of a Ray cluster: its address, auto for the one that runs here, or --ray alone for one "
+        "of this command's own.",
+    )
 
     def check_one_job(self, sweep: str | None) -> None:
         """Refuses more than one thing to do; `--sweep` beside `--report` or `--export` may name a user's file.
@@ -209,29 +212,6 @@ class Mode:
             for name in names:
                 if getattr(self, name) is not None and not jobs[job]:
                     raise UserError(f"--{name} belongs to --{job}=<{what}>; add that, or leave --{name} out")
-
-    def check(self) -> None:
-        """Refuses flags about several processes that can't work, before anything is waited for.
-
-        Raises:
-          UserError: naming the flag.
-        """
-        address, total, number = self.coordinator_address, self.num_processes, self.process_id
-        if address is None:
-            if total is not None or number is not None:
-                raise UserError("--num_processes and --process_id need --coordinator_address=host:port of process 0")
-            return
-        if self.distributed:
-            raise UserError("--distributed finds the other processes by itself; leave it or --coordinator_address out")
-        check_flag("coordinator_address", address)
-        port = re.fullmatch(r"[^\s:]+:(\d{1,5})|\[[^\s\]]+\]:(\d{1,5})", address, re.ASCII)
-        if not port or not 1 <= int(port[1] or port[2]) < 2**16:
-            raise UserError(f"--coordinator_address must be host:port, got {address!r}")
-        if total is None or number is None:
-            raise UserError("--coordinator_address needs --num_processes and --process_id as well")
-        check_flag("num_processes", total)
-        if not 0 <= number < total:
-            raise UserError(f"--process_id must be in [0, {total - 1}], got {number}")
 
 
 RANGES: dict[str, Range] = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +24,9 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations, all_combinations
 from resilinet_jax.network.arrays import to_arrays
 from resilinet_jax.network.forward import Network, Variables
-from resilinet_jax.runtime import hosts, interruption
+from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
-from resilinet_jax.runtime.kept_models import KeptModels
+from resilinet_jax.runtime.kept_models import Arrays, KeptModels
 from resilinet_jax.runtime.kept_models import Name as KeptName
 from resilinet_jax.runtime.memory import give_back
 from resilinet_jax.runtime.progress import Progress
@@ -89,17 +89,30 @@ def unfinished(models: Sequence[Model], store: Store, kept: KeptModels | None = 
 
     Args:
       models: all that are wanted.
-      store: of this process; a model is unfinished if some variant of it is in no process' store.
+      store: a model is unfinished if some variant of it is not there.
       kept: where the trained networks have to be as well; None if they need not be kept.
     """
-    names = [name for model in models for name in model.names()]
-    there = hosts.on_any_process(np.array([name in store for name in names], bool))
-    known = {name for name, here in zip(names, there) if here}
     return [
         model
         for model in models
-        if not known.issuperset(model.names()) or not (kept is None or model.kept_name in kept)
+        if not all(name in store for name in model.names()) or not (kept is None or model.kept_name in kept)
     ]
+
+
+class Trained(NamedTuple):
+    """A pass that is finished.
+
+    Attributes:
+      members: its models.
+      measured: of each model's variants; leaves [models, variants, ...].
+      networks: trained variables of each model; None if nobody wants them.
+      machine: that measured them; None for this one.
+    """
+
+    members: Sequence[Model]
+    measured: Measured
+    networks: Sequence[Arrays] | None
+    machine: str | None = None
 
 
 def run_cells(
@@ -112,6 +125,7 @@ def run_cells(
     store: Store | None = None,
     checkpoints: Checkpoints | None = None,
     kept: KeptModels | None = None,
+    elsewhere: Callable[[Sequence[Model]], Generator[Trained]] | None = None,
 ) -> dict[str, Measured]:
     """Trains and evaluates every cell, each `settings.runs` times, but for runs that are finished.
 
@@ -126,6 +140,7 @@ def run_cells(
       checkpoints: of passes, so that an interrupted one goes on. None to keep nothing.
       kept: gets the trained network of every run, `kept[cell.training_key(), run]`; finished runs that it lacks are
         trained again. None to keep none.
+      elsewhere: trains models in any order, but not in this process; None to train them here.
 
     Returns:
       By cell name, what its runs left: leaves [runs, ...], split by split where there are several.
@@ -135,32 +150,54 @@ def run_cells(
     numbers = settings.run_numbers(feed.labels)
     models = plan_models(cells, numbers)
     missing = unfinished(models, store, kept)
-    own = [missing[number] for number in hosts.own_share(len(missing))]
-    if own:
-        _train(network, feed, own, settings, progress, combinations, store, checkpoints, kept)
-    elif checkpoints is not None and {_label(model) for model in models} >= set(checkpoints.members()):
+    if missing:
+        here = network, feed, missing, settings, progress, combinations, checkpoints, kept is not None
+        with contextlib.closing(elsewhere(missing) if elsewhere else train_here(*here)) as passes:
+            for members, measured, networks, machine in passes:
+                if kept is not None and networks is not None:
+                    for model, arrays in zip(members, networks, strict=True):
+                        kept.add({model.kept_name: arrays})
+                store.add(
+                    {
+                        name: Measured(*(leaf[m, v] for leaf in measured))
+                        for m, model in enumerate(members)
+                        for v, name in enumerate(model.names())
+                    },
+                    machine,
+                )
+    elif checkpoints is not None and {label(model) for model in models} >= set(checkpoints.members()):
         checkpoints.discard()  # a command that was killed while it removed them has left some
-    tested, edges = len(combinations.survival), len(network.graph.hyperconnections)
-    shapes = [(tested,), (settings.epochs,), (settings.epochs,), (edges,), (tested, feed.classes, 3)]
-    _exchange(store, models, shapes)
     return {
         name: Measured(*map(np.stack, zip(*(store[cell.key(), run] for run in numbers))))
         for name, cell in cells.items()
     }
 
 
-def _train(
+def train_here(
     network: Network,
     feed: Feed,
     models: Sequence[Model],
     settings: TrainingSettings,
     progress: Progress,
     combinations: Combinations,
-    store: Store,
     checkpoints: Checkpoints | None,
-    kept: KeptModels | None,
-) -> None:
-    """Trains models in passes; adds each to the store and, if they are wanted, its networks to the kept models."""
+    keep: bool,
+) -> Generator[Trained]:
+    """Trains models in passes, in this process.
+
+    Args:
+      network: of the scenario.
+      feed: of its data.
+      models: at least one.
+      settings: how to train.
+      progress: told what happens.
+      combinations: that are evaluated.
+      checkpoints: of passes; None to keep nothing.
+      keep: whether trained networks are handed out as well.
+
+    Yields:
+      Each pass as soon as it is finished.
+    """
     variants = max(len(model.training.variants) for model in models)
     # Apart: the gradient of a hyperconnection's weight costs a sum over all that it carries.
     programs = {
@@ -187,7 +224,7 @@ def _train(
         while waiting:
             members = waiting.popleft()
             if checkpoints is not None:
-                checkpoints.open([_label(model) for model in members])
+                checkpoints.open([label(model) for model in members])
             progress.members([_shown(model, feed) for model in members])
             try:
                 batch = assemble(members, variants, settings.seed, feed.labels)
@@ -200,15 +237,7 @@ def _train(
                 progress.too_many(len(members))
                 waiting.extendleft(reversed(_passes(members, -(-len(members) // 2))))
                 continue
-            if kept is not None:
-                _keep(kept, members, jax.device_get(best))
-            store.add(
-                {
-                    name: Measured(*(leaf[m, v] for leaf in measured))
-                    for m, model in enumerate(members)
-                    for v, name in enumerate(model.names())
-                }
-            )
+            yield Trained(members, measured, _networks(len(members), best) if keep else None)
             give_back()
             interruption.check()
         if checkpoints is not None:
@@ -219,15 +248,15 @@ def _train(
         progress.finish()
 
 
-def _keep(kept: KeptModels, members: Sequence[Model], best: Variables) -> None:
-    """Keeps the networks of a pass, of which `best` holds the variables with leaves [models, ...]."""
-    for m, model in enumerate(members):
-        kept.add({model.kept_name: to_arrays(jax.tree.map(operator.itemgetter(m), best))})
+def _networks(count: int, best: Variables) -> list[Arrays]:
+    """The networks of a pass one by one, of which `best` holds the variables with leaves [models, ...]."""
+    best = jax.device_get(best)
+    return [to_arrays(jax.tree.map(operator.itemgetter(m), best)) for m in range(count)]
 
 
 def _interrupted(models: Sequence[Model], checkpoints: Checkpoints | None) -> tuple[list[Model], list[Model]]:
     """The models of the pass that was interrupted, if all are wanted, and the others."""
-    wanted = {_label(model): model for model in models}
+    wanted = {label(model): model for model in models}
     members = [] if checkpoints is None else checkpoints.members()
     if not wanted.keys() >= set(members):
         members = []
@@ -241,37 +270,10 @@ def _shown(model: Model, feed: Feed) -> str:
     return "/".join([model.training.name, *[f"split_{split}"] * (len(feed.labels) > 1), f"run_{run}"])
 
 
-def _label(model: Model) -> str:
-    """Label that tells a model from all others, whatever is asked for beside it."""
+def label(model: Model) -> str:
+    """Text that tells a model from all others, whatever is asked for beside it."""
     digest = hashlib.sha256("".join(cell.key() for cell in model.training.variants).encode())
     return f"{digest.hexdigest()[:16]} run {model.run}"
-
-
-def _exchange(store: Store, models: Sequence[Model], shapes: Sequence[Sequence[int]]) -> None:
-    """Brings to every process what the others have measured; the first one keeps it on disk.
-
-    Args:
-      store: of this process.
-      models: all that were wanted.
-      shapes: of each field of what a run leaves.
-    """
-    if jax.process_count() == 1:
-        return
-    names = [name for model in models for name in model.names()]
-    here = np.array([name in store for name in names])
-    widths = [math.prod(shape) for shape in shapes]
-    rows = np.full((len(names), sum(widths)), np.nan)
-    for number, name in enumerate(names):
-        if here[number]:
-            rows[number] = np.concatenate([leaf.ravel() for leaf in store[name]])
-    rows = hosts.share(rows, here)
-    parts = [np.split(row, np.cumsum(widths)[:-1]) for row in rows]
-    new = {
-        name: Measured(*(leaf.reshape(shape) for leaf, shape in zip(part, shapes)))
-        for name, part, known in zip(names, parts, here)
-        if not known
-    }
-    store.add(new, on_disk=hosts.is_first())
 
 
 def _passes(models: Sequence[Any], most: int) -> list[Sequence[Any]]:

@@ -33,7 +33,7 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one pass at a time, in a folder of this process' own."""
+    """The checkpoints of one pass at a time, in a folder of its own."""
 
     def __init__(self, folder: pathlib.Path, warn: Callable[[str], None] = print, stamp: str = ""):
         """Nothing is written yet.
@@ -89,21 +89,12 @@ class Checkpoints:
             raise _cannot_write(self._folder, error) from None
 
     def _make(self, folder: pathlib.Path) -> ocp.CheckpointManager:
-        own = {jax.process_index()}
         folder.mkdir(exist_ok=True)
         return ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=KEPT,
                 cleanup_tmp_directories=True,  # of an interrupted write
-                # Processes train models of their own and never wait for each other here. Folders made in the
-                # background are told of by signals whose names all processes share: they would take each other's.
-                async_options=ocp.AsyncOptions(create_directories_asynchronously=jax.process_count() == 1),
-                multiprocessing_options=ocp.options.MultiprocessingOptions(
-                    primary_host=jax.process_index(),
-                    active_processes=own if jax.process_count() > 1 else None,
-                    barrier_sync_key_prefix=f"process{jax.process_index()}",
-                ),
                 create=False,
             ),
         )

@@ -46,15 +46,18 @@ def check_identity(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
         return  # each file of runs tells what it belongs to
     except (OSError, ValueError):
         raise UserError(f"{path} is damaged; {_REMEDIES}") from None
-    wanted = json.loads(json.dumps(identity))  # as it would be read back
+    if differences := told_differences(known, identity):
+        raise UserError(f"{folder.parent} holds runs made with {differences}; go back to that, {_REMEDIES}")
+
+
+def told_differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In which of what is wanted something known differs, as a message has it; empty if in nothing."""
+    wanted = json.loads(json.dumps(wanted))  # as it would be read back
     differences = [
         f"{name} {known.get(name)!s}, not {value!s}" for name, value in wanted.items() if known.get(name) != value
     ]
-    if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise UserError(
-            f"{folder.parent} holds runs made with {', '.join(differences[:3])}{more}; go back to that, {_REMEDIES}"
-        )
+    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    return ", ".join(differences[:3]) + more
 
 
 def write_identity(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:

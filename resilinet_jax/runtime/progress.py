@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -38,6 +40,8 @@ class Progress:
         self._console = console or Console(stderr=True, highlight=False, markup=False)
         self._quiet = quiet
         self._status = self._console.status("") if self._console.is_terminal and not quiet else None
+
+    log_every = LOG_EVERY
 
     def start(self, *, models: int, epochs: int, examples: int) -> None:
         """Says that training begins; the time left is reckoned from these numbers.
@@ -154,7 +158,7 @@ class Progress:
         left = self._left * self._examples / speed
         # On a terminal two lines, each of which fits 80 columns; in a log one.
         text = f"{where}, {_duration(left)} left\n{what}, {_thousands(speed)} models x examples/s"
-        if last or self._now - self._printed >= LOG_EVERY:
+        if last or self._now - self._printed >= self.log_every:
             self._printed = self._now
             self._show(text)
         elif self._status:
@@ -165,6 +169,79 @@ class Progress:
             self._status.update(text)
         elif not self._quiet:
             print(text.replace("\n", ": "), file=self._console.file, flush=True)
+
+
+class CrewProgress:
+    """Progress of training on several machines, on standard error: a line for each of them and one over all."""
+
+    def __init__(self, console: Console | None = None):
+        """Prints nothing yet; to standard error without a console."""
+        self._console = console or Console(stderr=True, highlight=False, markup=False)
+        self._status = self._console.status("") if self._console.is_terminal else None
+        self.runs_by_machine = collections.Counter[str]()
+        self.retries = collections.Counter[str]()
+
+    runs_by_machine: collections.Counter[str]
+    """How many runs each machine has trained."""
+    retries: collections.Counter[str]
+    """How often each machine has lost what it trained."""
+
+    def begin(self, models: int) -> None:
+        """So many models are to train."""
+        self._models, self._left, self._since = models, models, time.perf_counter()
+        self._lines: dict[str, str] = {}
+        self._printed = collections.defaultdict[str, float](lambda: -math.inf)
+        if self._status:
+            self._status.start()
+
+    def finish(self) -> None:
+        """Training is over, or interrupted."""
+        if self._status:
+            self._status.stop()
+
+    def note(self, text: str) -> None:
+        """Says something that stays on the screen."""
+        self._console.print(text, soft_wrap=True)
+
+    def told(self, machine: str, line: str | None) -> None:
+        """A machine has said what it is doing."""
+        if line is not None:
+            self._lines[machine] = line
+            self._show(machine, f"{machine}: {line}")
+
+    def finished(self, machine: str, runs: int) -> None:
+        """A machine has finished some runs."""
+        self.runs_by_machine[machine] += runs
+        self._left -= runs
+        self._show("", self._over_all())
+
+    def again(self, machine: str, why: str) -> None:
+        """What a machine was training is begun again."""
+        self.retries[machine] += 1
+        self._lines.pop(machine, None)
+        self.note(f"{machine}: {why}; what it trained is begun again.")
+
+    def summary(self) -> list[str]:
+        """Which machines trained what, and what was begun again, for the report."""
+        trained = ", ".join(f"{machine} {runs}" for machine, runs in sorted(self.runs_by_machine.items()))
+        again = ", ".join(f"on {machine} {count}" for machine, count in sorted(self.retries.items()))
+        told = [f"Runs trained by machine, in the last command: {trained}."] if trained else []
+        return told + ([f"Begun again because a worker was lost: {again}."] if again else [])
+
+    def _over_all(self) -> str:
+        done, seconds = self._models - self._left, time.perf_counter() - self._since
+        left = f", {_duration(seconds * self._left / done)} left" if done and self._left else ""
+        retries = f", {self.retries.total()} begun again" if self.retries else ""
+        machines = f"{len(self._lines)} machine{'s' * (len(self._lines) != 1)}"
+        return f"{machines}: {done} of {self._models} runs finished{retries}{left}"
+
+    def _show(self, who: str, line: str) -> None:
+        if self._status:
+            machines = [f"{name}: {last}" for name, last in self._lines.items()]
+            self._status.update("\n".join([self._over_all(), *machines]))
+        elif time.perf_counter() - self._printed[who] >= LOG_EVERY:
+            self._printed[who] = time.perf_counter()
+            print(line, file=self._console.file, flush=True)
 
 
 def _loss(loss: Float[np.ndarray, " models"]) -> str:

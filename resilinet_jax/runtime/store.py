@@ -107,16 +107,22 @@ class Store:
         """What a finished run left."""
         return self._known[name]
 
-    def add(self, runs: Mapping[Name, Measured], on_disk: bool = True) -> None:
-        """Keeps finished runs, all of them or, if this is interrupted, none."""
+    def add(self, runs: Mapping[Name, Measured], machine: str | None = None) -> None:
+        """Keeps finished runs, all of them or, if this is interrupted, none.
+
+        Args:
+          runs: by name.
+          machine: that measured them; None for the usual one.
+        """
+        machine = self._machine if machine is None else machine
         self._known |= runs
-        self._machines |= {self._machine} if runs else set()
-        if self._folder is None or not runs or not on_disk:
+        self._machines |= {machine} if runs else set()
+        if self._folder is None or not runs:
             return
         keys, numbers = zip(*runs)
         arrays = {field: np.stack([getattr(each, field) for each in runs.values()]) for field in Measured._fields}
         arrays |= {"cell": np.array(keys), "run": np.array(numbers)}
-        arrays |= {"stamp": np.array(self._stamp), "machine": np.array(self._machine)}
+        arrays |= {"stamp": np.array(self._stamp), "machine": np.array(machine)}
         content = zip_bytes({f"{name}.npy": _npy(array) for name, array in arrays.items()})
         self._folder.mkdir(parents=True, exist_ok=True)
         write_file(self._folder / f"{digest(content)[:16]}.npz", content)

@@ -173,7 +173,7 @@ def test_to_overwrite_removes_runs_and_the_pass_under_way_once_others_take_their
 ):
     run(tmp_path, npz, batch_size=5)
     scenario = tmp_path / "out" / "health"
-    (scenario / "checkpoints" / "process_0").mkdir(parents=True)
+    (scenario / "checkpoints" / "own").mkdir(parents=True)
     (scenario / "runs" / "old.npz").touch()
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "run_cells", interrupted)

@@ -18,7 +18,7 @@ from rich.console import Console
 from resilinet_jax import files
 from resilinet_jax.command.flags import define_flags
 from resilinet_jax.command.reporting import publish
-from resilinet_jax.command.settings import Mode, Settings, check_flag, choose
+from resilinet_jax.command.settings import Settings, check_flag, choose
 from resilinet_jax.errors import one_line
 from resilinet_jax.report.report import RECORD
 from resilinet_jax.sweeps import load_sweep, sweep_names
@@ -51,8 +51,7 @@ INTEGERS = {
 REALS = {
     "learning_rate": "[1e-30, 1000]", "failout_rate": "[0, 1]", "learning_rate_decay": "(0, 1]", "tolerance": "(0, 1]",
 }  # fmt: skip
-CIFAR10, ADDRESS = "--scenario=cifar10", "--coordinator_address=here:9876"
-OTHERS = (ADDRESS, "--num_processes=2")
+CIFAR10 = "--scenario=cifar10"
 
 
 def numbers():
@@ -108,6 +107,9 @@ CASES = (
         "bytes as flag file", ("--flagfile={here}/f",), "--flagfile must name a text file",
         lambda here: (here / "f").write_bytes(b"--runs=\xff\xfe"),
     ),
+    Case("no address", ("--ray=here",), "--ray must be host:port, auto, or stand alone, got 'here'"),
+    Case("no port", ("--ray=here:",), "must be host:port, .* got 'here:'"),
+    Case("no cluster", ("--ray=127.0.0.1:1",), r"--ray=127.0.0.1:1: nothing answers there \(.*\); start a cluster"),
     Case("an unknown sweep", ("--sweep=failoutrate",), "unknown sweep 'failoutrate'; did you mean failout_rate?"),
     Case("an empty sweep", ("--sweep=",), "--sweep is empty; give it a value, or leave it out"),
     Case("a sweep with a newline", ("--sweep=failout\nrate",), r"--sweep must be plain text.*got 'failout\\+nrate'$"),
@@ -181,17 +183,6 @@ CASES = (
         "a file where own failures go", ("--results_dir={here}",), "failure_combinations_your_own is a file; remove it",
         lambda here: ((here / "health").mkdir(), (here / "health" / "failure_combinations_your_own").touch()),
     ),
-    Case("a process alone", ("--num_processes=2",), "--num_processes and --process_id need --coordinator_address"),
-    Case("a coordinator alone", ("--coordinator_address=here:1",), "needs --num_processes and --process_id as well"),
-    Case("no port", ("--coordinator_address=here", *OTHERS[1:]), "must be host:port, got 'here'"),
-    Case("a port too high", ("--coordinator_address=here:65536", *OTHERS[1:]), "must be host:port, got 'here:65536'"),
-    Case("no coordinator's name", ("--coordinator_address=:1", *OTHERS[1:]), "must be host:port, got ':1'"),
-    Case("no processes", (ADDRESS, "--num_processes=0", "--process_id=0"), r"an integer in \[1, 65536\], got 0"),
-    Case("too many processes", (ADDRESS, f"--num_processes={10**30}", "--process_id=0"), "an integer in .* got 1000"),
-    Case("a process too many", (*OTHERS, "--process_id=2"), r"--process_id must be in \[0, 1\], got 2"),
-    Case("a negative process", (*OTHERS, "--process_id=-1"), r"--process_id must be in \[0, 1\], got -1"),
-    Case("a process by name", (*OTHERS, "--process_id=first"), "--process_id must be an integer, got 'first'"),
-    Case("two ways to meet", (*OTHERS, "--process_id=0", "--distributed"), "--distributed finds the other processes"),
 )  # fmt: skip
 
 
@@ -301,7 +292,6 @@ def test_data_are_refused_before_jax_is_imported(tmp_path):
 @table(
     Case("an unknown sweep", ("--sweep=failoutrate",), "unknown sweep 'failoutrate'; did you mean failout_rate"),
     Case("a newline in a number", ("--runs=a\nb",), r"--runs must be an integer, got 'a\\+nb'"),
-    Case("nobody to join", ("--distributed",), r"--distributed finds no cluster that JAX knows \(.*\); give"),
 )
 def test_a_process_of_its_own_ends_in_one_line_as_well(tmp_path, case):
     check_process(tmp_path, case)
@@ -424,15 +414,6 @@ class TestAnything:
     @given(st.fixed_dictionaries({}, optional={name: st.from_type(kind) for name, kind in FIELDS.items()}))
     def test_settings_are_taken_or_refused_in_one_line(self, values):
         taken_or_refused(lambda: choose(Settings(**{"sweep": "all", **values})).check_training(sweep_names()))
-
-    @BOUNDED
-    @given(st.text() | st.none(), st.integers() | st.none(), st.integers() | st.none(), st.booleans())
-    def test_processes_are_taken_or_refused_in_one_line(self, address, count, number, distributed):
-        taken_or_refused(
-            lambda: Mode(
-                coordinator_address=address, num_processes=count, process_id=number, distributed=distributed
-            ).check()
-        )
 
     @BOUNDED
     @given(st.text(max_size=2000))

@@ -1,0 +1,260 @@
+"""The driver of a cluster, with a Ray that does what a test has written down."""
+
+import json
+import re
+import types
+
+import numpy as np
+import pytest
+
+from resilinet_jax.cells import CellBuilder
+from resilinet_jax.command import crew as module
+from resilinet_jax.command.crew import Crew, Told
+from resilinet_jax.engine.run_cells import Trained, label, plan_models
+from resilinet_jax.errors import UserError
+from resilinet_jax.files import checked_json
+from resilinet_jax.network.graph import build_chain
+from resilinet_jax.runtime.progress import CrewProgress
+from resilinet_jax.runtime.store import Measured
+
+VERSIONS = {"code": "1", "jax": "2"}
+IDENTITY = {"data set": "rows"}
+
+
+class RayError(Exception):
+    """As Ray raises where a worker has died."""
+
+
+class Reference:
+    """What will come, or what goes wrong."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Actor:
+    """A worker, as it says what it is, and as it dies while it trains some models."""
+
+    def __init__(
+        self, ray, node, machine="cpu", versions=VERSIONS, identity=IDENTITY, dies=lambda models: False, holds=100
+    ):
+        self.ray, self.node, self.dies, self.holds = ray, node, dies, holds
+        told = {"machine": machine, "versions": versions, "rests_on": {"back end": "cpu"}, "process": 1}
+        self.state = self.answering(told)
+        self.prepare = self.answering(identity)
+        self.train = types.SimpleNamespace(options=lambda **_: types.SimpleNamespace(remote=self.stream))
+
+    def answering(self, value):
+        return types.SimpleNamespace(remote=lambda *_: Reference(value))
+
+    def stream(self, models, folder):
+        self.ray.shares.append((self.node, [label(model) for model in models], folder))
+        return self.passes(models)
+
+    def passes(self, models):
+        how = self.dies(models)
+        if how == "silently":
+            while True:
+                yield None
+        if how == "at once":
+            yield Reference(RayError("the worker died"))
+        yield Reference(Told("epoch 1/1", epoch=True))
+        if how:
+            yield Reference(RayError("the worker died"))
+        for first in range(0, len(models), self.holds):
+            own = models[first : first + self.holds]
+            nothing = np.zeros((len(own), 1, 1))
+            yield Reference(Trained(own, Measured(*[nothing] * 5), None))
+
+
+class Ray:
+    """Nodes, and what happens on them."""
+
+    def __init__(self, *nodes):
+        self.alive, self.shares, self.killed, self.ended = list(nodes), [], [], []
+        self.exceptions = types.SimpleNamespace(RayError=RayError, RayTaskError=type("TaskError", (Exception,), {}))
+        strategy = types.SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)
+        self.util = types.SimpleNamespace(scheduling_strategies=strategy)
+
+    def nodes(self):
+        return [{"NodeID": node, "NodeManagerHostname": "host", "Alive": True} for node in self.alive]
+
+    def wait(self, pending, num_returns=1, timeout=None):
+        return [each for each in pending if not getattr(each, "silent", False)], []
+
+    def get(self, reference):
+        if isinstance(reference.value, Exception):
+            raise reference.value
+        return reference.value
+
+    def kill(self, actor):
+        self.killed.append(actor.node)
+
+    def remote(self, function):
+        def options(scheduling_strategy, **_):
+            return types.SimpleNamespace(remote=lambda process: self.ended.append((scheduling_strategy, process)))
+
+        return types.SimpleNamespace(options=options)
+
+
+@pytest.fixture
+def models():
+    """Ten runs of one cell."""
+    graph = build_chain(["n1", "n2"])
+    build = CellBuilder(graph, {"none": {}}, 0.1, 1e-3)
+    return plan_models({"resilinet": build("resilinet")}, range(10))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes at each look at it."""
+    now = [0.0]
+
+    def monotonic():
+        now[0] += 0.5
+        return now[0]
+
+    monkeypatch.setattr(module.time, "monotonic", monotonic)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+
+
+class Notes(CrewProgress):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def train(ray, hire, models, folder, mix=False):
+    """What comes of the models, by label, and what was noted."""
+    crew = Crew(ray, lambda node: [lambda: hire(node["NodeID"])], VERSIONS, mix, Notes())
+    crew.meet()
+    passes = crew.train(models, {}, None, IDENTITY, folder, "stamp")
+    done = [(label(model), each.machine) for each in passes for model in each.members]
+    return done, crew.progress
+
+
+@pytest.mark.usefixtures("clock")
+def test_each_worker_gets_its_part_and_every_model_is_trained_once(models, tmp_path):
+    ray = Ray("a", "b")
+    done, progress = train(ray, lambda node: Actor(ray, node), models, tmp_path)
+    assert sorted(done) == sorted((label(model), "cpu") for model in models)
+    assert sorted(len(names) for _, names, _ in ray.shares) == [5, 5]
+    assert progress.summary() == ["Runs trained by machine, in the last command: host 5, host (2) 5."]
+
+
+@pytest.mark.usefixtures("clock")
+def test_shares_become_as_small_as_what_a_worker_holds(models, tmp_path):
+    ray = Ray("a")
+    done, _ = train(ray, lambda node: Actor(ray, node, holds=4), models, tmp_path)
+    assert len(done) == len(set(done)) == 10  # the first share in passes of what fits
+    assert [len(names) for _, names, _ in ray.shares] == [10]
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_a_dead_worker_had_is_trained_once_more_and_no_more(models, tmp_path):
+    deaths = iter([True])
+    ray = Ray("a", "b")
+    hire = lambda node: Actor(ray, node, dies=lambda share: next(deaths, False), holds=3)  # noqa: E731
+    done, progress = train(ray, hire, models, tmp_path)
+    assert sorted(done) == sorted((label(model), "cpu") for model in models)
+    assert sum(len(names) for _, names, _ in ray.shares) == 15
+    folders = {tuple(names): folder for _, names, folder in ray.shares}
+    assert len(folders) == 2  # begun again whole, and where its checkpoints are
+    assert len(set(folders.values())) == 2
+    assert "worker died" in progress.notes[0]
+    assert progress.summary()[1] == "Begun again because a worker was lost: on host 1."
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_share_that_kills_its_workers_at_once_is_halved_until_it_fits(models, tmp_path):
+    ray = Ray("a")
+    hire = lambda node: Actor(ray, node, dies=lambda share: "at once" if len(share) > 3 else False)  # noqa: E731
+    done, _ = train(ray, hire, models, tmp_path)
+    assert sorted(done) == sorted((label(model), "cpu") for model in models)
+    assert [len(names) for _, names, _ in ray.shares] == [10, 10, 5, 5, 5, 5, 3, 2, 3, 2]
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_run_that_nobody_holds_ends_it(models, tmp_path):
+    ray = Ray("a")
+    with pytest.raises(UserError, match="died 4 times before its first epoch ended, though alone"):
+        train(ray, lambda node: Actor(ray, node, dies=lambda share: "at once"), models[:1], tmp_path)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_silent_worker_is_killed_and_its_share_begun_elsewhere(models, tmp_path, monkeypatch):
+    ray = Ray("a", "b")
+    silent = iter(["silently"])
+
+    def wait(pending, num_returns=1, timeout=None):
+        return [each for each in pending if getattr(each, "gi_frame", None) is None or each not in stuck], []
+
+    stuck = []
+
+    class Hung(Actor):
+        def stream(self, models, folder):
+            stream = super().stream(models, folder)
+            if next(silent, None):
+                stuck.append(stream)
+            return stream
+
+    monkeypatch.setattr(ray, "wait", wait)
+    done, progress = train(ray, lambda node: Hung(ray, node), models, tmp_path)
+    assert sorted(done) == sorted((label(model), "cpu") for model in models)
+    assert ray.ended[0] == ("a", 1)  # with a signal that a stopped process can't leave waiting
+    assert "no sign of life" in progress.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"versions": VERSIONS | {"code": "9"}}, r"host \(2\) is left out: has code 9, not 1; install there"),
+        ({"versions": VERSIONS | {"jax": "1"}}, r"host \(2\) is left out: has jax 1, not 2"),
+        ({"machine": "gpu"}, r"host \(2\) is left out: computes on gpu, not cpu: .*--mix_devices"),
+        ({"identity": {"data set": "others"}}, r"host \(2\) is left out: would train with data set others, not rows"),
+    ],
+)
+@pytest.mark.usefixtures("clock")
+def test_who_is_not_as_the_others_does_not_train(models, tmp_path, other, said):
+    ray = Ray("a", "b")
+    hire = lambda node: Actor(ray, node, **other) if node == "b" else Actor(ray, node)  # noqa: E731
+    done, progress = train(ray, hire, models, tmp_path)
+    assert sorted(done) == sorted((label(model), "cpu") for model in models)
+    assert {node for node, _, _ in ray.shares} == {"a"}
+    assert [note for note in progress.notes if re.match(said, note)]
+
+
+@pytest.mark.usefixtures("clock")
+def test_devices_of_two_kinds_train_on_request_and_are_told_apart(models, tmp_path):
+    ray = Ray("a", "b")
+    hire = lambda node: Actor(ray, node, machine=f"kind {node}")  # noqa: E731
+    done, _ = train(ray, hire, models, tmp_path, mix=True)
+    assert {machine for _, machine in done} == {"kind a", "kind b"}
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_cluster_in_which_nobody_may_train_is_an_error(models, tmp_path):
+    ray = Ray("a")
+    with pytest.raises(UserError, match="no machine of the cluster may train; see above"):
+        train(ray, lambda node: Actor(ray, node, versions={"code": "9", "jax": "2"}), models, tmp_path)
+
+
+@pytest.mark.usefixtures("clock")
+def test_shares_that_a_killed_driver_left_go_on_first_and_whole(models, tmp_path):
+    ray = Ray("a")
+    names = [label(model) for model in models]
+    for number, members in enumerate(([names[7], names[2]], [names[0], "nobody's"])):
+        folder = tmp_path / f"share_{number}"
+        folder.mkdir()
+        told = {"members": members, "stamp": "stamp", "most": None, "trying": False}
+        (folder / "members.json").write_bytes(checked_json(told))
+    assert json.loads((folder / "members.json").read_text())["members"]
+    done, _ = train(ray, lambda node: Actor(ray, node), models, tmp_path)
+    assert len(done) == 10
+    assert ray.shares[0] == ("a", [names[7], names[2]], tmp_path / "share_0")
+    assert not list(tmp_path.iterdir())
