@@ -8,6 +8,7 @@ that one has said what they rest on.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import math
 import os
@@ -75,6 +76,9 @@ class Worker:
       ready: whether it has the data of the job.
       share: that it trains.
       holds: how many models it trains at once.
+      heard: when it last gave a sign of life.
+      slowest: how long it took at most, of what it is told by: epochs and beats.
+      epoch_ended: when the last epoch did, while the next one is under way; None in any other phase.
     """
 
     machine: str
@@ -87,8 +91,8 @@ class Worker:
     share: Share | None = None
     holds: int = MOST_AT_FIRST
     heard: float = dataclasses.field(default_factory=time.monotonic)
-    slowest: float = BEAT
-    since_epoch: float | None = None
+    slowest: float = 2 * BEAT
+    epoch_ended: float | None = None
 
 
 class Crew:
@@ -171,6 +175,7 @@ class Crew:
         self._job = job, data, identity
         for worker in self._workers:
             worker.ready = False
+            self._prepare(worker)
         waiting = _left_behind(models, under_way, stamp)
         begun = {id(model) for share in waiting for model in share.models}
         # Longest first: learned weights cost more.
@@ -209,7 +214,7 @@ class Crew:
         return Share(same, under_way / f"share_{digest(' '.join(map(label, same)).encode())[:16]}")
 
     def _begin(self, worker: Worker, share: Share) -> None:
-        worker.share, worker.since_epoch = share, None
+        worker.share, worker.epoch_ended, worker.heard = share, None, time.monotonic()
         stream = worker.actor.train.options(num_returns="streaming")
         worker.pending = stream.remote(share.models, share.folder)
 
@@ -244,10 +249,12 @@ class Crew:
             return []
         except errors.RayTaskError as error:
             cause = error.cause
-            if worker.share is None or not isinstance(cause, UserError):
-                self._refuse(worker, f"{type(cause).__name__}: {first_line(cause)}")
+            if worker.share is None:
+                self._refuse(worker, first_line(cause) if isinstance(cause, UserError) else repr(cause)[:200])
                 return []
-            raise UserError(f"on {worker.machine}: {cause}") from None
+            if isinstance(cause, UserError):
+                raise UserError(f"on {worker.machine}: {cause}") from None
+            raise
         except errors.RayError as error:
             if "creation task" in str(error):
                 self._refuse(worker, first_line(getattr(error, "cause", None) or error))
@@ -261,19 +268,18 @@ class Crew:
             self._refuse(worker, f"its workers die one after another ({first_line(error)})")
             return []
         now = time.monotonic()
-        worker.heard, silent = now, now - worker.heard
+        worker.heard = now
         if worker.share is None:
             worker.pending = None
             self._stated(worker, said)
             return []
-        worker.slowest = max(worker.slowest, min(silent, PATIENCE * BEAT))
         if isinstance(said, Trained):
             return [(worker, said._replace(machine=worker.kind))]
         if said.epoch:
             worker.share.deaths = 0
-            if worker.since_epoch is not None:
-                worker.slowest = max(worker.slowest, now - worker.since_epoch)
-            worker.since_epoch = now
+            worker.slowest = max(worker.slowest, now - (worker.epoch_ended or now))
+        if said.line is not None:
+            worker.epoch_ended = now if said.epoch else None
         self.progress.told(worker.machine, said.line)
         return []
 
@@ -315,8 +321,8 @@ class Crew:
 
     def _overdue(self, worker: Worker) -> bool:
         """Whether a worker has been silent for so long that it is hung or stopped."""
-        limit = PATIENCE * max(worker.slowest, 2 * BEAT)
-        return worker.share is not None and time.monotonic() - worker.heard > limit
+        since = min(worker.heard, worker.epoch_ended or worker.heard)
+        return worker.share is not None and time.monotonic() - since > PATIENCE * worker.slowest
 
     def _lose(self, worker: Worker) -> list[tuple[Worker, Share | Trained]]:
         share = worker.share
@@ -362,8 +368,6 @@ class Crew:
                 self._workers.append(Worker(self._name(node, told), node, actor, actor.state.remote()))
         if alive.keys() <= self._refused and not self._workers:
             raise UserError("no machine of the cluster may train; see above")
-        for worker in self._workers:
-            self._prepare(worker) if worker.kind else None
 
     def _name(self, node: str, told: Mapping[str, Any]) -> str:
         if node not in self._names:
@@ -374,8 +378,10 @@ class Crew:
 
 
 def _end(process: int) -> None:
-    """Kills a process of this machine."""
-    os.kill(process, signal.SIGKILL)
+    """Kills a process of this machine, if it still is a worker."""
+    with contextlib.suppress(OSError):
+        if pathlib.Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::"):
+            os.kill(process, signal.SIGKILL)
 
 
 def _left_behind(models: Sequence[Model], under_way: pathlib.Path, stamp: str) -> collections.deque[Share]:

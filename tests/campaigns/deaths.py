@@ -84,8 +84,8 @@ class Deaths:
         self.log.close()
 
 
-def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS):
-    """Runs a campaign.
+def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS, in_training=False):
+    """Runs a campaign; `in_training` strikes only where an epoch has ended since the strike before.
 
     Returns:
       How often each kind was done, and how many sweeps ended as they should.
@@ -97,7 +97,7 @@ def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS):
     )  # fmt: skip
     (alone,) = (folder / "alone").glob("*/*/accuracies.csv")
     under = Deaths(nodes, flags, folder, draw)
-    sweeps = 0
+    sweeps, read = 0, 0
     try:
         while True:
             until = time.monotonic() + draw.uniform(*pause)
@@ -114,7 +114,10 @@ def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS):
                     return under.struck, sweeps
                 under.start(f"cluster_{sweeps}")
             elif under.struck.total() < deaths:
-                under.strike(draw.choice(kinds))
+                said = (folder / "log").read_text(errors="replace")
+                if not in_training or ": epoch" in said[read:]:
+                    read = len(said)
+                    under.strike(draw.choice(kinds))
     finally:
         under.close()
 

@@ -10,6 +10,7 @@ import pytest
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.command import crew as module
 from resilinet_jax.command.crew import Crew, Told
+from resilinet_jax.command.flags import parse_flags
 from resilinet_jax.engine.run_cells import Trained, label, plan_models
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import checked_json
@@ -258,3 +259,9 @@ def test_shares_that_a_killed_driver_left_go_on_first_and_whole(models, tmp_path
     assert len(done) == 10
     assert ray.shares[0] == ("a", [names[7], names[2]], tmp_path / "share_0")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_flag_alone_does_not_swallow_the_next_one():
+    settings, mode = parse_flags(["launch.py", "--ray", "--sweep=all"])
+    assert (settings["sweep"], mode.ray) == ("all", "local")
+    assert parse_flags(["launch.py", "--ray=auto"])[1].ray == "auto"

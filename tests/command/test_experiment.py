@@ -12,6 +12,7 @@ from resilinet_jax.command import experiment
 from resilinet_jax.command import reporting as finished
 from resilinet_jax.command.settings import Settings, choose
 from resilinet_jax.datasets.splits import Splits
+from resilinet_jax.errors import UserError
 from resilinet_jax.failures import combinations
 from resilinet_jax.runtime import user_code
 from resilinet_jax.sweeps import load_sweep, sweep_names
@@ -185,3 +186,12 @@ def test_to_overwrite_removes_runs_and_the_pass_under_way_once_others_take_their
     run(tmp_path, npz, batch_size=6)
     assert sorted(path.name for path in scenario.iterdir()) == [".lock", "runs"]
     assert json.loads((scenario / "runs" / "identity.json").read_text())["--batch_size"] == 6
+
+
+@pytest.mark.usefixtures("unreported")
+def test_runs_of_two_kinds_of_devices_meet_on_request_alone(tmp_path, npz, asked, monkeypatch):
+    monkeypatch.setattr(experiment.Store, "machines", ["another"])
+    with pytest.raises(UserError, match=r"measured on another, .*; train on another, .* or add --mix_devices"):
+        run(tmp_path, npz)
+    run(tmp_path, npz, mix_devices=True)
+    assert asked["cells"]
