@@ -77,11 +77,12 @@ def connected(mode: Mode, choice: Choice) -> Iterator[Crew]:
     address = mode.ray
     own: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False} if address == OWN else {}
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+        with _silent():
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:  # which one, depends on where it fails
         raise UserError(
-            f"--ray={address}: no cluster there ({first_line(error)}); start one with ray start --head, or give --ray "
-            "alone"
+            f"--ray={address}: no cluster there that lets this command in ({first_line(error)}); start one with ray "
+            "start --head and give --ray=auto, or set RAY_AUTH_MODE=token if it asks for a token"
         ) from None
     finally:
         for number, handler in handlers.items():  # Ray puts its own there
@@ -111,6 +112,19 @@ def connected(mode: Mode, choice: Choice) -> Iterator[Crew]:
         yield crew
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing is written to standard error meanwhile, not even by C++."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def versions() -> dict[str, str]:
