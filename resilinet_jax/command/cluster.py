@@ -260,10 +260,15 @@ class Worker:
         class Relay(Progress):
             """Tells the driver what it would print."""
 
-            log_every = 0.0
+            log_every, _ended = 0.0, 0
+
+            def epoch(self, number: int, **told: Any) -> None:
+                self._ended = number
+                super().epoch(number, **told)
 
             def _show(self, text: str) -> None:
-                say(Told(text.replace("\n", ": "), epoch=text.startswith("epoch")))
+                said, self._ended = self._ended, 0
+                say(Told(text.replace("\n", ": "), said))
 
             def note(self, text: str) -> None:
                 say(Told(text))

@@ -31,7 +31,8 @@ from resilinet_jax.runtime.progress import CrewProgress
 BEAT = 1.0  # seconds between two signs of life of a worker that has nothing else to say
 PATIENCE = 5  # times the longest that its epochs or beats took: without a sign for so long, a worker is taken for dead
 MOST_AT_FIRST = 100  # models of a share, before it is known how many a worker holds at once
-MOST_DEATHS = 4  # of workers one after another in a first epoch of the same run
+DEATHS_TO_HALVE = 2  # of workers one after another that did not come further than others with the same share
+MOST_DEATHS = 4  # of workers one after another with the same run, or on a machine before they had begun
 LOOK_EVERY = 2.0  # seconds between two looks at which machines there are
 
 
@@ -40,11 +41,11 @@ class Told(NamedTuple):
 
     Attributes:
       line: what it is doing; None for nothing new.
-      epoch: whether an epoch has just ended.
+      epoch: number of the epoch that has just ended; 0 if none has.
     """
 
     line: str | None = None
-    epoch: bool = False
+    epoch: int = 0
 
 
 @dataclasses.dataclass(eq=False)
@@ -54,11 +55,13 @@ class Share:
     Attributes:
       models: those that are not finished.
       folder: of its checkpoints, where workers see it.
-      deaths: how many workers in a row have died before an epoch of it ended.
+      furthest: epoch that any worker has reached, of the pass under way.
+      deaths: how many workers in a row have died before they came further.
     """
 
     models: list[Model]
     folder: pathlib.Path
+    furthest: int = 0
     deaths: int = 0
 
 
@@ -260,7 +263,9 @@ class Crew:
                 self._refuse(worker, first_line(getattr(error, "cause", None) or error))
                 return []
             if worker.share is not None:
-                self.progress.again(worker.machine, "its worker died")
+                full = isinstance(error, errors.OutOfMemoryError) or "low on memory" in str(error)
+                worker.share.deaths += full * DEATHS_TO_HALVE
+                self.progress.again(worker.machine, "memory ran out" if full else "its worker died")
                 return self._lose(worker)
             self._deaths[worker.node] += 1
             if self._deaths[worker.node] < MOST_DEATHS:
@@ -275,8 +280,9 @@ class Crew:
             return []
         if isinstance(said, Trained):
             return [(worker, said._replace(machine=worker.kind))]
+        if said.epoch > worker.share.furthest:
+            worker.share.furthest, worker.share.deaths = said.epoch, 0
         if said.epoch:
-            worker.share.deaths = 0
             worker.slowest = max(worker.slowest, now - (worker.epoch_ended or now))
         if said.line is not None:
             worker.epoch_ended = now if said.epoch else None
@@ -317,6 +323,7 @@ class Crew:
         worker.holds = len(done.members)
         names = {label(model) for model in done.members}
         if worker.share is not None:
+            worker.share.furthest = worker.share.deaths = 0
             worker.share.models = [model for model in worker.share.models if label(model) not in names]
 
     def _overdue(self, worker: Worker) -> bool:
@@ -398,12 +405,12 @@ def _left_behind(models: Sequence[Model], under_way: pathlib.Path, stamp: str) -
 
 
 def _again(share: Share) -> list[Share]:
-    """A share whose worker has died; in two halves if that happened twice before an epoch of it ended.
+    """A share whose worker has died; in two halves if that may be because memory does not hold it.
 
     Raises:
       UserError: if it is a single run that nobody can train.
     """
-    if share.deaths < 2:
+    if share.deaths < DEATHS_TO_HALVE:
         return [share]
     if len(share.models) > 1:
         half = -(-len(share.models) // 2)
@@ -413,7 +420,7 @@ def _again(share: Share) -> list[Share]:
         ]
     if share.deaths >= MOST_DEATHS:
         raise UserError(
-            f"a run died {share.deaths} times before its first epoch ended, though alone; if memory ran out, take a "
-            "smaller network or --batch_size"
+            f"{share.deaths} workers died one after another with the same run, though it was alone; if memory ran out, "
+            "take a smaller network or --batch_size"
         )
     return [share]

@@ -26,6 +26,10 @@ class RayError(Exception):
     """As Ray raises where a worker has died."""
 
 
+class OutOfMemoryError(RayError):
+    """As Ray raises where it has killed a worker for its memory."""
+
+
 class Reference:
     """What will come, or what goes wrong."""
 
@@ -59,7 +63,9 @@ class Actor:
                 yield None
         if how == "at once":
             yield Reference(RayError("the worker died"))
-        yield Reference(Told("epoch 1/1", epoch=True))
+        yield Reference(Told("epoch 1/1", epoch=1))
+        if how == "of memory":
+            yield Reference(OutOfMemoryError("the node is low on memory"))
         if how:
             yield Reference(RayError("the worker died"))
         for first in range(0, len(models), self.holds):
@@ -73,7 +79,9 @@ class Ray:
 
     def __init__(self, *nodes):
         self.alive, self.shares, self.killed, self.ended = list(nodes), [], [], []
-        self.exceptions = types.SimpleNamespace(RayError=RayError, RayTaskError=type("TaskError", (Exception,), {}))
+        self.exceptions = types.SimpleNamespace(
+            RayError=RayError, OutOfMemoryError=OutOfMemoryError, RayTaskError=type("TaskError", (Exception,), {})
+        )
         strategy = types.SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)
         self.util = types.SimpleNamespace(scheduling_strategies=strategy)
 
@@ -181,9 +189,27 @@ def test_a_share_that_kills_its_workers_at_once_is_halved_until_it_fits(models, 
 
 
 @pytest.mark.usefixtures("clock")
+def test_a_share_whose_memory_ran_out_is_halved_at_once(models, tmp_path):
+    ray = Ray("a")
+    hire = lambda node: Actor(ray, node, dies=lambda share: "of memory" if len(share) > 3 else False)  # noqa: E731
+    done, _ = train(ray, hire, models, tmp_path)
+    assert sorted(done) == sorted((label(model), "cpu") for model in models)
+    assert [len(names) for _, names, _ in ray.shares] == [10, 5, 5, 3, 2, 3, 2]
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_share_whose_workers_come_no_further_is_halved(models, tmp_path):
+    ray = Ray("a")
+    hire = lambda node: Actor(ray, node, dies=lambda share: "later" if len(share) > 5 else False)  # noqa: E731
+    done, _ = train(ray, hire, models, tmp_path)
+    assert sorted(done) == sorted((label(model), "cpu") for model in models)
+    assert [len(names) for _, names, _ in ray.shares] == [10, 10, 5, 5]
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_run_that_nobody_holds_ends_it(models, tmp_path):
     ray = Ray("a")
-    with pytest.raises(UserError, match="died 4 times before its first epoch ended, though alone"):
+    with pytest.raises(UserError, match="4 workers died one after another with the same run, though it was alone"):
         train(ray, lambda node: Actor(ray, node, dies=lambda share: "at once"), models[:1], tmp_path)
 
 
