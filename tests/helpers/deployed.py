@@ -62,9 +62,11 @@ async def running(artefact, names, placement=None, engines="numpy", shown=()):
     nodes = {name: Node(artefact, name, placement, load_engine(artefact, name, engines)) for name in names}
     for name, certificates in dict(shown).items():
         nodes[name].certificates = certificates
-    tasks = [asyncio.create_task(node.run()) for node in nodes.values()]
-    await asyncio.sleep(0.1)
+    listen = [asyncio.Event() for _ in nodes]
+    tasks = [asyncio.create_task(node.run(each.set)) for node, each in zip(nodes.values(), listen)]
     try:
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(each.wait() for each in listen))
         yield placement, nodes
     finally:
         for task in tasks:
