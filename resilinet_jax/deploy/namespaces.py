@@ -32,7 +32,6 @@ class Namespaces:
           graph: of the nodes.
         """
         self._graph = graph
-        self._device = f"rj{os.getpid()}"  # joins this process to the router
         self._holders: list[subprocess.Popen[bytes]] = []
         self._pairs: dict[str, list[ipaddress.IPv4Address]] = {}  # by node: the router's address towards it, its own
 
@@ -57,7 +56,7 @@ class Namespaces:
         for holder in self._holders:
             holder.kill()
         if self._holders:  # it would go by itself, but not at once
-            subprocess.run(["ip", "link", "del", self._device], check=False, capture_output=True)
+            subprocess.run(["ip", "link", "del", self._device()], check=False, capture_output=True)
         for holder in self._holders:
             holder.communicate()
 
@@ -107,7 +106,8 @@ class Namespaces:
         inner, outer = next(pairs)
         self._pairs = dict(zip(self._graph.order, pairs))
         router, *nodes = (self._hold() for _ in range(1 + len(self._graph.order)))
-        _ip([], f"link add {self._device} type veth peer name outside netns {router.pid}", *_up(self._device, outer))
+        device = self._device()
+        _ip([], f"link add {device} type veth peer name outside netns {router.pid}", *_up(device, outer))
         _ip([], f"route add {network} via {inner}")
         links = [*_up("outside", inner)]
         for k, (node, (gateway, _)) in enumerate(zip(nodes, self._pairs.values())):
@@ -117,6 +117,10 @@ class Namespaces:
         subprocess.run([*_enter(router), "sh", "-c", forward], check=True, capture_output=True, text=True)
         for node, (gateway, address) in zip(nodes, self._pairs.values()):
             _ip(_enter(node), *_up("inside", address), "link set lo up", f"route add default via {gateway}")
+
+    def _device(self) -> str:
+        """What joins this process to the router, named after who holds that: a process may have several routers."""
+        return f"rj{self._holders[0].pid}"
 
     def _hold(self) -> subprocess.Popen[bytes]:
         """A process in a new namespace that ends when this one does, whose end of the pipe is closed then."""

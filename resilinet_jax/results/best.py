@@ -80,6 +80,6 @@ def best_of(
         difference = estimate(values[first] - values[second], units, left_out)
         return difference.mean > difference.margin(doubt)  # never if it is NaN, with fewer than two units
 
-    beaten = {candidate for candidate in left for other in left if beats(other, candidate)}
+    beaten = {candidate for candidate in left if any(beats(other, candidate) for other in left)}
     known = any(each.known for each in alone.values())
     return Best(best, tuple(candidate for candidate in left if candidate not in beaten - {best}), known)

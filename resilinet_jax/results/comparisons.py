@@ -110,8 +110,9 @@ class Claim:
             return f"{each.both} are equal {each.where}, in every run"
         if self.largest is not None:
             return f"{each.both} show no difference larger than {_rounded_up(self.largest)} {each.points} {each.where}"
-        return f"{each.both} are not settled {each.where} ({size} ± {half_width} {each.points}): {self._needed()}"
+        return f"{each.both} are not settled {each.where} ({size} ± {half_width} {each.points}): {self._needed}"
 
+    @functools.cached_property
     def _needed(self) -> str:
         """How many units would settle it, and whether more runs of each would help."""
         units, difference = self.comparison.units, self.comparison.difference
@@ -138,7 +139,8 @@ class Family:
     def claims(self) -> list[Claim]:
         """What may be said of each comparison."""
         adjusted = holm([each.difference.p for each in self.comparisons])
-        return [Claim(each, p, DOUBT / max(1, self.tested)) for each, p in zip(self.comparisons, adjusted)]
+        doubt = DOUBT / max(1, self.tested)
+        return [Claim(each, p, doubt) for each, p in zip(self.comparisons, adjusted)]
 
     @property
     def points(self) -> str:

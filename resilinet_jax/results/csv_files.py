@@ -59,13 +59,14 @@ def _quoted(frame: pd.DataFrame) -> pd.DataFrame:
 
 def accuracies_frame(results: Results) -> pd.DataFrame:
     """One row per cell, run and failure combination, with the cell's settings as columns."""
+    names = list(map(combination_name, results.failing_sets))
     return pd.DataFrame(
         [
-            {"cell": name, "split": split, "run": run, "failing": combination_name(failing), "accuracy": row[c]}
-            | describe(results.graph, results.cells[name])
+            {"cell": name, "split": split, "run": run, "failing": failing, "accuracy": accuracy} | settings
             for name, measured in results.measured.items()
+            for settings in (describe(results.graph, results.cells[name]),)
             for (split, run), row in results.numbered(measured.accuracy)
-            for c, failing in enumerate(results.failing_sets)
+            for failing, accuracy in zip(names, row)
         ]
     )
 

@@ -91,20 +91,29 @@ INHERITED = {
 }  # fmt: skip
 
 
-def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz, here):
+@pytest.fixture(scope="module")
+def finished(npz, tmp_path_factory):
+    """The flags of a sweep, and the folder from which it has run."""
     flags = [
-        "--sweep=failure_combinations", f"--dataset={npz}", *PROGRAM, "--epochs=3", "--learning_rate=0.01",
+        "--sweep=failure_combinations", f"--dataset={npz}", *PROGRAM, "--epochs=8", "--learning_rate=0.01",
         "--failout_rate=0.25", "--results_dir=[red]out",
     ]  # fmt: skip
+    here = tmp_path_factory.mktemp("finished")
     # In a process that has inherited what would be in the way, and whose reader has gone.
     reading, writing = os.pipe()
     os.close(reading)
-    done = launch(*flags, cwd=tmp_path, stdout=writing, **INHERITED)
+    done = launch(*flags, cwd=here, stdout=writing, **INHERITED)
     os.close(writing)
     assert done.returncode == 0, done.stderr
-    assert "epoch 3/3" in done.stderr
+    assert "epoch 8/8" in done.stderr
     assert all(re.match("(compiling|epoch|evaluating) ", line) for line in done.stderr.splitlines()), done.stderr
-    folder = tmp_path / "[red]out" / "health" / "failure_combinations"
+    return flags, here
+
+
+def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, finished, here, monkeypatch):
+    flags, where = finished
+    monkeypatch.chdir(where)
+    folder = where / "[red]out" / "health" / "failure_combinations"
     frame = pd.read_csv(folder / "accuracies.csv", keep_default_na=False)
     assert len(frame) == 3 * 2 * 8
     assert (frame.query("cell == 'vanilla' and failing != 'none'").accuracy.nunique()) == 1
@@ -135,26 +144,25 @@ def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, npz, here):
     assert reported.returncode == 0, reported.stderr
     assert {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()} == before
     # Other settings are refused, naming the difference.
-    other = here(*(flag.replace("--epochs=3", "--epochs=4") for flag in flags))
+    other = here(*(flag.replace("--epochs=8", "--epochs=4") for flag in flags))
     assert other.returncode == 1
-    assert "holds runs made with --epochs 3, not 4; go back to that, choose another --results_dir" in other.stderr
+    assert "holds runs made with --epochs 8, not 4; go back to that, choose another --results_dir" in other.stderr
     assert other.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_a_killed_command_goes_on_where_it_was(tmp_path, npz, here):
-    flags = ["--sweep=average_accuracy", f"--dataset={npz}", *PROGRAM, "--epochs=8"]
-    assert here(*flags, f"--results_dir={tmp_path / 'undisturbed'}").returncode == 0
-    command = [sys.executable, str(ROOT / "launch.py"), *flags, f"--results_dir={tmp_path / 'killed'}"]
+def test_a_killed_command_goes_on_where_it_was(tmp_path, finished, here):
+    flags = [flag.replace("[red]out", str(tmp_path / "killed")) for flag in finished[0]]
+    command = [sys.executable, str(ROOT / "launch.py"), *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as killed:
         while not list((tmp_path / "killed").glob("health/checkpoints/*/epochs/[1-9]")):
             assert killed.poll() is None, killed.stderr.read()
             time.sleep(0.01)
         killed.kill()
-    again = here(*flags, f"--results_dir={tmp_path / 'killed'}")
+    again = here(*flags)
     assert again.returncode == 0, again.stderr
     assert "Going on with 6 runs after epoch" in again.stderr
-    one, other = (tmp_path / name / "health/average_accuracy" for name in ("undisturbed", "killed"))
+    one, other = (each / "health/failure_combinations" for each in (finished[1] / "[red]out", tmp_path / "killed"))
     for name in ("accuracies.csv", "history.csv"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 
 import pytest
 from rich.console import Console
@@ -12,9 +13,10 @@ from resilinet_jax.command.settings import Settings, choose, chosen_sweeps
 from resilinet_jax.errors import UserError
 from resilinet_jax.report import report as reports
 from resilinet_jax.results import csv_files
+from resilinet_jax.results.metric_names import METRIC_NAMES
 from resilinet_jax.results.metrics import METRICS
 from resilinet_jax.sweeps import load_sweep, sweep_names
-from tests.helpers.fakes import fake, record, with_classes, with_history
+from tests.helpers.fakes import fake, leave_out_pictures, record, with_classes, with_history
 from tests.helpers.hostile import contents
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -43,19 +45,24 @@ def folders(where):
     return sorted(path.name for path in where.iterdir())
 
 
-def test_a_sweep_by_another_metric_leaves_its_own_report_as_it_is(tmp_path):
-    published(tmp_path / "one" / NAME)
-    said = published(tmp_path / "other" / NAME, "macro_f1")
-    assert contents(tmp_path / "one" / NAME) == contents(tmp_path / "other" / NAME)
-    assert folders(tmp_path / "other") == [NAME, f"{NAME}_macro_f1"]
-    assert said.count("Written to") == 1
-    assert "Average macro F1 (%)" in said
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The folder of a sweep by accuracy."""
+    folder = tmp_path_factory.mktemp("own") / NAME
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch)
+        published(folder)
+    return folder
 
 
 @pytest.mark.parametrize("metric", sorted(set(METRICS) - {"accuracy"}))
-def test_a_report_by_another_metric_is_what_training_with_it_would_have_written(tmp_path, metric):
-    published(tmp_path / "asked" / NAME, metric)
-    published(tmp_path / "later" / NAME)
+def test_a_report_by_another_metric_is_what_training_with_it_would_have_written(own, tmp_path, metric):
+    said = published(tmp_path / "asked" / NAME, metric)
+    assert contents(tmp_path / "asked" / NAME) == contents(own), "the sweep's own report is as ever"
+    assert folders(tmp_path / "asked") == [NAME, f"{NAME}_{metric}"]
+    assert said.count("Written to") == 1
+    assert f"Average {METRIC_NAMES[metric].name} (%)" in said
+    shutil.copytree(own, tmp_path / "later" / NAME)
     again(tmp_path / "later" / NAME, metric)
     one, other = (contents(tmp_path / each / f"{NAME}_{metric}") for each in ("asked", "later"))
     assert {path: one[path] for path in one} == other
@@ -63,8 +70,8 @@ def test_a_report_by_another_metric_is_what_training_with_it_would_have_written(
     assert contents(tmp_path / "later" / f"{NAME}_{metric}") == other, "made again from itself"
 
 
-def test_metrics_and_own_failures_go_together(tmp_path):
-    published(tmp_path / NAME)
+def test_metrics_and_own_failures_go_together(own, tmp_path):
+    shutil.copytree(own, tmp_path / NAME)
     again(tmp_path / NAME, "macro_f1", "n1:0.5")
     both = f"{NAME}_your_own_macro_f1"
     assert folders(tmp_path) == [NAME, both]

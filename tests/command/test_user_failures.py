@@ -1,7 +1,9 @@
 import dataclasses
+import functools
 import io
 import json
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,18 +11,15 @@ import pytest
 from rich.console import Console
 
 from resilinet_jax import sweeps
-from resilinet_jax.command import experiment
-from resilinet_jax.command import reporting as finished
+from resilinet_jax.command import experiment, reporting
 from resilinet_jax.command.settings import Settings, choose
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures import combinations
 from resilinet_jax.failures.user_failures import YOUR_OWN, parse_failure_probability, user_report_folder
 from resilinet_jax.runtime.store import Measured
 from resilinet_jax.sweeps import load_sweep
-from tests.helpers.fakes import fake
+from tests.helpers.fakes import fake, leave_out_pictures
 from tests.helpers.hostile import contents
-
-pytestmark = pytest.mark.usefixtures("unrendered")
 
 ASKED = "n3:0.3, n1:0.1"
 OWN_PROBABILITY = {"n1": 0.1, "n2": 0.0, "n3": 0.3}
@@ -63,9 +62,12 @@ def test_the_report_goes_beside_the_sweeps_own():
     assert user_report_folder(pathlib.Path(".")) == here.parent / f"{here.name}_your_own"
 
 
-@pytest.fixture
-def asked(monkeypatch):
-    """The cells that the engine was asked for; it answers with accuracies that tell cells and runs apart."""
+@pytest.fixture(scope="module")
+def patched():
+    """Nothing is trained or rendered: the cells that the engine was asked for, each time.
+
+    It answers with accuracies that tell cells and runs apart.
+    """
     seen = []
 
     def answer(network, feed, cells, training, progress, combinations, *others):
@@ -82,30 +84,68 @@ def asked(monkeypatch):
             for number, name in enumerate(cells)
         }
 
-    monkeypatch.setattr(experiment, "run_cells", answer)
-    monkeypatch.setattr(experiment, "rehearse", lambda *arguments: None)  # it takes longer than all else
-    return seen
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch)
+        patch.setattr(experiment, "run_cells", answer)
+        patch.setattr(experiment, "rehearse", lambda *arguments: None)  # it takes longer than all else
+        yield seen
 
 
-@pytest.fixture
-def run(tmp_path, asked):
+@pytest.fixture(scope="module")
+def sweep_in(tmp_path_factory, patched):
+    """Runs sweeps in a folder; their scenario's folder, and what was said."""
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(600, 2)), y=np.arange(600) % 3)
+    npz = tmp_path_factory.mktemp("data") / "mine.npz"
+    np.savez(npz, x=rng.normal(size=(600, 2)), y=np.arange(600) % 3)
 
-    def run(*names, **flags):
-        flags = {"results_dir": str(tmp_path / "out"), "batch_size": 5, "runs": 3, **flags}
-        settings = Settings(sweep="all", dataset=str(tmp_path / "mine.npz"), **flags)
+    def run(folder, *names, **flags):
+        flags = {"results_dir": str(folder), "batch_size": 5, "runs": 3, **flags}
         output = io.StringIO()
         console = Console(file=output, width=80, highlight=False)
+        settings = Settings(sweep="all", dataset=str(npz), **flags)
         experiment.run_experiment(choose(settings), {name: load_sweep(name) for name in names}, console)
-        return pathlib.Path(flags["results_dir"]) / "health", output.getvalue()
+        return folder / "health", output.getvalue()
 
     return run
 
 
+@pytest.fixture
+def run(sweep_in, tmp_path):
+    return functools.partial(sweep_in, tmp_path / "out")
+
+
+class Finished(NamedTuple):
+    """A sweep that was run, and then reported under the user's own failures.
+
+    Attributes:
+      scenario: the folder of its scenario.
+      before: what was in it before that report.
+      said: by the report.
+      asked: the cells that the engine was asked for, each time.
+    """
+
+    scenario: pathlib.Path
+    before: dict
+    said: str
+    asked: list
+
+
+@pytest.fixture(scope="module")
+def finished(sweep_in, patched, tmp_path_factory):
+    """Makes a finished sweep, which nobody changes, once."""
+
+    def make(name):
+        patched.clear()
+        scenario, _ = sweep_in(tmp_path_factory.mktemp(name), name)
+        before = contents(scenario)
+        return Finished(scenario, before, report(scenario / name, ASKED), list(patched))
+
+    return functools.cache(make)
+
+
 def report(folder, text=None):
     output = io.StringIO()
-    finished.report_again(folder, sweeps, Console(file=output, width=80, highlight=False), text)
+    reporting.report_again(folder, sweeps, Console(file=output, width=80, highlight=False), text)
     return output.getvalue()
 
 
@@ -119,10 +159,8 @@ def brute_force(folder):
     return averages
 
 
-def test_a_finished_sweep_is_evaluated_under_the_users_own_failures(run, asked):
-    scenario, _ = run("failout_rate")
-    before = contents(scenario)
-    said = report(scenario / "failout_rate", ASKED)
+def test_a_finished_sweep_is_evaluated_under_the_users_own_failures(finished):
+    scenario, before, said, asked = finished("failout_rate")
     own = scenario / "failout_rate_your_own"
     assert said.rstrip().endswith("failout_rate_your_own")
     assert len(asked) == 1, "it trained nothing"
@@ -149,11 +187,11 @@ def test_a_finished_sweep_is_evaluated_under_the_users_own_failures(run, asked):
 
 
 @pytest.mark.parametrize("name", ["failout_rate", "hyperconnection_weight"])  # whose cells know failure settings
-def test_a_sweep_with_the_flag_trains_the_same_cells_and_reports_the_same(run, asked, name, tmp_path):
-    scenario, _ = run(name)
-    report(scenario / name, ASKED)
-    other, said = run(name, results_dir=str(tmp_path / "other"), failure_probability=ASKED)
-    assert asked[0] == asked[1], "its failure setting made no cell"
+def test_a_sweep_with_the_flag_trains_the_same_cells_and_reports_the_same(finished, run, patched, name):
+    scenario, *_, asked = finished(name)
+    patched.clear()
+    other, said = run(name, failure_probability=ASKED)
+    assert patched == asked, "its failure setting made no cell"
     assert said.count("Written to") == 1
     assert "Your own" in said
     for folder in (name, f"{name}_your_own"):
@@ -163,9 +201,8 @@ def test_a_sweep_with_the_flag_trains_the_same_cells_and_reports_the_same(run, a
         assert differing <= {"settings.json", "report.html"}, "these name the results folder"
 
 
-def test_weights_of_failure_settings_are_not_made_for_the_users_own(run):
-    scenario, _ = run("hyperconnection_weight")
-    said = report(scenario / "hyperconnection_weight", ASKED)
+def test_weights_of_failure_settings_are_not_made_for_the_users_own(finished):
+    said = finished("hyperconnection_weight").said
     row = next(line for line in said.splitlines() if line.startswith("Your own"))
     assert row.count("n/a") == 2
     assert row.count("±") == 3

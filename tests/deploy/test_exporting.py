@@ -20,6 +20,7 @@ from resilinet_jax.network.forward import ADDED_WEIGHT, Network
 from resilinet_jax.network.stages import DenseStage, dense
 from resilinet_jax.runtime.identity import code_version
 from resilinet_jax.scenarios import load_scenario
+from tests.helpers.deployed import begun
 from tests.helpers.graphs import DAG, LADDER
 from tests.helpers.mobilenet import NETWORK as MOBILENET
 from tests.helpers.nodes import Nodes
@@ -28,12 +29,11 @@ from tests.helpers.reference import CHAIN, TREE, all_masks, forward
 RNG = np.random.default_rng(0)
 
 
-def at_random(network, x, cell, key=0):
+def at_random(network, x, cell):
     """A model whose every number is another one, as if training had moved it."""
-    variables = jax.jit(network.init)(jax.random.key(key), x[:1])
     moved = lambda leaf: np.asarray(leaf) + RNG.uniform(0.05, 0.15, leaf.shape).astype(np.float32)  # noqa: E731
-    variables = jax.tree.map(moved, variables)
-    weight = draw_weight(cell, jax.random.key(key))
+    variables = jax.tree.map(moved, begun(network, x))
+    weight = draw_weight(cell, jax.random.key(0))
     return Model(network, variables, inference_wiring(cell, weight), None, ("a", "b", "c"))
 
 
@@ -277,7 +277,7 @@ def test_names_of_nodes_are_no_paths(tmp_path):
     exported(model, X, tmp_path / "deep" / "a")
     assert {path.name for path in tmp_path.iterdir()} == {"deep"}
     got = Nodes(tmp_path / "deep" / "a").answer(X, {})
-    np.testing.assert_allclose(got, model.output(model.variables, X).logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got, jax.jit(model.output)(model.variables, X).logits, rtol=1e-5, atol=1e-5)
     assert json.loads((tmp_path / "deep" / "a" / "manifest.json").read_text())["graph"]["order"][1] == "../up"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import subprocess
 import sys
 import time
@@ -23,10 +24,26 @@ from tests.helpers.process import ROOT
 
 
 @pytest.fixture(scope="module")
-def tried(made):
+def trials(made, make):
+    """Two trials at once, as each waits most of the time: of nodes that select and of nodes that always add."""
+    (one, model, y), (add, other, labels) = made, make("dfg")
+    few = [each for each in add.manifest.predicted if list(each.failing) in ([], ["n2"])]
+    assert len(few) == 2
+    add = dataclasses.replace(add, manifest=dataclasses.replace(add.manifest, predicted=few))
+
+    async def both():
+        return await asyncio.gather(
+            run_trial(one, model, X, y, lambda text: None, requests=20),
+            run_trial(add, other, X, labels, lambda text: None, requests=10, chaos_seconds=4, seed=3),
+        )
+
+    return list(zip((one, add), asyncio.run(both())))
+
+
+@pytest.fixture(scope="module")
+def tried(trials):
     """Every failure combination of Health, select, brought about by SIGKILL in mid-stream."""
-    artefact, model, y = made
-    return artefact, asyncio.run(run_trial(artefact, model, X, y, lambda text: None, requests=20))
+    return trials[0]
 
 
 def test_everything_is_as_predicted(tried):
@@ -47,6 +64,7 @@ def test_everything_is_as_predicted(tried):
         assert each.answered + each.uninformed == 40
 
 
+@functools.cache
 def cuts_here():
     """Whether this machine gives network namespaces."""
     try:
@@ -97,12 +115,8 @@ def test_the_report_says_what_was_measured(tried):
     assert deployment_notes(bad)[0] == "NOT as predicted: n1 killed: 1 requests were lost."
 
 
-def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(make):
-    artefact, model, y = make("dfg")
-    few = [each for each in artefact.manifest.predicted if list(each.failing) in ([], ["n2"])]
-    assert len(few) == 2
-    artefact = dataclasses.replace(artefact, manifest=dataclasses.replace(artefact.manifest, predicted=few))
-    trial = asyncio.run(run_trial(artefact, model, X, y, lambda text: None, requests=10, chaos_seconds=4, seed=3))
+def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(trials):
+    artefact, trial = trials[1]
     assert trial.failed() == []
     assert "i->n2" in trial.held[0].messages
     chaos = trial.chaos
@@ -128,9 +142,9 @@ def test_a_client_that_was_away_asks_once_it_is_heard_again(made, tmp_path):
             async with Client(artefact, placement) as client:
                 await client.ready()
                 statuses = []
-                for _ in range(3):
+                for away in (0, 2, 2):
+                    time.sleep(away * placement.suspicion)  # nothing else goes on here, signs of life neither
                     statuses += [answer.status async for answer in client.stream(X[:1] for _ in range(40))]
-                    time.sleep(2 * placement.suspicion)  # nothing else goes on in this process, signs of life neither
                 return statuses
 
     assert asyncio.run(main()) == 120 * ["answered"]

@@ -22,6 +22,19 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4)).astype(np.float32)
 
 
+def begun(network, x):
+    """Variables such as training begins with: what draws those takes longer to compile than all else of a network."""
+    rng = np.random.default_rng(1)
+
+    def draw(path, leaf):
+        owner, *_, name = map(str, path)
+        if owner == ".params" and leaf.ndim > 1:
+            return rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(leaf.dtype)
+        return np.full(leaf.shape, name == "['scale']", leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(network.init, jax.random.key(0), x[:1]))
+
+
 def make_artefact(folder, method="resilinet", scenario="health", x=X, **network):
     """Writes the artefact; returns the model, its test split's labels, and what is predicted."""
     made = load_scenario(scenario)
@@ -29,7 +42,7 @@ def make_artefact(folder, method="resilinet", scenario="health", x=X, **network)
     net = made.build_network(3, **network)
     graph = net.graph
     cell = CellBuilder(graph, made.failure_settings, failout_rate=0.1, learning_rate=0.01)(method)
-    variables = jax.jit(net.init)(jax.random.key(1), x[:1])
+    variables = begun(net, x)
     wiring = inference_wiring(cell, draw_weight(cell, jax.random.key(0)))
     model = Model(net, variables, wiring, None, ("0", "1", "2"))
     y = RNG.integers(0, 3, len(x))
@@ -62,9 +75,11 @@ async def running(artefact, names, placement=None, engines="numpy", shown=()):
     nodes = {name: Node(artefact, name, placement, load_engine(artefact, name, engines)) for name in names}
     for name, certificates in dict(shown).items():
         nodes[name].certificates = certificates
-    tasks = [asyncio.create_task(node.run()) for node in nodes.values()]
-    await asyncio.sleep(0.1)
+    listen = [asyncio.Event() for _ in nodes]
+    tasks = [asyncio.create_task(node.run(each.set)) for node, each in zip(nodes.values(), listen)]
     try:
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(each.wait() for each in listen))
         yield placement, nodes
     finally:
         for task in tasks:

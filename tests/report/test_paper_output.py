@@ -71,8 +71,9 @@ def output(name):
     results.measured[first].accuracy[0] = np.nan
     results.measured[last].accuracy[:] = np.nan
     own = {**results.failure_settings, YOUR_OWN: {"n1": 0.1}}
-    files = report(name, dataclasses.replace(results, failure_settings=own)).files()
-    return {name.removeprefix("paper/"): content for name, content in files.items() if name.startswith("paper/")}
+    made = report(name, dataclasses.replace(results, failure_settings=own))
+    files = paper_files(made.page, made.in_a_paper)
+    return {name.removeprefix("paper/"): content for name, content in files.items()}
 
 
 def defined(numbers):
