@@ -573,7 +573,7 @@ MUTANTS: dict[str, list[Mutant]] = {
     "results/best.py": [
         Mutant("DOUBT / questions / max(", "DOUBT / max("),
         Mutant("units, left_out)\n        return difference", "units)\n        return difference"),
-        Mutant("if beats(other, candidate)", "if beats(candidate, other)"),
+        Mutant("any(beats(other, candidate)", "any(beats(candidate, other)"),
     ],
     "results/shapley.py": [
         Mutant("_share(len(others), len(parts))", "2.0 ** (1 - len(parts))"),

@@ -173,13 +173,16 @@ def test_links_that_are_cut_are_dropped_both_ways_and_nothing_else(tried):
     def arrives(namespaces, source, target):
         """Whether a packet gets from one node to another."""
         place = "('{}', {})".format(*namespaces.address(target).split(":"))
-        listen = f"{DATAGRAM}; s.bind({place}); s.settimeout(0.3); print('listens', flush=True); print(s.recv(9))"
+        listen = (
+            f"{DATAGRAM}; s.bind({place}); print('listens', flush=True); input(); s.settimeout(0.3); print(s.recv(9))"
+        )
         command = [*namespaces.enter(target), sys.executable, "-c", listen]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as receiver:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, text=True, **pipes) as receiver:
             assert receiver.stdout.readline() == "listens\n"
             send = f"{DATAGRAM}; s.sendto(b'packet', {place})"
             subprocess.run([*namespaces.enter(source), sys.executable, "-c", send], check=True)
-            return "packet" in receiver.communicate(timeout=20)[0]
+            return "packet" in receiver.communicate("sent\n", timeout=20)[0]
 
     def reached(namespaces, *pairs):
         return [arrives(namespaces, *pair) for pair in pairs]

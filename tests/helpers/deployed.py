@@ -70,7 +70,10 @@ def make_artefact(folder, method="resilinet", scenario="health", x=X, **network)
 
 @contextlib.asynccontextmanager
 async def running(artefact, names, placement=None, engines="numpy", shown=()):
-    """Nodes in this process; `shown` takes the place of the certificates of those that it names."""
+    """Nodes in this process that are connected; `shown` takes the place of the certificates of those that it names.
+
+    Where that is given, nodes listen, but may not be connected: they may not trust each other.
+    """
     placement = placement or loopback(artefact, 1)
     nodes = {name: Node(artefact, name, placement, load_engine(artefact, name, engines)) for name in names}
     for name, certificates in dict(shown).items():
@@ -80,6 +83,9 @@ async def running(artefact, names, placement=None, engines="numpy", shown=()):
     try:
         async with asyncio.timeout(20):
             await asyncio.gather(*(each.wait() for each in listen))
+            between = [out for node in nodes.values() for out in node._outgoing if out.target in nodes]
+            while not shown and not all(out.connected for out in between):
+                await asyncio.sleep(0.01)
         yield placement, nodes
     finally:
         for task in tasks:
