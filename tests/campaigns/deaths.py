@@ -84,8 +84,16 @@ class Deaths:
         self.log.close()
 
 
+def reached(folder):
+    """How many epochs are kept of the shares under way, each as far as it has come."""
+    shares = folder.glob("*/checkpoints/share_*/epochs")
+    return sum(
+        max((int(each.name) for each in share.glob("[0-9]*") if each.name.isdigit()), default=0) for share in shares
+    )
+
+
 def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS, in_training=False):
-    """Runs a campaign; `in_training` strikes only where an epoch has ended since the strike before.
+    """Runs a campaign; `in_training` strikes as soon as an epoch has ended since the strike before.
 
     Returns:
       How often each kind was done, and how many sweeps ended as they should.
@@ -97,7 +105,7 @@ def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS, in_
     )  # fmt: skip
     (alone,) = (folder / "alone").glob("*/*/accuracies.csv")
     under = Deaths(nodes, flags, folder, draw)
-    sweeps, read = 0, 0
+    sweeps, before = 0, 0
     try:
         while True:
             until = time.monotonic() + draw.uniform(*pause)
@@ -114,9 +122,9 @@ def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS, in_
                     return under.struck, sweeps
                 under.start(f"cluster_{sweeps}")
             elif under.struck.total() < deaths:
-                said = (folder / "log").read_text(errors="replace")
-                if not in_training or ": epoch" in said[read:]:
-                    read = len(said)
+                now = reached(folder / under.name)
+                if not in_training or now > before:
+                    before = now
                     under.strike(draw.choice(kinds))
     finally:
         under.close()
@@ -127,13 +135,18 @@ def main():
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--deaths", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
+    parser.add_argument("--in_training", action="store_true", help="strike as soon as an epoch has ended")
     parser.add_argument("--folder", type=pathlib.Path, help="where results and what drivers say stay; else nowhere")
     parser.add_argument("flags", nargs="*", default=["--sweep=failout_rate", "--runs=5"])
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or pathlib.Path(temporary)
         folder.mkdir(exist_ok=True)
-        struck, sweeps = run(asked.nodes, asked.deaths, asked.flags, folder, asked.seed)
+        pause = (0.0, 0.1) if asked.in_training else (1.0, 8.0)
+        struck, sweeps = run(
+            asked.nodes, asked.deaths, asked.flags, folder, asked.seed, pause, asked.kinds, asked.in_training
+        )
     print(f"{sweeps} sweeps ended byte for byte as alone, under {struck.total()} deaths: {dict(struck)}")
 
 
