@@ -89,7 +89,7 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
 
         check_safetensors()
     # A mistake should cost no more than what it takes to find it: JAX alone takes longer to import than data to load.
-    data = None if choice.rests_on_more_than_data else choice.load_data()
+    early = [] if choice.rests_on_more_than_data else [choice.load_data()]
     import_jax()
     from resilinet_jax.command.experiment import run_experiment
     from resilinet_jax.command.ingredients import load_sweep
@@ -103,7 +103,8 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
     for note in notes:
         console.print(note, soft_wrap=True)
     with cluster.connected(mode, choice) if mode.ray is not None else contextlib.nullcontext() as crew:
-        diverged = run_experiment(choice, loaded, console, data, crew)
+        # Not held here as well: a cluster keeps them in shared memory.
+        diverged = run_experiment(choice, loaded, console, early.pop() if early else None, crew)
     if diverged:
         raise UserError(diverged)
 
