@@ -33,6 +33,7 @@ PATIENCE = 5  # times the longest that its epochs or beats took: without a sign 
 MOST_AT_FIRST = 100  # models of a share, before it is known how many a worker holds at once
 DEATHS_TO_HALVE = 2  # of workers one after another that did not come further than others with the same share
 MOST_DEATHS = 4  # of workers one after another with the same run, or on a machine before they had begun
+SAY_WAITING_AFTER = 30.0  # seconds in which nobody was ready to train
 LOOK_EVERY = 2.0  # seconds between two looks at which machines there are
 
 
@@ -124,7 +125,7 @@ class Crew:
         self._refused: set[str] = set()
         self._deaths = collections.Counter[str]()  # of workers one after another that had not begun, on each machine
         self._names: dict[str, str] = {}  # of machines, by Ray's
-        self._looked = self._said_waiting = -math.inf
+        self._looked, self._worked = -math.inf, time.monotonic()  # when somebody was last ready to train
         self._job: tuple[Mapping[str, Any], Any, Mapping[str, Any]] | None = None
         self.kind, self.rests_on = "", {}
 
@@ -226,6 +227,11 @@ class Crew:
         interruption.check()
         self._look_for_machines()
         pending = [worker for worker in self._workers if worker.pending is not None]
+        if any(worker.ready for worker in self._workers):
+            self._worked = time.monotonic()
+        elif time.monotonic() - self._worked > SAY_WAITING_AFTER:
+            self._worked = time.monotonic()
+            self.progress.note(f"Nobody trains: waiting for machines ({len(pending)} of them starting).")
         if not pending:
             time.sleep(0.1)
             return []
@@ -365,15 +371,15 @@ class Crew:
         if time.monotonic() - self._looked < LOOK_EVERY:
             return
         self._looked = time.monotonic()
-        alive = self._alive()
-        for node, told in alive.items():
+        able = {node: told for node, told in self._alive().items() if self._hire(told)}
+        for node, told in able.items():
             if node in self._refused:
                 continue
             have = sum(worker.node == node for worker in self._workers)
             for make in self._hire(told)[have:]:
                 actor = make()
                 self._workers.append(Worker(self._name(node, told), node, actor, actor.state.remote()))
-        if alive.keys() <= self._refused and not self._workers:
+        if able and able.keys() <= self._refused and not self._workers:
             raise UserError("no machine of the cluster may train; see above")
 
     def _name(self, node: str, told: Mapping[str, Any]) -> str:

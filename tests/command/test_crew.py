@@ -272,6 +272,16 @@ def test_a_cluster_in_which_nobody_may_train_is_an_error(models, tmp_path):
 
 
 @pytest.mark.usefixtures("clock")
+def test_a_driver_without_machines_says_so_and_goes_on_once_one_has_come(models, tmp_path):
+    ray = Ray()
+    looks = iter(range(10**6))
+    ray.nodes = lambda: Ray.nodes(ray) if next(looks) < 20 else Ray.nodes(Ray("a"))
+    done, progress = train(ray, lambda node: Actor(ray, node), models, tmp_path)
+    assert len(done) == 10
+    assert progress.notes[0] == "Nobody trains: waiting for machines (0 of them starting)."
+
+
+@pytest.mark.usefixtures("clock")
 def test_shares_that_a_killed_driver_left_go_on_first_and_whole(models, tmp_path):
     ray = Ray("a")
     names = [label(model) for model in models]
