@@ -16,7 +16,7 @@ import pathlib
 import shutil
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from resilinet_jax.datasets.feed import Resident
@@ -198,6 +198,7 @@ class Crew:
                         self._finished(worker, share)
                     elif share.models:
                         waiting.extend(_again(share))
+            _discard_shares(under_way.glob("share_*"))
         finally:
             self.progress.finish()
             if any(worker.share for worker in self._workers):  # interrupted
@@ -253,7 +254,7 @@ class Crew:
             said = self._ray.get(next(worker.pending) if worker.share else worker.pending)
         except StopIteration:  # its share is finished
             if worker.share is not None:
-                shutil.rmtree(worker.share.folder, ignore_errors=True)
+                _discard_shares([worker.share.folder])
             worker.pending = worker.share = None
             return []
         except errors.RayTaskError as error:
@@ -406,8 +407,15 @@ def _left_behind(models: Sequence[Model], under_way: pathlib.Path, stamp: str) -
         if members and wanted.keys() >= set(members):
             shares.append(Share([wanted.pop(member) for member in members], path.parent))
         else:
-            shutil.rmtree(path.parent, ignore_errors=True)
+            _discard_shares([path.parent])
     return shares
+
+
+def _discard_shares(paths: Iterable[pathlib.Path]) -> None:
+    """Removes checkpoints of shares, and the locks beside them; whoever still writes there is taken for dead."""
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
+        path.with_name(f"{path.name.removesuffix('.lock')}.lock").unlink(missing_ok=True)
 
 
 def _again(share: Share) -> list[Share]:

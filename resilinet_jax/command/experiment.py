@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -227,8 +227,8 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     measured = run_cells(
         network, data.feed, cells, training, progress, combinations, store, checkpoints, kept, elsewhere
     )
-    if under_way.exists():
-        shutil.rmtree(under_way)
+    with contextlib.suppress(OSError):  # it holds what another command was stopped in
+        under_way.rmdir()
     mixed = f"Measured on {' and on '.join(store.machines)}: single accuracies may differ between them."
     for told in [*[mixed] * (len(store.machines) > 1), *(crew.progress.summary() if crew else [])]:
         work = work._replace(notes=[*work.notes, told])

@@ -179,31 +179,21 @@ def test_what_a_dead_worker_had_is_trained_once_more_and_no_more(models, tmp_pat
     assert progress.summary()[1] == "Begun again because a worker was lost: on host 1."
 
 
+@pytest.mark.parametrize(
+    ("dies", "holds", "shares"),
+    [
+        ("at once", 3, [10, 10, 5, 5, 5, 5, 3, 2, 3, 2]),
+        ("of memory", 3, [10, 5, 5, 3, 2, 3, 2]),  # the first death is enough
+        ("later", 5, [10, 10, 5, 5]),  # who comes no further than others did not come far
+    ],
+)
 @pytest.mark.usefixtures("clock")
-def test_a_share_that_kills_its_workers_at_once_is_halved_until_it_fits(models, tmp_path):
+def test_a_share_that_workers_do_not_hold_is_halved(models, tmp_path, dies, holds, shares):
     ray = Ray("a")
-    hire = lambda node: Actor(ray, node, dies=lambda share: "at once" if len(share) > 3 else False)  # noqa: E731
+    hire = lambda node: Actor(ray, node, dies=lambda share: dies if len(share) > holds else False)  # noqa: E731
     done, _ = train(ray, hire, models, tmp_path)
     assert sorted(done) == sorted((label(model), "cpu") for model in models)
-    assert [len(names) for _, names, _ in ray.shares] == [10, 10, 5, 5, 5, 5, 3, 2, 3, 2]
-
-
-@pytest.mark.usefixtures("clock")
-def test_a_share_whose_memory_ran_out_is_halved_at_once(models, tmp_path):
-    ray = Ray("a")
-    hire = lambda node: Actor(ray, node, dies=lambda share: "of memory" if len(share) > 3 else False)  # noqa: E731
-    done, _ = train(ray, hire, models, tmp_path)
-    assert sorted(done) == sorted((label(model), "cpu") for model in models)
-    assert [len(names) for _, names, _ in ray.shares] == [10, 5, 5, 3, 2, 3, 2]
-
-
-@pytest.mark.usefixtures("clock")
-def test_a_share_whose_workers_come_no_further_is_halved(models, tmp_path):
-    ray = Ray("a")
-    hire = lambda node: Actor(ray, node, dies=lambda share: "later" if len(share) > 5 else False)  # noqa: E731
-    done, _ = train(ray, hire, models, tmp_path)
-    assert sorted(done) == sorted((label(model), "cpu") for model in models)
-    assert [len(names) for _, names, _ in ray.shares] == [10, 10, 5, 5]
+    assert [len(names) for _, names, _ in ray.shares] == shares
 
 
 @pytest.mark.usefixtures("clock")

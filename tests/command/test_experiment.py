@@ -195,3 +195,14 @@ def test_runs_of_two_kinds_of_devices_meet_on_request_alone(tmp_path, npz, asked
         run(tmp_path, npz)
     run(tmp_path, npz, mix_devices=True)
     assert asked["cells"]
+
+
+@pytest.mark.usefixtures("unreported")
+def test_a_command_leaves_the_checkpoints_of_one_that_was_stopped(tmp_path, npz, asked):
+    kept = tmp_path / "out" / "health" / "checkpoints" / "own" / "members.json"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    settings = Settings(sweep="failout_rate", dataset=npz, results_dir=str(tmp_path / "out"))
+    experiment.run_experiment(choose(settings), {"failout_rate": load_sweep("failout_rate")}, Console(quiet=True))
+    assert asked["cells"]
+    assert kept.exists()
