@@ -85,15 +85,15 @@ class Deaths:
 
 
 def reached(folder):
-    """How many epochs are kept of the shares under way, each as far as it has come."""
-    shares = folder.glob("*/checkpoints/share_*/epochs")
-    return sum(
-        max((int(each.name) for each in share.glob("[0-9]*") if each.name.isdigit()), default=0) for share in shares
-    )
+    """By share under way, how many epochs of it are kept."""
+    return {
+        epochs: max((int(each.name) for each in epochs.glob("[0-9]*") if each.name.isdigit()), default=0)
+        for epochs in folder.glob("*/checkpoints/share_*/epochs")
+    }
 
 
 def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS, in_training=False):
-    """Runs a campaign; `in_training` strikes as soon as an epoch has ended since the strike before.
+    """Runs a campaign; `in_training` strikes when every node has kept an epoch since the strike before.
 
     Returns:
       How often each kind was done, and how many sweeps ended as they should.
@@ -105,7 +105,7 @@ def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS, in_
     )  # fmt: skip
     (alone,) = (folder / "alone").glob("*/*/accuracies.csv")
     under = Deaths(nodes, flags, folder, draw)
-    sweeps, before = 0, 0
+    sweeps, before = 0, {}
     try:
         while True:
             until = time.monotonic() + draw.uniform(*pause)
@@ -123,7 +123,7 @@ def run(nodes, deaths, flags, folder, seed=0, pause=(1.0, 8.0), kinds=KINDS, in_
                 under.start(f"cluster_{sweeps}")
             elif under.struck.total() < deaths:
                 now = reached(folder / under.name)
-                if not in_training or now > before:
+                if not in_training or (len(now) == nodes and all(now[each] > before.get(each, 0) for each in now)):
                     before = now
                     under.strike(draw.choice(kinds))
     finally:
@@ -136,7 +136,7 @@ def main():
     parser.add_argument("--deaths", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
-    parser.add_argument("--in_training", action="store_true", help="strike as soon as an epoch has ended")
+    parser.add_argument("--in_training", action="store_true", help="strike only while every node trains")
     parser.add_argument("--folder", type=pathlib.Path, help="where results and what drivers say stay; else nowhere")
     parser.add_argument("flags", nargs="*", default=["--sweep=failout_rate", "--runs=5"])
     asked = parser.parse_args()

@@ -12,7 +12,7 @@ def test_a_sweep_under_deaths_ends_as_it_does_alone(tmp_path):
     draw = np.random.default_rng(0)
     y = draw.integers(0, 3, 2_000)
     np.savez(tmp_path / "data.npz", x=draw.normal(size=(2_000, 5)) + 2 * np.eye(3, 5)[y], y=y)
-    campaign = [f"--folder={tmp_path}", "--deaths=2", "--in_training", "--kinds", "worker killed", "node removed", "--"]
+    campaign = [f"--folder={tmp_path}", "--deaths=1", "--in_training", "--kinds", "node removed", "--"]
     sweep = ["--sweep=average_accuracy", "--hidden_units=4", "--batch_size=16", "--runs=2", "--epochs=200"]
     # Ray forks, which a process that holds JAX should not.
     done = subprocess.run(
@@ -20,5 +20,5 @@ def test_a_sweep_under_deaths_ends_as_it_does_alone(tmp_path):
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "sweeps ended byte for byte as alone, under 2 deaths" in done.stdout
-    assert (tmp_path / "log").read_text().count("is begun again") >= 1  # a node may die between two shares
+    assert "1 sweeps ended byte for byte as alone, under 1 deaths" in done.stdout
+    assert (tmp_path / "log").read_text().count("is begun again") == 1
