@@ -81,8 +81,9 @@ class Worker:
       share: that it trains.
       holds: how many models it trains at once.
       heard: when it last gave a sign of life.
-      slowest: how long it took at most, of what it is told by: epochs and beats.
-      epoch_ended: when the last epoch did, while the next one is under way; None in any other phase.
+      slowest: how long it took at most, of what it is told by: epochs, a first one with what comes before it, and beats.
+      last_line: when it last said more than that it lives: that an epoch had ended, or that another phase began.
+      in_epochs: whether that was an epoch, so that the next one is under way.
     """
 
     machine: str
@@ -96,7 +97,8 @@ class Worker:
     holds: int = MOST_AT_FIRST
     heard: float = dataclasses.field(default_factory=time.monotonic)
     slowest: float = 2 * BEAT
-    epoch_ended: float | None = None
+    last_line: float = 0.0
+    in_epochs: bool = False
 
 
 class Crew:
@@ -219,7 +221,8 @@ class Crew:
         return Share(same, under_way / f"share_{digest(' '.join(map(label, same)).encode())[:16]}")
 
     def _begin(self, worker: Worker, share: Share) -> None:
-        worker.share, worker.epoch_ended, worker.heard = share, None, time.monotonic()
+        worker.share, worker.in_epochs = share, False
+        worker.heard = worker.last_line = time.monotonic()
         stream = worker.actor.train.options(num_returns="streaming")
         worker.pending = stream.remote(share.models, share.folder)
 
@@ -290,9 +293,9 @@ class Crew:
         if said.epoch > worker.share.furthest:
             worker.share.furthest, worker.share.deaths = said.epoch, 0
         if said.epoch:
-            worker.slowest = max(worker.slowest, now - (worker.epoch_ended or now))
+            worker.slowest = max(worker.slowest, now - worker.last_line)
         if said.line is not None:
-            worker.epoch_ended = now if said.epoch else None
+            worker.last_line, worker.in_epochs = now, bool(said.epoch)
         self.progress.told(worker.machine, said.line)
         return []
 
@@ -335,7 +338,7 @@ class Crew:
 
     def _overdue(self, worker: Worker) -> bool:
         """Whether a worker has been silent for so long that it is hung or stopped."""
-        since = min(worker.heard, worker.epoch_ended or worker.heard)
+        since = worker.last_line if worker.in_epochs else worker.heard
         return worker.share is not None and time.monotonic() - since > PATIENCE * worker.slowest
 
     def _lose(self, worker: Worker) -> list[tuple[Worker, Share | Trained]]:

@@ -1,5 +1,6 @@
 """The driver of a cluster, with a Ray that does what a test has written down."""
 
+import itertools
 import json
 import re
 import types
@@ -125,6 +126,7 @@ def clock(monkeypatch):
 
     monkeypatch.setattr(module.time, "monotonic", monotonic)
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    return now
 
 
 class Notes(CrewProgress):
@@ -201,6 +203,26 @@ def test_a_run_that_nobody_holds_ends_it(models, tmp_path):
     ray = Ray("a")
     with pytest.raises(UserError, match="4 workers died one after another with the same run, though it was alone"):
         train(ray, lambda node: Actor(ray, node, dies=lambda share: "at once"), models[:1], tmp_path)
+
+
+def test_long_epochs_are_not_taken_for_silence(models, tmp_path, clock, monkeypatch):
+    """A first epoch and what comes before it tell how long the next may take; it took 10 s until it was known."""
+
+    class Slow(Actor):
+        def passes(self, models):
+            yield Reference(Told("compiling ..."))
+            for epoch in (1, 2, 3):
+                for _ in range(100):
+                    clock[0] += 1
+                    yield Reference(Told())
+                yield Reference(Told(f"epoch {epoch}/3", epoch=epoch))
+            yield from super().passes(models)
+
+    ray, said = Ray("a", "b"), itertools.cycle([False, False, True])  # nothing at two looks out of three
+    monkeypatch.setattr(ray, "wait", lambda pending, **_: (pending * next(said), []))
+    done, progress = train(ray, lambda node: Slow(ray, node), models, tmp_path)
+    assert sorted(done) == sorted((label(model), "cpu") for model in models)
+    assert not ray.killed and not progress.notes
 
 
 @pytest.mark.usefixtures("clock")
