@@ -14,7 +14,9 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from resilinet_jax.datasets.readings import FOLDER
 from resilinet_jax.datasets.split_settings import KINDS, LEAVE_ONE_OUT
+from resilinet_jax.datasets.table_settings import MISSING, WINDOW_LABELS
 from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.failures.user_failures import parse_failure_probability, user_report_folder
 from resilinet_jax.files import check_folder, check_writable, typed_path
@@ -91,6 +93,19 @@ class Settings:
     )
     splits: int = _flag(1, "How many splits are drawn; every cell has --runs on each.", Range(1, 1_000))
     test_subject: str | None = _flag(None, "The only test subject of --split=leave_one_subject_out.")
+    label: str | None = _flag(
+        None,
+        "Of tables: the column of the class; folder for the name of a file's folder, file:REGEX for a part of its path.",
+    )
+    subject: str | None = _flag(None, "Of tables: who was recorded, as --label says the class.")
+    recording: str | None = _flag(None, "Of tables: the column that tells recordings apart; each file is one without it.")
+    features: str | None = _flag(None, "Of tables: the columns to learn from, as a,b,c; all others without it.")
+    drop: str | None = _flag(None, "Of tables: columns to leave out, as a,b.")
+    columns: str | None = _flag(None, "Of tables without a header: names of all columns, as a,b,c.")
+    missing: str = _flag("refuse", "What happens to rows of tables that lack a value: refuse, or drop.")
+    window: int | None = _flag(None, "Rows that make up an example, within a person and recording.", Range(1, 2**20))
+    hop: int | None = _flag(None, "Rows from one window to the next; --window without it.", Range(1, 2**20))
+    window_label: str = _flag("majority", "Which label a window has: that of the majority of its rows, or the last.")
     preset: str = _flag("quick", f"Size of everything: {', '.join(PRESETS)}; other flags change it.")
     runs: int | None = _flag(None, "Seeds per cell, on each split.", Range(1, 10_000))
     epochs: int | None = _flag(None, "Passes over the training split.", Range(1, 1_000_000))
@@ -314,15 +329,17 @@ class Choice:
     def _check_dataset(self) -> None:
         asked, scenario = self.settings, self.scenario
         suffixes = [name for name in scenario.datasets if name.startswith(".")]
-        named = [name for name in scenario.datasets if name not in suffixes]
-        if asked.dataset not in ("auto", *named):
+        folders = ["a folder"] * (FOLDER in scenario.datasets)
+        named = [name for name in scenario.datasets if name not in (*suffixes, FOLDER)]
+        is_folder = folders and asked.dataset not in named and typed_path(asked.dataset, "--dataset").is_dir()
+        if asked.dataset not in ("auto", *named) and not is_folder:
             if not any(asked.dataset.lower().endswith(suffix) for suffix in suffixes):
-                known = ", ".join(["auto", *named, *(f"the path of an {suffix} file" for suffix in suffixes)])
+                known = ", ".join(["auto", *named, *(f"a {suffix} file" for suffix in suffixes), *folders])
                 raise UserError(
                     f"--dataset={asked.dataset} is unknown to --scenario={asked.scenario}; expected {known}"
                 )
             if not typed_path(asked.dataset, "--dataset").is_file():
-                raise UserError(f"--dataset={asked.dataset}: no such file; give an .npz with arrays x and y")
+                raise UserError(f"--dataset={asked.dataset}: no such file; give an .npz with arrays x and y, or a table")
         if asked.data_folder is not None and not asked.data_folder.exists():
             raise UserError(f"--data_dir={asked.data_dir}: no such folder; make it, or leave the flag out")
         if (asked.split != "random" or asked.splits > 1) and scenario.presets[asked.preset].augment is not None:
@@ -364,6 +381,8 @@ def choose(settings: Settings) -> Choice:
     if settings.test_subject is not None and settings.split != LEAVE_ONE_OUT:
         raise UserError(f"--test_subject={settings.test_subject} belongs to --split={LEAVE_ONE_OUT}; add that")
     _check_known("select_by", settings.select_by, SELECTIONS)
+    _check_known("missing", settings.missing, MISSING)
+    _check_known("window_label", settings.window_label, WINDOW_LABELS)
     check_metric(settings.metric)
     scenario = load_scenario(settings.scenario)
     if settings.preset not in scenario.presets:

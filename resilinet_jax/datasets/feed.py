@@ -81,6 +81,7 @@ class Resident:
     Attributes:
       notes: sentences of the splits, which the screen and the report say.
       standardisation: what the examples of the first split have gone through; None if they are as they were recorded.
+      class_names: of classes 0..C-1; none if they have no other names.
     """
 
     chunks = 1
@@ -104,6 +105,7 @@ class Resident:
         self.classes = splits.classes
         self.notes = splits.notes
         self.standardisation = splits.standardisation
+        self.class_names = splits.class_names
         self.sizes = {name: members.sizes for name, members in self._members.items()}
         self._placed: dict[tuple[int, Sharding], Examples] = {}
         self._class_counts: dict[str, Int[np.ndarray, "splits classes"]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT
-from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.datasets.splits import Dataset, Places
 from resilinet_jax.errors import UserError, listed, printable, suggest
 
 BLOCKS = 10  # of a stretch of rows: one validates, one tests
@@ -55,6 +56,9 @@ def draw_parts(
 
     A split depends on the data, the seed and its own number alone, not on which others are drawn.
 
+    Where a split is published its test rows are kept, and the kind is that of the validation rows among the others.
+    Windows that share rows with one that tests or validates, or lie next to it, don't train.
+
     Args:
       dataset: what to split.
       by: one of `split_settings.KINDS`: random rows; blocks of rows that follow each other; whole subjects; or each
@@ -66,15 +70,18 @@ def draw_parts(
     Raises:
       UserError: if a part would be empty, or there are no subjects to split by.
     """
+    if dataset.test is not None and (by == LEAVE_ONE_OUT or splits > 1):
+        what = f"--split={by}" if by == LEAVE_ONE_OUT else f"--splits={splits}"
+        raise UserError(f"{what}: {dataset.name} comes with its test rows; leave the flag out")
     if by == LEAVE_ONE_OUT:
         parts, lengths = _one_left_out(dataset, seed, test_subject)
     else:
         draw = {"random": _random, "block": _blocks, "subject": _by_subject}[by]
         generators = [np.random.default_rng([seed, number] if number else seed) for number in range(splits)]
-        drawn = [draw(dataset, rng) for rng in generators]
+        drawn = [_apart(dataset, *_keeping_published(draw, dataset, rng)) for rng in generators]
         parts = [Parts(number, str(number), *rows) for number, rows in enumerate(drawn)]
         lengths = {
-            "random": lambda: Lengths(*map(len, (*drawn[0], drawn[0][0]))),
+            "random": lambda: _lengths_at_random(len(dataset.y), least=0 if dataset.places else None),
             "block": lambda: _lengths_of_blocks(dataset),
             "subject": lambda: _lengths_by_subject(dataset, _cuts_of_subjects),
         }[by]()
@@ -114,6 +121,43 @@ Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 def _random(dataset: Dataset, rng: np.random.Generator) -> Drawn:
     train, validation, test = np.split(rng.permutation(len(dataset.y)), _cuts(len(dataset.y)))
     return train, validation, test
+
+
+def _keeping_published(
+    draw: Callable[[Dataset, np.random.Generator], Drawn], dataset: Dataset, rng: np.random.Generator
+) -> Drawn:
+    """A split as it is drawn; where one is published, what is drawn validates, out of the rows that train."""
+    if dataset.test is None:
+        return draw(dataset, rng)
+    own, test = np.flatnonzero(~dataset.test), np.flatnonzero(dataset.test)
+    within = dataclasses.replace(
+        dataset, x=dataset.x[own], y=dataset.y[own], test=None, places=None,
+        **{name: each if each is None else each[own] for name in ("subject", "recording") if [each := getattr(dataset, name)]},
+    )  # fmt: skip
+    train, validation, also = draw(within, rng)
+    return own[rng.permutation(np.concatenate([train, also]))], own[validation], rng.permutation(test)
+
+
+def _apart(dataset: Dataset, train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> Drawn:
+    """The parts without windows that are near those of a part that counts more: the test first, then validation."""
+    if dataset.places is not None:
+        validation = _far_from(dataset.places, validation, test)
+        train = _far_from(dataset.places, _far_from(dataset.places, train, test), validation)
+    return train, validation, test
+
+
+def _far_from(places: Places, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    there = np.sort(places.begin[others])
+    if not len(there):
+        return rows
+    after = np.searchsorted(there, places.begin[rows])
+    distances = [np.abs(places.begin[rows] - there[np.clip(after - back, 0, len(there) - 1)]) for back in (0, 1)]
+    return rows[np.minimum(*distances) > places.reach]
+
+
+def _lengths_at_random(total: int, least: int | None) -> Lengths:
+    cut, later = _cuts(total)
+    return Lengths(cut, later - cut, total - later, cut if least is None else least)
 
 
 def _cuts(total: int) -> tuple[int, int]:
@@ -180,11 +224,12 @@ def _one_left_out(dataset: Dataset, seed: int, test_subject: str | None) -> tupl
 
 
 def _begins(dataset: Dataset) -> np.ndarray:
-    """Whether a row begins a stretch of rows of one class and subject."""
+    """Whether a row begins a stretch of rows of one class, subject and recording."""
     begins = np.ones(len(dataset.y), bool)
     begins[1:] = np.diff(dataset.y) != 0
-    if dataset.subject is not None:
-        begins[1:] |= dataset.subject[1:] != dataset.subject[:-1]
+    for of_each in (dataset.subject, dataset.recording):
+        if of_each is not None:
+            begins[1:] |= of_each[1:] != of_each[:-1]
     return begins
 
 

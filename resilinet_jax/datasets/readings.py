@@ -1,4 +1,4 @@
-"""Data sets of readings, a row each: the synthetic default, mHealth, or a user's own .npz.
+"""Data sets of readings: the synthetic default, mHealth, or a user's own .npz, tables and folders.
 
 Imports nothing heavy, so that naming a data set costs nothing.
 """
@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from resilinet_jax.datasets.table_settings import TableSettings
 from resilinet_jax.errors import DataError, listed
 from resilinet_jax.files import default_data_dir, typed_path
 
@@ -16,13 +17,21 @@ if TYPE_CHECKING:
     from resilinet_jax.datasets.splits import Dataset
 
 
-def load_dataset(name: str, data_dir: pathlib.Path | None) -> tuple[Dataset, str]:
+SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".parquet")  # of tables
+FOLDER = "/"  # stands for any folder, as a suffix does for files
+TABLE_FLAGS = ("label", "subject", "recording", "features", "drop", "columns")  # of tables alone
+
+
+def load_dataset(
+    name: str, data_dir: pathlib.Path | None, asked: TableSettings | None = None
+) -> tuple[Dataset, str]:
     """Loads a data set, and says in a line which it is.
 
     Args:
-      name: one of `LOADERS`, the path of a file whose suffix is one of them, or `auto`: the mHealth in `data_dir`;
-        without one, that which is prepared in TFDS' default folder, else `synthetic`.
+      name: one of `LOADERS`, the path of a folder or of a file whose suffix is one of them, or `auto`: the mHealth in
+        `data_dir`; without one, that which is prepared in TFDS' default folder, else `synthetic`.
       data_dir: TFDS' folder, or where the files of mHealth lie; None for TFDS' default.
+      asked: the flags about tables and windows; None for none of them.
 
     Returns:
       The data set, and its description in a line.
@@ -33,10 +42,23 @@ def load_dataset(name: str, data_dir: pathlib.Path | None) -> tuple[Dataset, str
     reason = ""
     if name == "auto":
         name, reason = _found(data_dir)
-    loader = LOADERS.get(name) or LOADERS.get(pathlib.Path(name).suffix.lower())
+    kind = name if name in LOADERS else pathlib.Path(name).suffix.lower()
+    if kind not in LOADERS and typed_path(name, "--dataset").is_dir():
+        kind = FOLDER
+    loader = LOADERS.get(kind)
     if loader is None:
-        raise DataError(f"unknown --dataset={name}; expected auto, synthetic, mhealth or the path of an .npz file")
-    dataset = loader(name, data_dir)
+        raise DataError(
+            f"unknown --dataset={name}; expected auto, synthetic, mhealth, a folder, or a file that ends in "
+            f"{', '.join(each for each in LOADERS if each.startswith('.'))}"
+        )
+    given = next((flag for flag in TABLE_FLAGS if getattr(asked, flag, None) is not None), None)
+    if loader is not _tables and given is not None:
+        raise DataError(f"--{given} is about tables, and {name} is none; leave it out")
+    dataset = loader(name, data_dir, asked)
+    if asked is not None and asked.window is not None:
+        from resilinet_jax.datasets.windows import cut_windows
+
+        dataset = cut_windows(dataset, asked.window, asked.hop or asked.window, asked.window_label)
     return dataset, f"{_describe(dataset)}{reason}"
 
 
@@ -67,19 +89,23 @@ def _found(data_dir: pathlib.Path | None) -> tuple[str, str]:
 
 def _describe(dataset: Dataset) -> str:
     made_up = ", made-up sensor readings, not measurements" if dataset.name == "synthetic" else ""
-    rows, features = dataset.x.shape
-    return f"{dataset.name}{made_up}: {rows:,} rows, {features} features, {dataset.classes} classes"
+    examples, *shape = dataset.x.shape
+    if len(shape) > 1:
+        kind, what = "examples", f"{' x '.join(map(str, shape))} values each"
+    else:
+        kind, what = "rows", f"{shape[0]} features"
+    return f"{dataset.name}{made_up}: {examples:,} {kind}, {what}, {dataset.classes} classes"
 
 
-def _synthetic(name: str, data_dir: pathlib.Path | None) -> Dataset:
-    del name, data_dir
+def _synthetic(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None) -> Dataset:
+    del name, data_dir, asked
     from resilinet_jax.datasets.synthetic import load_synthetic
 
     return load_synthetic()
 
 
-def _mhealth(name: str, data_dir: pathlib.Path | None) -> Dataset:
-    del name
+def _mhealth(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None) -> Dataset:
+    del name, asked
     from resilinet_jax.datasets.mhealth import load_mhealth
 
     folder = data_dir or default_data_dir()
@@ -88,16 +114,27 @@ def _mhealth(name: str, data_dir: pathlib.Path | None) -> Dataset:
     return load_mhealth(folder)
 
 
-def _npz(name: str, data_dir: pathlib.Path | None) -> Dataset:
-    del data_dir
+def _npz(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None) -> Dataset:
+    del data_dir, asked
     from resilinet_jax.datasets.npz import load_npz
 
     return load_npz(typed_path(name, "--dataset"))
 
 
-# What `--dataset` may be: a name, or a suffix of files. Adding a data set is a line here, and its loader.
-LOADERS: dict[str, Callable[[str, pathlib.Path | None], Dataset]] = {
+def _tables(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None) -> Dataset:
+    del data_dir
+    from resilinet_jax.datasets.tables import load_tables
+
+    if asked is None:
+        raise DataError(f"{name} is a table; say which of its columns hold what by load_dataset(name, folder, settings)")
+    return load_tables(typed_path(name, "--dataset"), asked)
+
+
+# What `--dataset` may be: a name, a suffix of files, or any folder. Adding a data set is a line here, and its loader.
+LOADERS: dict[str, Callable[[str, pathlib.Path | None, TableSettings | None], Dataset]] = {
     "synthetic": _synthetic,
     "mhealth": _mhealth,
     ".npz": _npz,
+    **dict.fromkeys(SUFFIXES, _tables),
+    FOLDER: _tables,
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array  # which imports JAX: data are checked before
 
 PADDING = -1  # a label that no prediction equals
+PIECE = 100_000  # examples that are worked on at a time, where there may be more than memory holds twice
 
 
 class Examples(NamedTuple):
@@ -53,9 +54,23 @@ def check_examples(what: str, examples: Examples, classes: int | None = None, pa
         )
     if x.dtype.kind not in "iuf":
         raise UserError(f"{what}'s x must be real numbers, got {x.dtype}; convert it with x.astype(numpy.float32)")
-    finite = np.isfinite(x).reshape(len(x), -1).all(1)
-    if not finite.all():
-        raise UserError(f"{what}'s example {np.argmin(finite)} holds NaN or infinity; drop or fill such examples")
+    for first in range(0, len(x), PIECE):
+        finite = np.isfinite(x[first : first + PIECE]).reshape(len(x[first : first + PIECE]), -1).all(1)
+        if not finite.all():
+            bad = first + np.argmin(finite)
+            raise UserError(f"{what}'s example {bad} holds NaN or infinity; drop or fill such examples")
+
+
+class Places(NamedTuple):
+    """Where examples lie in what was recorded.
+
+    Attributes:
+      begin: of each example, its first row, counted so that recordings lie further than `reach` apart.
+      reach: examples that begin no further apart than this share rows, or follow each other.
+    """
+
+    begin: Int[np.ndarray, " examples"]
+    reach: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +83,12 @@ class Dataset:
       y: labels 0..C-1.
       subject: who was recorded, by number or name, if known.
       no_subject: what to tell whoever wants to split by subject where there is none that can be read.
+      class_names: of classes 0..C-1, in order; none if they have no other names.
+      recording: number of the recording that an example is of, if known.
+      test: whether an example is published as a test example; None where no split is published.
+      offset: what was taken off each feature before `x` was rounded to float32; None for nothing.
+      places: where windows were cut; None where examples are whole.
+      notes: sentences about the data that a reader must know.
     """
 
     name: str
@@ -75,6 +96,12 @@ class Dataset:
     y: Int[np.ndarray, " examples"]
     subject: Shaped[np.ndarray, " examples"] | None = None
     no_subject: str | None = None
+    class_names: tuple[str, ...] = ()
+    recording: Int[np.ndarray, " examples"] | None = None
+    test: Bool[np.ndarray, " examples"] | None = None
+    offset: Float[np.ndarray, "*features"] | None = None
+    places: Places | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Makes arrays of what it was given, and refuses what can't be trained on.
@@ -82,14 +109,16 @@ class Dataset:
         Raises:
           UserError: as `check_examples`, and for what no array can be made of.
         """
-        for field in ("x", "y", "subject"):
-            if getattr(self, field) is not None or field != "subject":
+        for field in ("x", "y", "subject", "recording", "test"):
+            if getattr(self, field) is not None or field in "xy":
                 object.__setattr__(self, field, _as_array(f"{self.name}'s {field}", getattr(self, field)))
         check_examples(self.name, Examples(self.x, self.y))
-        if self.subject is not None and self.subject.shape != self.y.shape:
-            raise UserError(
-                f"{self.name}'s subject must be of shape {self.y.shape}, one for each of x, got {self.subject.shape}"
-            )
+        for field in ("subject", "recording", "test"):
+            given = getattr(self, field)
+            if given is not None and given.shape != self.y.shape:
+                raise UserError(
+                    f"{self.name}'s {field} must be of shape {self.y.shape}, one for each of x, got {given.shape}"
+                )
 
     @property
     def classes(self) -> int:
@@ -99,7 +128,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 over everything in it, shortened to 16 hexadecimal digits."""
         digest = hashlib.sha256()
-        for array in (self.x, self.y, self.subject):
+        begin = self.places and self.places.begin
+        for array in (self.x, self.y, self.subject, self.recording, self.test, self.offset, begin):
             if array is not None:
                 digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -131,7 +161,10 @@ class Standardisation(NamedTuple):
 
     def __call__(self, x: Num[np.ndarray, "examples *features"]) -> Float[np.ndarray, "examples *features"]:
         """Readings in the scale of the training split, as float32."""
-        return ((x - self.centre) / self.scale).astype(np.float32)
+        scaled = np.empty(x.shape, np.float32)
+        for first in range(0, len(x), PIECE):
+            scaled[first : first + PIECE] = (x[first : first + PIECE] - self.centre) / self.scale
+        return scaled
 
 
 class Members(NamedTuple):
@@ -184,6 +217,7 @@ class Splits(NamedTuple):
       classes: number of classes.
       notes: sentences about the data that a reader must know.
       standardisation: what the examples have gone through; None if they are as they were recorded.
+      class_names: of classes 0..C-1; none if they have no other names.
     """
 
     train: Examples
@@ -192,6 +226,7 @@ class Splits(NamedTuple):
     classes: int
     notes: tuple[str, ...] = ()
     standardisation: Standardisation | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def chance(self) -> float:
@@ -209,6 +244,7 @@ class Resplits(NamedTuple):
       classes: number of classes.
       notes: sentences about the data that a reader must know.
       standardisation: what the examples of the first split have gone through in all.
+      class_names: of classes 0..C-1; none if they have no other names.
     """
 
     examples: Examples
@@ -217,10 +253,17 @@ class Resplits(NamedTuple):
     classes: int
     notes: tuple[str, ...]
     standardisation: Standardisation
+    class_names: tuple[str, ...] = ()
 
 
 def standardisation_of(x: Num[np.ndarray, "train *features"]) -> tuple[Standardisation, Bool[np.ndarray, "*features"]]:
-    """What standardises these examples; and which features are constant in them, so become 0 and not NaN."""
+    """What standardises these examples; and which features are constant in them, so become 0 and not NaN.
+
+    A channel of windows, examples x time x channels, is one feature at whatever time.
+    """
+    if x.ndim == 3:
+        of_channels, unchanging = standardisation_of(x.reshape(-1, x.shape[-1]))
+        return Standardisation(*(np.broadcast_to(each, x.shape[1:]) for each in of_channels)), unchanging
     # Float64 until it is scaled: float32 tells no seconds apart in a date, and a mean of many rows loses digits in it.
     mean, deviation = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
     # The float64 mean of equal values may miss them.

@@ -45,7 +45,8 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
     for examples in ready:
         check_spread(dataset.name, np.asarray(examples.x), standardise.scale)
     notes = _notes(dataset, by, constant)
-    return Splits(ready[0], ready[1], ready[2], dataset.classes, notes, standardise)
+    whole = _as_recorded(dataset, standardise)
+    return Splits(ready[0], ready[1], ready[2], dataset.classes, notes, whole, dataset.class_names)
 
 
 def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int | None = None) -> Splits | Resplits:
@@ -90,11 +91,18 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     notes = _notes(dataset, by, np.logical_and.reduce(constant))
     first = Standardisation(shared.centre + shared.scale * fitted[0].centre, shared.scale * fitted[0].scale)
     labels = {part.number: part.label for part in drawn}
-    return Resplits(Examples(x, y), members, labels, dataset.classes, notes, first)
+    whole = _as_recorded(dataset, first)
+    return Resplits(Examples(x, y), members, labels, dataset.classes, notes, whole, dataset.class_names)
+
+
+def _as_recorded(dataset: Dataset, standardise: Standardisation) -> Standardisation:
+    """The same for readings as they were recorded, where something has been taken off them since."""
+    return standardise if dataset.offset is None else standardise._replace(centre=standardise.centre + dataset.offset)
 
 
 def _notes(dataset: Dataset, by: str, constant: Bool[np.ndarray, "*features"]) -> tuple[str, ...]:
-    return (*constant_note(dataset.name, constant), *(neighbours_note(dataset) if by == "random" else ()))
+    alone = neighbours_note(dataset) if by == "random" and dataset.places is None and dataset.test is None else ()
+    return (*dataset.notes, *constant_note(dataset.name, constant), *alone)
 
 
 def _validating(train_examples: int | None) -> int | None:

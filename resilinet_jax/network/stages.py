@@ -60,6 +60,32 @@ class DenseStage(nn.Module):
         return x if self.classes is None else dense(self.classes)(x)
 
 
+class TemporalStage(nn.Module):
+    """`layers` convolutions over time with ReLU; then, if `classes` is set, the mean over time and a linear layer.
+
+    Each value is made of `width` instants, zeros beyond a window's ends: as many copies of the window, each shifted by
+    one, side by side, and one matrix product, which stacks over models as a dense layer does.
+    """
+
+    layers: int
+    units: int
+    classes: int | None = None
+    width: int = 5
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time channels"], training: bool
+    ) -> Float[Array, "batch time units"] | Float[Array, "batch classes"]:
+        """The stage's output for its summed input; the same in training."""
+        del training
+        around = self.width // 2
+        for _ in range(self.layers):
+            padded = jnp.pad(x, ((0, 0), (around, self.width - 1 - around), (0, 0)))
+            shifted = [padded[:, start : start + x.shape[1]] for start in range(self.width)]
+            x = nn.relu(dense(self.units)(jnp.concatenate(shifted, -1)))
+        return x if self.classes is None else dense(self.classes)(x.mean(1))
+
+
 class Channels(nn.Module):
     """The part of the input that a source measures itself: features from `start` up to `stop`; no parameters."""
 
@@ -97,11 +123,11 @@ class DenseSkipLayer(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch outputs"]:
+    def __call__(self, x: Float[Array, "batch *time features"]) -> Float[Array, "batch *time outputs"]:
         """What the receiving node gets."""
         size, counts = _counting(self, self.units)
         plain = x if x.shape[-1] == self.outputs else dense(self.outputs)(x)
-        hidden = nn.relu(dense(self.units)(x)) * counts[None]
+        hidden = nn.relu(dense(self.units)(x)) * jnp.expand_dims(counts, range(x.ndim - 1))
         return jnp.where(size > 0, dense(self.outputs)(hidden), plain)
 
 

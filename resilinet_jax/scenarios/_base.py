@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from resilinet_jax.datasets.split_settings import SplitSettings
+from resilinet_jax.datasets.table_settings import TableSettings
 from resilinet_jax.errors import UserError
 from resilinet_jax.runtime.user_code import UserFile
 
@@ -44,7 +45,7 @@ class Preset:
 
 
 @runtime_checkable
-class DataSettings(SplitSettings, Protocol):
+class DataSettings(SplitSettings, TableSettings, Protocol):
     """What `Scenario.load` is asked for: the flags about data, as `resilinet_jax.Settings` has them.
 
     Attributes:
@@ -104,7 +105,7 @@ class Scenario:
 
     Attributes:
       name: as given by `--scenario`; of a user's file, what its folder of results is called.
-      datasets: what `--dataset` may be besides `auto`; a suffix such as `.npz` stands for files.
+      datasets: what `--dataset` may be besides `auto`; a suffix such as `.npz` stands for files, `/` for folders.
       load: the data for the `DataSettings` and the preset as the flags changed it.
       build_network: the network for a number of classes, and what `Preset.network` holds.
       failure_settings: by name, the failure probability of nodes by name; those not named never fail.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from resilinet_jax.datasets.readings import LOADERS
 from resilinet_jax.network.graph import build_chain
 from resilinet_jax.scenarios._base import Data, DataSettings, Preset, Scenario
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     import flax.linen as nn
 
+    from resilinet_jax.datasets.splits import Dataset
     from resilinet_jax.network.forward import Network
     from resilinet_jax.network.graph import Graph
 
@@ -74,12 +77,28 @@ def skip_adapters(graph: Graph, hidden_units: int, skip_units: int) -> dict[str,
 
 
 def load(settings: DataSettings, preset: Preset) -> Data:
-    """Readings of sensors, kept on the device."""
-    from resilinet_jax.datasets.feed import Resident
+    """Readings of sensors, kept on the device; all values of a window are features."""
     from resilinet_jax.datasets.readings import load_dataset
+
+    dataset, description = load_dataset(settings.dataset, settings.data_folder, settings)
+    if dataset.x.ndim > 2:
+        offset = None if dataset.offset is None else np.tile(dataset.offset, dataset.x.shape[1])
+        dataset = dataclasses.replace(dataset, x=dataset.x.reshape(len(dataset.y), -1), offset=offset)
+    return resident(dataset, description, settings, preset)
+
+
+def resident(dataset: Dataset, description: str, settings: DataSettings, preset: Preset) -> Data:
+    """A data set, split as the flags ask for and kept on the device.
+
+    Args:
+      dataset: to split.
+      description: of it, in a line.
+      settings: the flags about data.
+      preset: which says how many examples train.
+    """
+    from resilinet_jax.datasets.feed import Resident
     from resilinet_jax.datasets.splitting import draw_splits
 
-    dataset, description = load_dataset(settings.dataset, settings.data_folder)
     splits = draw_splits(dataset, settings, preset.train_examples)
     return Data(Resident(splits), splits.classes, dataset.name, description, len(dataset.y), dataset.fingerprint())
 

@@ -1,0 +1,128 @@
+"""Which columns of a table are the class, the person, the recording and the features."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from resilinet_jax.datasets.table_settings import TableSettings
+from resilinet_jax.datasets.tables.files import Source
+from resilinet_jax.datasets.tables.pieces import Table
+from resilinet_jax.errors import DataError, listed, suggest
+
+FOLDER, FILE = "folder", "file:"
+
+
+class Columns(NamedTuple):
+    """What is read of every table.
+
+    Attributes:
+      label: of the class: a column's name, `folder` or `file:REGEX`; None where a table beside it has it.
+      subject: of the person; None if nobody is told apart, or a table beside it has it.
+      recording: of the recording; None if each file is one.
+      features: names of the columns to learn from.
+      index: name of the column that only counts rows, and may be left out; None if there is none.
+    """
+
+    label: str | None
+    subject: str | None
+    recording: str | None
+    features: tuple[str, ...]
+    index: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """Names of the columns that are read as text, in a table that has them."""
+        return [each for each in (self.label, self.subject, self.recording) if each is not None]
+
+
+def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings) -> Columns:
+    """What the flags say of the columns of all tables.
+
+    Args:
+      tables: that are read together.
+      asked: the flags.
+
+    Raises:
+      DataError: for a column that is not there, tables that differ, and if nothing says what the class is.
+    """
+    (source, first), *others = tables
+    names = first.names
+    if asked.label is None and source.label is None:
+        raise DataError(
+            f"--label is needed: which column of {first.path.name} holds the class? It has {listed_all(names)}"
+        )
+    beside = {"label": source.label, "subject": source.subject, "recording": None}
+    given = {what: _resolve(what, getattr(asked, what), beside[what] is not None, first) for what in beside}
+    texts = [each for each in given.values() if each in names]
+    dropped = _named("drop", asked.drop, first)
+    index = next((name for name in names if name == "" or re.fullmatch(r"Unnamed: 0|__index_level_0__", name)), None)
+    features = _named("features", asked.features, first) or [
+        name for name in names if name not in (*texts, *dropped, index)
+    ]
+    both = [name for name in features if name in texts]
+    if both:
+        raise DataError(f"--features names {both[0]!r}, which is the class, the person or the recording; leave it out")
+    if not features:
+        raise DataError(f"{first.path.name} has no column left to learn from; it has {listed_all(names)}")
+    for _, other in others:
+        missing = [name for name in (*features, *texts) if name not in other.names]
+        further = [] if asked.features else [n for n in other.names if n not in (*names, *dropped, index, "")]
+        if missing or further:
+            in_all = [name for name in features if all(name in table.names for _, table in tables)]
+            what, who = (missing, f"lacks {missing[0]!r}, which {first.path.name} has") if missing else (
+                further, f"has {further[0]!r}, which {first.path.name} lacks"
+            )  # fmt: skip
+            remedy = f"--features={','.join(in_all)}" if in_all and len(in_all) <= 8 else f"--drop={','.join(what)}"
+            raise DataError(f"{other.path.name} {who}; add {remedy} to learn from what all files have")
+    return Columns(given["label"], given["subject"], given["recording"], tuple(features), index)
+
+
+def listed_all(names: Sequence[str]) -> str:
+    """`the columns a, b, c`, the first dozen of them."""
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"the columns {', '.join(name or '(no name)' for name in names[:12])}{more}"
+
+
+def value_from(spec: str, source: Source) -> str | None:
+    """What a file's own place says: of `folder` or `file:REGEX`; None if a column is meant.
+
+    Raises:
+      DataError: if the expression does not fit the file's name.
+    """
+    if spec == FOLDER:
+        return source.path.parent.name
+    if not spec.startswith(FILE):
+        return None
+    found = re.search(spec.removeprefix(FILE), source.path.as_posix())
+    if found is None:
+        raise DataError(f"{spec} does not fit the path {source.path.as_posix()}; mend the expression")
+    return found.group(1) if found.re.groups else found.group(0)
+
+
+def _resolve(what: str, spec: str | None, beside: bool, table: Table) -> str | None:
+    if spec is None or spec in table.names:
+        return spec
+    if beside:
+        raise DataError(f"--{what}={spec}: a table beside {table.path.name} has it; leave the flag out")
+    if spec.startswith(FILE):
+        try:
+            re.compile(spec.removeprefix(FILE))
+        except re.error as error:
+            raise DataError(f"--{what}={spec} is no regular expression ({error}); mend it") from None
+        return spec
+    if spec != FOLDER:
+        raise DataError(f"--{what}={spec}: {table.path.name} has no such column{suggest(spec, table.names[:12])}")
+    return spec
+
+
+def _named(flag: str, text: str | None, table: Table) -> list[str]:
+    """Names of columns, separated by commas."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    for name in names:
+        if name not in table.names:
+            raise DataError(f"--{flag}={text}: {table.path.name} has no column {name!r}{suggest(name, table.names[:12])}")
+    if len(set(names)) < len(names):
+        raise DataError(f"--{flag}={text} names a column twice: {listed(sorted({n for n in names if names.count(n) > 1}))}")
+    return names

@@ -1,0 +1,183 @@
+"""Reads tables piece by piece, and says where one can't be read."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from resilinet_jax.datasets.tables.dialect import Dialect, find_dialect
+from resilinet_jax.errors import DataError, UserError, first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS = 200_000  # of a piece
+_ABSENT = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-"]
+
+
+class Table(NamedTuple):
+    """A file whose beginning has been looked at.
+
+    Attributes:
+      path: of the file.
+      names: of its columns.
+      dialect: how it is written; None if it is Parquet.
+    """
+
+    path: pathlib.Path
+    names: tuple[str, ...]
+    dialect: Dialect | None = None
+
+    def where(self, row: int) -> str:
+        """How a person finds a row.
+
+        Args:
+          row: its number, from 0.
+        """
+        return f"line {row + 1 + self.dialect.header}" if self.dialect else f"row {row + 1}"
+
+
+def open_table(path: pathlib.Path, given: Sequence[str] = ()) -> Table:
+    """Looks at a file's beginning.
+
+    Args:
+      path: of a table.
+      given: names of the columns, where a file has no header.
+
+    Raises:
+      DataError: if it is no table.
+    """
+    if path.suffix.lower() != ".parquet":
+        dialect = find_dialect(path, given)
+        return Table(path, dialect.names, dialect)
+    with _told(path):
+        return Table(path, tuple(_parquet(path).schema_arrow.names))
+
+
+def pieces(table: Table, texts: Sequence[str], numbers: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Some columns of a table, some rows at a time.
+
+    Args:
+      table: to read.
+      texts: names of columns that are read as they are written; what is missing is empty.
+      numbers: names of columns of numbers, as float64; NaN where one is missing.
+
+    Raises:
+      DataError: naming the place where it can't be read.
+    """
+    read = _csv_pieces if table.dialect else _parquet_pieces
+    with _told(table.path):
+        yield from read(table, list(dict.fromkeys(texts)), list(numbers))
+
+
+@contextlib.contextmanager
+def _told(path: pathlib.Path) -> Iterator[None]:
+    """Turns what pandas and Arrow raise into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # parsers raise whatever the bytes lead them to
+        said = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        if said:
+            expected, line, got = said.groups()
+            raise DataError(
+                f"{path.name}, line {line}: {got} columns, expected {expected}; mend the line, or put quotes around text "
+                "that holds a separator"
+            ) from None
+        raise DataError(f"{path.name} can't be read ({first_line(error)}); mend it, or write it anew") from None
+
+
+def _csv_pieces(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.DataFrame]:
+    begun = 0
+    for piece in _csv(table, texts, numbers):
+        try:
+            yield piece.astype(dict.fromkeys(numbers, np.float64))
+        except ValueError:
+            _check_numbers(table, piece, numbers, begun)
+            raise
+        begun += len(piece)
+
+
+def _csv(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.DataFrame]:
+    import pandas as pd
+
+    dialect = table.dialect
+    assert dialect is not None
+    names = [*dialect.names, *(f"\0{number}" for number in range(dialect.unused))]
+    with warnings.catch_warnings():
+        # What this announces is that values are left out. That a column mixes kinds is told where it is converted.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        warnings.simplefilter("ignore", pd.errors.DtypeWarning)
+        reader: Any = pd.read_csv(
+            table.path,
+            sep=r"\s+" if dialect.separator == " " else dialect.separator,
+            decimal=dialect.decimal,
+            header=None,
+            names=names,
+            skiprows=int(dialect.header),
+            usecols=[*texts, *numbers],
+            index_col=False,
+            dtype=dict.fromkeys(texts, str),
+            keep_default_na=False,
+            na_values=dict.fromkeys(numbers, _ABSENT),
+            skipinitialspace=True,
+            encoding=dialect.encoding,
+            float_precision="round_trip",  # the nearest float64, so that float32 survives a text
+            chunksize=ROWS,
+        )
+        with reader:
+            yield from reader
+
+
+def _check_numbers(table: Table, piece: pd.DataFrame, numbers: Sequence[str], begun: int) -> None:
+    """Refuses the first value that is no number.
+
+    Args:
+      table: that is read.
+      piece: some of its rows.
+      numbers: columns that hold numbers.
+      begun: rows before the piece.
+    """
+    import pandas as pd
+
+    for name in numbers:
+        wrong = pd.to_numeric(piece[name], errors="coerce").isna() & piece[name].notna()
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            text = str(piece[name].iloc[row])
+            raise DataError(
+                f"{table.path.name}, {table.where(begun + row)}, column {name!r}: {text!r} is no number; mend it, or "
+                f"leave the column out by --drop={name}"
+            )
+
+
+def _parquet(path: pathlib.Path) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{path.name}: Parquet needs pyarrow; pip install 'resilinet_jax[tables]'") from None
+    return pyarrow.parquet.ParquetFile(path)
+
+
+def _parquet_pieces(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.DataFrame]:
+    import pyarrow as pa
+
+    file = _parquet(table.path)
+    for name in numbers:
+        kind = file.schema_arrow.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise DataError(
+                f"{table.path.name}, column {name!r} holds {kind}, expected numbers; leave it out by --drop={name}"
+            )
+    for batch in file.iter_batches(ROWS, columns=[*texts, *numbers]):
+        piece = batch.to_pandas()
+        for name in texts:
+            piece[name] = piece[name].astype(object).where(piece[name].notna(), "").astype(str)
+        yield piece.astype(dict.fromkeys(numbers, np.float64))

@@ -1,0 +1,261 @@
+"""Reads tables into one data set, in pieces, so that they may be larger than memory."""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.datasets.table_settings import TableSettings
+from resilinet_jax.datasets.tables.columns import Columns, choose_columns, value_from
+from resilinet_jax.datasets.tables.files import Source, find_sources
+from resilinet_jax.datasets.tables.pieces import Table, open_table, pieces
+from resilinet_jax.errors import DataError, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HELD = 1 << 28  # bytes of float64 that stay in memory from the first reading to the second
+IN_MEMORY = 1 << 29  # bytes of float32; more lie in a file that is mapped into memory
+
+
+class _Piece(NamedTuple):
+    """Some rows of one source; a code of -1 stands for what is missing."""
+
+    x: Float[np.ndarray, "rows features"]
+    label: Int[np.ndarray, " rows"]
+    subject: Int[np.ndarray, " rows"] | None
+    recording: Int[np.ndarray, " rows"]
+
+    @property
+    def whole(self) -> Bool[np.ndarray, " rows"]:
+        """Rows that lack nothing."""
+        whole = np.isfinite(self.x).all(1) & (self.label >= 0)
+        return whole if self.subject is None else whole & (self.subject >= 0)
+
+
+class _Codes:
+    """Numbers for texts, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.known: dict[object, int] = {}
+
+    def __call__(self, values: pd.Series) -> Int[np.ndarray, " rows"]:
+        """The number of each text; -1 for an empty one."""
+        import pandas as pd
+
+        codes, texts = pd.factorize(values)
+        numbers = [-1 if text == "" else self.known.setdefault(text, len(self.known)) for text in texts]
+        return np.array([*numbers, -1])[codes]
+
+
+class _Tables:
+    """All tables of a data set, read as often as need be, always the same."""
+
+    def __init__(self, opened: Sequence[tuple[Source, Table]], columns: Columns):
+        self.opened, self.columns = opened, columns
+        self.labels, self.subjects, self.recordings = _Codes(), _Codes(), _Codes()
+        self.has_subject = columns.subject is not None or opened[0][0].subject is not None
+
+    def read(self) -> Iterator[tuple[int, _Piece]]:
+        """Pieces, each with the number of its table."""
+        for number, (source, table) in enumerate(self.opened):
+            beside = {what: _single(path) for what in ("label", "subject") if (path := getattr(source, what))}
+            texts = [each for each in self.columns.texts if each in table.names]
+            for frame in pieces(table, texts, self.columns.features):
+                subject = self._texts(frame, "subject", source, beside) if self.has_subject else None
+                yield (
+                    number,
+                    _Piece(
+                        np.ascontiguousarray(frame[list(self.columns.features)].to_numpy(np.float64)),
+                        self.labels(self._texts(frame, "label", source, beside)),
+                        None if subject is None else self.subjects(subject),
+                        self._recordings(frame, number, source),
+                    ),
+                )
+            for what, column in beside.items():
+                if next(column, None) is not None:
+                    raise _unequal(source, what, "more")
+
+    def _texts(self, frame: pd.DataFrame, what: str, source: Source, beside: dict[str, Iterator[pd.Series]]) -> pd.Series:
+        import pandas as pd
+
+        if what in beside:
+            values = next(beside[what], None)
+            if values is None or len(values) != len(frame):
+                raise _unequal(source, what, "fewer" if values is None or len(values) < len(frame) else "more")
+            return values
+        spec = getattr(self.columns, what)
+        if spec in frame:
+            return frame[spec].fillna("").str.strip()
+        return pd.Series([value_from(spec, source)] * len(frame), dtype=object)
+
+    def _recordings(self, frame: pd.DataFrame, number: int, source: Source) -> Int[np.ndarray, " rows"]:
+        """Each file is a recording of its own, and every value of the column within it."""
+        spec = self.columns.recording
+        value = "" if spec is None else self._texts(frame, "recording", source, {})
+        return self.recordings(f"{number}/" + value if spec is not None else _constant(f"{number}/", len(frame)))
+
+
+def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
+    """Reads a table, or all tables of a folder.
+
+    Columns whose values float32 holds are kept as they are; of others the mean is taken off in float64 first.
+
+    Args:
+      path: of a file, or of a folder.
+      asked: the flags about tables.
+
+    Raises:
+      DataError: for what can't be read, naming file, row and column.
+    """
+    found = find_sources(path)
+    given = [name.strip() for name in asked.columns.split(",")] if asked.columns else []
+    opened = [(source, open_table(source.path, given)) for source in found.sources]
+    columns = choose_columns(opened, asked)
+    tables = _Tables(opened, columns)
+    scan = _Scan(len(columns.features))
+    for number, piece in tables.read():
+        scan.add(number, piece)
+    if scan.missing and asked.missing != "drop":
+        raise _told_missing(scan, opened, columns)
+    rows = sum(map(len, scan.labels))
+    if not rows:
+        raise DataError(f"{path.name}: no row is left; give a table with a row for each reading")
+    offset = np.where(scan.exact, 0.0, scan.total / rows)
+    x = _room(rows, len(columns.features))
+    begun = 0
+    for _, piece in scan.held or tables.read():
+        kept = piece.x[piece.whole]
+        with np.errstate(over="ignore"):  # refused with the data set
+            x[begun : begun + len(kept)] = kept - offset[None]
+        begun += len(kept)
+    y, names = _classes(path.name, np.concatenate(scan.labels), tables.labels)
+    subject = None
+    if tables.has_subject:
+        who = np.array(list(map(str, tables.subjects.known)))
+        subject = who[np.concatenate(scan.subjects)]
+    test = None
+    if opened[0][0].test is not None:
+        test = np.repeat([bool(source.test) for source, _ in opened], [scan.rows.get(i, 0) for i in range(len(opened))])
+    notes = [
+        *[f"Left out of {path.name}: {listed(found.left_out)}."] * bool(found.left_out),
+        *[f"The first column of {path.name} has no name and was left out."] * (columns.index is not None),
+        *[f"{scan.missing:,} of {scan.missing + rows:,} rows lack a value and were left out."] * bool(scan.missing),
+    ]
+    return Dataset(
+        path.name, x, y, subject, class_names=names, recording=np.concatenate(scan.recordings), test=test,
+        offset=offset if offset.any() else None, notes=tuple(notes),
+    )  # fmt: skip
+
+
+class _Scan:
+    """What a first reading finds."""
+
+    def __init__(self, features: int):
+        self.total, self.exact = np.zeros(features), np.ones(features, bool)
+        self.labels: list[np.ndarray] = []
+        self.subjects: list[np.ndarray] = []
+        self.recordings: list[np.ndarray] = []
+        self.rows: dict[int, int] = {}  # that are kept, by table
+        self.missing, self.first_missing = 0, (0, 0, 0)  # table, row, column
+        self.held: list[tuple[int, _Piece]] | None = []
+        self._read: dict[int, int] = {}
+        self._bytes = self._breaks = 0
+
+    def add(self, number: int, piece: _Piece) -> None:
+        """Takes note of a piece of the table of this number."""
+        whole, before = piece.whole, self._read.get(number, 0)
+        x = piece.x[whole]
+        if not whole.all():
+            row = int(np.argmin(whole))
+            if not self.missing:
+                numbers = np.isfinite(piece.x[row])
+                self.first_missing = number, before + row, int(np.argmin(numbers)) if not numbers.all() else -1
+            self.missing += int((~whole).sum())
+        with np.errstate(over="ignore"):
+            self.exact &= (x.astype(np.float32) == x).all(0)
+        self.total += x.sum(0)
+        # Rows on either side of one that is left out don't follow each other.
+        broken = self._breaks + np.cumsum(~whole)
+        self._breaks = int(broken[-1])
+        self.recordings.append((piece.recording.astype(np.int64) + (broken << 32))[whole])
+        self.labels.append(piece.label[whole])
+        if piece.subject is not None:
+            self.subjects.append(piece.subject[whole])
+        self.rows[number] = self.rows.get(number, 0) + len(x)
+        self._read[number] = before + len(whole)
+        self._bytes += piece.x.nbytes
+        self.held = None if self.held is None or self._bytes > HELD else [*self.held, (number, piece)]
+
+
+def _room(rows: int, features: int) -> np.ndarray:
+    """Zeros to write into: in memory, or in a file that goes with the process."""
+    if 4 * rows * features <= IN_MEMORY:
+        return np.empty((rows, features), np.float32)
+    return np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=(rows, features))
+
+
+def _classes(name: str, codes: Int[np.ndarray, " rows"], known: _Codes) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels 0..C-1 and the classes' names: by number where all are numbers, else by the alphabet; no names for 0..C-1.
+
+    Args:
+      name: of the data set.
+      codes: of the rows' labels.
+      known: the texts of all codes.
+    """
+    there = np.unique(codes)
+    texts = np.array(list(map(str, known.known)))[there]
+    try:
+        numbers = [float(text) for text in texts]
+        texts = np.array([f"{number:.0f}" if number.is_integer() else text for number, text in zip(numbers, texts)])
+        order = np.argsort(numbers, kind="stable")
+    except ValueError:
+        order = np.argsort(texts, kind="stable")
+    if len(there) < 2:
+        raise DataError(f"{name}: all rows are of the class {texts[0]!r}, expected at least 2; bring rows of another")
+    if len(there) > max(2, len(codes) // 2):
+        raise DataError(
+            f"{name}: the label has {len(there):,} values in {len(codes):,} rows, as {texts[0]!r}; expected classes; name "
+            "another column by --label"
+        )
+    place = np.empty(int(there[-1]) + 1, np.int32)
+    place[there[order]] = np.arange(len(there))
+    names = tuple(map(str, texts[order]))
+    return place[codes], () if names == tuple(map(str, range(len(names)))) else names
+
+
+def _told_missing(scan: _Scan, opened: Sequence[tuple[Source, Table]], columns: Columns) -> DataError:
+    number, row, column = scan.first_missing
+    table = opened[number][1]
+    what = f"column {columns.features[column]!r}" if column >= 0 else "the label or the person"
+    more = f"; {scan.missing:,} rows in all lack one" if scan.missing > 1 else ""
+    return DataError(
+        f"{table.path.name}, {table.where(row)}, {what}: no value, or an infinite one{more}; fill them in, or leave such "
+        "rows out by --missing=drop"
+    )
+
+
+def _single(path: pathlib.Path) -> Iterator[pd.Series]:
+    """The only column of a table, as text."""
+    table = open_table(path)
+    if len(table.names) != 1:
+        raise DataError(f"{path.name} has {len(table.names)} columns, expected one with a value for each row; mend it")
+    for frame in pieces(table, table.names, []):
+        yield frame[table.names[0]].fillna("").str.strip()
+
+
+def _unequal(source: Source, what: str, which: str) -> DataError:
+    path = getattr(source, what)
+    return DataError(f"{path.name} has {which} rows than {source.path.name}; bring one for each")
+
+
+def _constant(text: str, rows: int) -> pd.Series:
+    import pandas as pd
+
+    return pd.Series([text] * rows, dtype=object)
