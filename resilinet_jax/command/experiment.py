@@ -238,7 +238,8 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
         runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
         record = _record(work, choice, name, sweep, sizes, keeps)
         units = build_units(record, [data.feed.labels[number // MOST_RUNS] for number in numbers])
-        results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes, units)
+        names = record.dataset["class_names"]
+        results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes, units, class_names=names)
         publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
     if settings.overwrite:
         _replace_old_runs(choice, changes)
@@ -326,7 +327,13 @@ def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping
         command=choice.command_line(asked, data.name),
         settings=dataclasses.asdict(choice.settings_for(data.name)),
         preset=dataclasses.asdict(choice.preset),
-        dataset={"name": data.name, "fingerprint": data.fingerprint, "rows": data.rows, "classes": data.classes},
+        dataset={
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "rows": data.rows,
+            "classes": data.classes,
+            "class_names": list(getattr(data.feed, "class_names", ())),
+        },
         examples={name: sizes.tolist() if len(sizes) > 1 else int(sizes[0]) for name, sizes in data.feed.sizes.items()},
         failure_settings=choice.scenario.failure_settings,
         notes=work.notes,

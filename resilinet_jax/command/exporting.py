@@ -108,7 +108,7 @@ def export_cell(
         data, network = finished.data, finished.network
         (number,) = _alone(finished, run).run_numbers(data.feed.labels)
         example = data.feed.spec("train").x
-        names = tuple(map(str, range(data.classes)))
+        names = getattr(data.feed, "class_names", ()) or tuple(map(str, range(data.classes)))
         standardisation = getattr(data.feed, "standardisation", None)
         seed = finished.choice.settings.seed
         model = trained_model(network, results.cells[name], arrays, seed, number, example, standardisation, names)

@@ -165,7 +165,8 @@ def finished_sweep(target: pathlib.Path, project: Sweeps, asked: str | None) -> 
         combinations = build_combinations(graph, record.failure_settings, settings.tolerance)
         cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep, record.keeps_statistics)
         asked_of = combinations, record.failure_settings, cells, record.message_bytes
-        results = read_results(target, *asked_of, record.files, functools.partial(build_units, record))
+        units, names = functools.partial(build_units, record), record.dataset.get("class_names", ())
+        results = read_results(target, *asked_of, record.files, units, names)
     except CodeError:
         raise
     except Exception as error:  # whatever others may have written into their files

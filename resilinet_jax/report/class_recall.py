@@ -18,6 +18,7 @@ NAME = "class_recall"
 MOST_CLASSES = 20  # that a figure has room for
 MOST_NUMBERS = 12  # classes beside each other whose recalls have room to be written
 PLACES = ("Hurt most", "Second", "Third")  # of classes, for each failure in the table
+LONGEST_NAME = 16  # characters of a class under the figure
 MISSING = "#DDDDDD"
 
 
@@ -82,8 +83,9 @@ def recall_figure(results: Results, cells: Mapping[str, str], names: Sequence[st
             value = values[row, column]
             colour = "black" if value > 60 else "white"  # viridis is light from there on
             ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize="x-small")
-    upright = len(str(classes[-1])) * len(classes) > 2 * MOST_CLASSES
-    labels = [str(each) for each in classes]
+    names = [results.class_name(each) for each in classes]
+    labels = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
+    upright = sum(map(len, labels)) > 2 * MOST_CLASSES
     axes[-1].set_xticks(range(len(classes)), labels, fontsize="small", rotation=90 * upright)
     axes[-1].set_xlabel("class")
     figure.supylabel("failing nodes", fontsize="medium")
@@ -114,7 +116,7 @@ def most_hurt_table(results: Results, label: str, cell: str) -> list[Table]:
     for failing, lost in zip(single_failures(results), losses(results, cell)):
         hurt = [c for c in np.argsort(-np.nan_to_num(lost, nan=-np.inf), kind="stable")[: len(PLACES)] if lost[c] > 0]
         left = recalls[results.failing_sets.index(failing)]
-        told = [f"{c}: {whole[c]:.1f} → {left[c]:.1f}" for c in hurt]
+        told = [f"{results.class_name(c)}: {whole[c]:.1f} → {left[c]:.1f}" for c in hurt]
         rows.append([combination_name(failing), *told, *["–"] * (len(PLACES) - len(told))])
     title = f"Recall (%) of the classes that each failure hurts most (class: before → after), {label}"
     return [Table(title, ["Failing node", *PLACES], rows)]

@@ -19,7 +19,7 @@ from resilinet_jax.results.results import Results, finite, mean, sample_deviatio
 from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.store import Measured
 
-_TEXTS = ["cell", "split", "failing", "hyperconnection"]  # columns that `read_results` reads as text
+_TEXTS = ["cell", "split", "failing", "hyperconnection", "class_name"]  # columns that `read_results` reads as text
 CLASS_COUNTS = "class_counts.csv"
 MOST_ROWS = 1_000_000  # of it; a file of more is left out
 _COUNTS = ("tp", "fp", "fn")
@@ -80,7 +80,10 @@ def class_counts_frame(results: Results) -> pd.DataFrame:
         runs, combinations, classes = np.indices(counts.shape[:-1]).reshape(3, -1)
         splits, numbers = map(np.array, zip(*results.units.numbered(len(counts))))
         identity = {"cell": name, "split": splits[runs], "run": numbers[runs], "failing": failing[combinations]}
-        frames.append(pd.DataFrame(identity | {"class": classes} | dict(zip(_COUNTS, counts.reshape(-1, 3).T))))
+        identity |= {"class": classes}
+        if results.class_names:
+            identity["class_name"] = np.array(results.class_names)[classes]
+        frames.append(pd.DataFrame(identity | dict(zip(_COUNTS, counts.reshape(-1, 3).T))))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -181,6 +184,7 @@ def read_results(
     message_bytes: Mapping[str, int],
     digests: Mapping[str, str],
     units: Callable[[Sequence[str]], Units],
+    class_names: Sequence[str] = (),
 ) -> Results:
     """Reads a sweep's results from the CSV files in its folder.
 
@@ -192,6 +196,7 @@ def read_results(
       message_bytes: size of what a node sends for one example, by node; empty where it is not known.
       digests: of the files, by name; a file without one is not checked.
       units: what runs are independent of, from the label of each run's split.
+      class_names: of classes 0..C-1; none if they have no other names.
 
     Raises:
       OSError: if a file can't be read.
@@ -223,4 +228,6 @@ def read_results(
         wide = [each.to_numpy(float) for each in (accuracy[order], loss, validation, weight)]
         measured[name] = Measured(*[*wide, _counts_of(counts, name, rows, order)])
         labels = own["split"].tolist()
-    return Results(combinations, failure_settings, cells, measured, message_bytes, units(labels))
+    return Results(
+        combinations, failure_settings, cells, measured, message_bytes, units(labels), class_names=class_names
+    )

@@ -19,7 +19,7 @@ class Record:
       sweep: its name.
       settings: the flags by name, with their values.
       preset: the scenario's preset as the flags changed it, by field.
-      dataset: `name`, `fingerprint`, number of `rows` and of `classes`.
+      dataset: `name`, `fingerprint`, number of `rows` and of `classes`, `class_names` if they have any.
       examples: number of them by part of the split; of each split where there are several.
       failure_settings: by name, failure probability by node name.
       notes: what a reader must know before the numbers.

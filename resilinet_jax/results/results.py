@@ -38,6 +38,7 @@ class Results:
       message_bytes: size of what a node sends for one example, by node; empty where it is not known.
       units: what the runs are independent of.
       metric: by which results are told, one of `METRICS`.
+      class_names: of classes 0..C-1; none if they have no other names.
     """
 
     combinations: Combinations
@@ -47,6 +48,11 @@ class Results:
     message_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     units: Units = dataclasses.field(default_factory=Units)
     metric: str = ACCURACY
+    class_names: Sequence[str] = ()
+
+    def class_name(self, number: int) -> str:
+        """What people call a class."""
+        return self.class_names[number] if self.class_names else str(number)
 
     @property
     def told_by(self) -> MetricName:

@@ -15,7 +15,7 @@ from resilinet_jax.datasets.table_settings import TableSettings
 from resilinet_jax.datasets.tables.columns import Columns, choose_columns, value_from
 from resilinet_jax.datasets.tables.files import Source, find_sources
 from resilinet_jax.datasets.tables.pieces import Table, open_table, pieces
-from resilinet_jax.errors import DataError, listed
+from resilinet_jax.errors import DataError, listed, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,7 +226,7 @@ def _classes(name: str, codes: Int[np.ndarray, " rows"], known: _Codes) -> tuple
         )
     place = np.empty(int(there[-1]) + 1, np.int32)
     place[there[order]] = np.arange(len(there))
-    names = tuple(map(str, texts[order]))
+    names = tuple(printable(str(text)) for text in texts[order])
     return place[codes], () if names == tuple(map(str, range(len(names)))) else names
 
 
