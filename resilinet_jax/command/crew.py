@@ -81,7 +81,7 @@ class Worker:
       share: that it trains.
       holds: how many models it trains at once.
       heard: when it last gave a sign of life.
-      slowest: how long it took at most, of what it is told by: epochs, a first one with what comes before it, and beats.
+      slowest: how long it took at most, of what it is told by: epochs, a first one with what is before it, and beats.
       last_line: when it last said more than that it lives: that an epoch had ended, or that another phase began.
       in_epochs: whether that was an epoch, so that the next one is under way.
     """

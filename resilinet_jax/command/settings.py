@@ -95,10 +95,12 @@ class Settings:
     test_subject: str | None = _flag(None, "The only test subject of --split=leave_one_subject_out.")
     label: str | None = _flag(
         None,
-        "Of tables: the column of the class; folder for the name of a file's folder, file:REGEX for a part of its path.",
+        "Of tables: the column of the class; folder for the name of a file's folder, file:REGEX for part of its path.",
     )
     subject: str | None = _flag(None, "Of tables: who was recorded, as --label says the class.")
-    recording: str | None = _flag(None, "Of tables: the column that tells recordings apart; each file is one without it.")
+    recording: str | None = _flag(
+        None, "Of tables: the column that tells recordings apart; each file is one without it."
+    )
     features: str | None = _flag(None, "Of tables: the columns to learn from, as a,b,c; all others without it.")
     drop: str | None = _flag(None, "Of tables: columns to leave out, as a,b.")
     columns: str | None = _flag(None, "Of tables without a header: names of all columns, as a,b,c.")
@@ -339,7 +341,9 @@ class Choice:
                     f"--dataset={asked.dataset} is unknown to --scenario={asked.scenario}; expected {known}"
                 )
             if not typed_path(asked.dataset, "--dataset").is_file():
-                raise UserError(f"--dataset={asked.dataset}: no such file; give an .npz with arrays x and y, or a table")
+                raise UserError(
+                    f"--dataset={asked.dataset}: no such file; give an .npz with arrays x and y, or a table"
+                )
         if asked.data_folder is not None and not asked.data_folder.exists():
             raise UserError(f"--data_dir={asked.data_dir}: no such folder; make it, or leave the flag out")
         if (asked.split != "random" or asked.splits > 1) and scenario.presets[asked.preset].augment is not None:

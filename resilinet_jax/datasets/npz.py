@@ -1,12 +1,15 @@
-"""A user's own data: a NumPy archive with `x`, `y` and, if known, `subject`."""
+"""A user's own data: a NumPy archive with `x`, `y` and, if known, `subject`, or what others call these."""
 
 import pathlib
 import warnings
 import zipfile
+from collections.abc import Collection
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from resilinet_jax.datasets.labels import number_classes
+from resilinet_jax.datasets.naming import ROLES, is_test, role_of
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import DataError, UserError, first_line
 from resilinet_jax.runtime.limits import memory_left
@@ -23,7 +26,7 @@ _APPLE_DOUBLE = b"\0\x05\x16\x07"  # how files begin in which macOS keeps what o
 
 
 class _Found(NamedTuple):
-    """The arrays of ours, the names of those that hold Python objects, and the names of all that are there."""
+    """The arrays that are of use, the names of those that hold Python objects, and the names of all that are there."""
 
     arrays: dict[str, np.ndarray]
     objects: list[str]
@@ -31,9 +34,10 @@ class _Found(NamedTuple):
 
 
 def load_npz(path: pathlib.Path) -> Dataset:
-    """Reads `x` (real numbers, examples x features), `y` (integers 0..C-1) and optionally `subject` (one per example).
+    """Reads `x` (real numbers, examples x features or examples x time x channels), `y` and optionally `subject`.
 
-    A subject that can't be read is told when a split asks for it.
+    Labels are whole numbers or texts. Other usual names are recognised, and a published split by them: `x_train`,
+    `y_train`, `x_test`, `y_test`. A subject that can't be read is told when a split asks for it.
 
     Raises:
       UserError: if the file is missing, no archive, or holds anything else.
@@ -42,27 +46,69 @@ def load_npz(path: pathlib.Path) -> Dataset:
         raise DataError(f"--dataset={path}: no such file; give an .npz with arrays x and y")
     with path.open("rb") as file:
         found = _read_arrays(path.name, file)
-    for name in ("x", "y"):
-        if name in found.objects:
-            raise DataError(f"{path.name}: {_of_objects(name)}")
-        if name not in found.arrays:
+    parts = [_part(path.name, found, test) for test in _parts(found.names)]
+    x, y = (np.concatenate([getattr(part, name) for part in parts]) for name in "xy")
+    subjects = [part.subject for part in parts if part.subject is not None]
+    subject = np.concatenate(subjects) if len(subjects) == len(parts) else None
+    # Subjects may be called anything; only who is whom matters.
+    numbered = None if subject is None else np.unique(subject, return_inverse=True)[1]
+    test = np.repeat([False, True], [len(part.y) for part in parts]) if len(parts) > 1 else None
+    no_subject = _of_objects("subject") if any(role_of(name) == "subject" for name in found.objects) else None
+    texts, codes = np.unique(y, return_inverse=True)
+    classes = number_classes(path.name, list(map(str, texts)), len(y))
+    return Dataset(path.name, x, classes.number[codes], numbered, no_subject, classes.names, test=test)
+
+
+class _Part(NamedTuple):
+    """Arrays that have been checked."""
+
+    x: np.ndarray
+    y: np.ndarray
+    subject: np.ndarray | None
+
+
+def _parts(names: Collection[str]) -> list[bool | None]:
+    """The parts that there are: training and test, or all in one."""
+    there = {is_test(name) for name in names if role_of(name) == "features"}
+    return [False, True] if there >= {False, True} and None not in there else [None]
+
+
+def _member(names: Collection[str], role: str, test: bool | None) -> str | None:
+    """The name of the array with a role; our own name for it comes before others."""
+    fit = [name for name in names if role_of(name) == role and is_test(name) == test]
+    return min(fit, key=lambda name: name not in ARRAYS, default=None)
+
+
+def _part(name: str, found: _Found, test: bool | None) -> _Part:
+    """The arrays of one part, checked.
+
+    Args:
+      name: of the file.
+      found: in it.
+      test: which part; None for all in one.
+    """
+    called = {array: _member(found.names, role, test) for array, role in zip(ARRAYS, ROLES)}
+    for array in ("x", "y"):
+        if called[array] in found.objects:
+            raise DataError(f"{name}: {_of_objects(array)}")
+        if called[array] is None:
             there = ", ".join(found.names) or "nothing"
-            raise DataError(f"{path.name}: no array {name!r}, found {there}; save it with numpy.savez(path, x=x, y=y)")
-    x, y, subject = found.arrays["x"], found.arrays["y"], found.arrays.get("subject")
-    _check_numbers(path.name, x)
-    _check_shapes(path.name, x, y)
-    _check_finite(path.name, x)
-    _check_labels(path.name, y)
-    if subject is not None:
-        if subject.shape != (len(x),):
-            remedy = "subject=numpy.ravel(subject)" if subject.size == len(x) else "one name or number for each row"
-            raise DataError(
-                f"{path.name}: subject has shape {subject.shape}, expected ({len(x)},): one per row of x; save {remedy}"
-            )
-        # Subjects may be called anything; only who is whom matters.
-        subject = np.unique(subject, return_inverse=True)[1]
-    no_subject = _of_objects("subject") if "subject" in found.objects else None
-    return Dataset(path.name, x, y.astype(np.int32), subject, no_subject)
+            raise DataError(f"{name}: no array {array!r}, found {there}; save it with numpy.savez(path, x=x, y=y)")
+    x, y, subject = (found.arrays.get(called[array] or "") for array in ARRAYS)
+    assert x is not None
+    assert y is not None
+    others = [f"{array} is {own}" for array, own in called.items() if own not in (None, array)]
+    told = f"{name} ({', '.join(others)})" if others else name
+    _check_numbers(told, x)
+    _check_shapes(told, x, y)
+    _check_finite(told, x)
+    _check_labels(told, y)
+    if subject is not None and subject.shape != (len(x),):
+        remedy = "subject=numpy.ravel(subject)" if subject.size == len(x) else "one name or number for each row"
+        raise DataError(
+            f"{told}: subject has shape {subject.shape}, expected ({len(x)},): one per row of x; save {remedy}"
+        )
+    return _Part(x, y, subject)
 
 
 def _of_objects(name: str) -> str:
@@ -75,14 +121,14 @@ def _read_arrays(name: str, file: BinaryIO) -> _Found:
     arrays, objects = {}, []
     try:
         with zipfile.ZipFile(file) as archive:
-            sizes = {info.filename: info.file_size for info in archive.infolist()}
-        unpacked, memory = sum(sizes.get(f"{array}.npy", 0) for array in ARRAYS), memory_left()
+            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
+        unpacked, memory = sum(size for array, size in sizes.items() if role_of(array)), memory_left()
         if memory is not None and unpacked > memory:
             raise DataError(f"{name}: unpacks to {unpacked:,} bytes, but memory has {memory:,}; bring less data")
         file.seek(0)
         # Pickles can run code: never from a data file. What NumPy warns about, it reads all the same.
         with warnings.catch_warnings(action="ignore"), np.load(file, allow_pickle=False) as members:
-            for array in (array for array in ARRAYS if array in members):
+            for array in filter(role_of, members.files):
                 try:
                     arrays[array] = members[array]
                 except ValueError as error:
@@ -117,10 +163,13 @@ def _check_numbers(name: str, x: np.ndarray) -> None:
 
 def _check_shapes(name: str, x: np.ndarray, y: np.ndarray) -> None:
     """Refuses shapes; a remedy that is given has been tried."""
-    if x.ndim != 2 or 0 in x.shape:
+    if x.ndim not in (2, 3) or 0 in x.shape:
         flat = x.ndim and 0 not in x.shape
         remedy = "save x=x.reshape(len(x), -1)" if flat else "give a row for each example, a column for each feature"
-        raise DataError(f"{name}: x must be of shape (examples, features), got {x.dtype} {x.shape}; {remedy}")
+        raise DataError(
+            f"{name}: x must be of shape (examples, features) or (examples, time, channels), got {x.dtype} {x.shape}; "
+            f"{remedy}"
+        )
     if y.shape == (len(x),):
         return
     if y.shape == (x.shape[1],):
@@ -142,29 +191,15 @@ def _one_hot(y: np.ndarray) -> bool:
 
 def _check_finite(name: str, x: np.ndarray) -> None:
     with np.errstate(over="ignore"):  # what is beyond float32 stands for nothing that was measured
-        finite = np.isfinite(x.astype(np.float32)).all(1)
+        finite = np.isfinite(x.astype(np.float32)).reshape(len(x), -1).all(1)
     if not finite.all():
         row = int(np.flatnonzero(~finite)[0])
         raise DataError(
             f"{name}: row {row} of x holds NaN or a value beyond float32; drop or fill such rows: "
-            "k = (abs(x) < 3e38).all(1); x=x[k], y=y[k]"
+            "k = (abs(x) < 3e38).reshape(len(x), -1).all(1); x=x[k], y=y[k]"
         )
 
 
 def _check_labels(name: str, y: np.ndarray) -> None:
-    if y.dtype.kind not in "iu":
-        raise DataError(f"{name}: y must hold integers 0..C-1, got {y.dtype}; number the classes: y={_NUMBERED}")
-    if y.min() < 0:
-        row = int(np.flatnonzero(y < 0)[0])
-        raise DataError(
-            f"{name}: row {row} has label {y[row]}, expected 0..C-1; number the classes from 0: y={_NUMBERED}"
-        )
-    present = np.unique(y)
-    if len(present) < 2:
-        raise DataError(f"{name}: y holds {len(present)} class(es), expected at least 2; bring examples of another")
-    if present[-1] != len(present) - 1:
-        missing = int(np.flatnonzero(present != np.arange(len(present)))[0])
-        raise DataError(
-            f"{name}: labels go up to {present[-1]} but no row has label {missing}; number the classes 0..C-1 "
-            f"without gaps: y={_NUMBERED}"
-        )
+    if y.dtype.kind not in "iuUS":
+        raise DataError(f"{name}: y must hold whole numbers or texts, got {y.dtype}; number the classes: y={_NUMBERED}")

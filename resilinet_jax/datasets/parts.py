@@ -130,10 +130,10 @@ def _keeping_published(
     if dataset.test is None:
         return draw(dataset, rng)
     own, test = np.flatnonzero(~dataset.test), np.flatnonzero(dataset.test)
+    subject, recording = (None if each is None else each[own] for each in (dataset.subject, dataset.recording))
     within = dataclasses.replace(
-        dataset, x=dataset.x[own], y=dataset.y[own], test=None, places=None,
-        **{name: each if each is None else each[own] for name in ("subject", "recording") if [each := getattr(dataset, name)]},
-    )  # fmt: skip
+        dataset, x=dataset.x[own], y=dataset.y[own], subject=subject, recording=recording, test=None, places=None
+    )
     train, validation, also = draw(within, rng)
     return own[rng.permutation(np.concatenate([train, also]))], own[validation], rng.permutation(test)
 

@@ -22,9 +22,7 @@ FOLDER = "/"  # stands for any folder, as a suffix does for files
 TABLE_FLAGS = ("label", "subject", "recording", "features", "drop", "columns")  # of tables alone
 
 
-def load_dataset(
-    name: str, data_dir: pathlib.Path | None, asked: TableSettings | None = None
-) -> tuple[Dataset, str]:
+def load_dataset(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None = None) -> tuple[Dataset, str]:
     """Loads a data set, and says in a line which it is.
 
     Args:
@@ -126,7 +124,9 @@ def _tables(name: str, data_dir: pathlib.Path | None, asked: TableSettings | Non
     from resilinet_jax.datasets.tables import load_tables
 
     if asked is None:
-        raise DataError(f"{name} is a table; say which of its columns hold what by load_dataset(name, folder, settings)")
+        raise DataError(
+            f"{name} is a table; say which of its columns hold what by load_dataset(name, folder, settings)"
+        )
     return load_tables(typed_path(name, "--dataset"), asked)
 
 

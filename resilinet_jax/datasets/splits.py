@@ -256,7 +256,7 @@ class Resplits(NamedTuple):
     class_names: tuple[str, ...] = ()
 
 
-def standardisation_of(x: Num[np.ndarray, "train *features"]) -> tuple[Standardisation, Bool[np.ndarray, "*features"]]:
+def standardisation_of(x: Num[np.ndarray, "train *features"]) -> tuple[Standardisation, Bool[np.ndarray, "*constant"]]:
     """What standardises these examples; and which features are constant in them, so become 0 and not NaN.
 
     A channel of windows, examples x time x channels, is one feature at whatever time.
@@ -291,7 +291,7 @@ def check_spread(name: str, x: Num[np.ndarray, "examples *features"], scale: Flo
         )
 
 
-def constant_note(name: str, constant: Bool[np.ndarray, " *features"]) -> tuple[str, ...]:
+def constant_note(name: str, constant: Bool[np.ndarray, "*constant"]) -> tuple[str, ...]:
     """One sentence that names the features from which nothing can be learned; none if there are none."""
     features = [str(index[0] if len(index) == 1 else tuple(map(int, index))) for index in np.argwhere(constant)]
     if not features:

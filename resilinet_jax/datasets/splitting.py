@@ -100,7 +100,7 @@ def _as_recorded(dataset: Dataset, standardise: Standardisation) -> Standardisat
     return standardise if dataset.offset is None else standardise._replace(centre=standardise.centre + dataset.offset)
 
 
-def _notes(dataset: Dataset, by: str, constant: Bool[np.ndarray, "*features"]) -> tuple[str, ...]:
+def _notes(dataset: Dataset, by: str, constant: Bool[np.ndarray, "*constant"]) -> tuple[str, ...]:
     alone = neighbours_note(dataset) if by == "random" and dataset.places is None and dataset.test is None else ()
     return (*dataset.notes, *constant_note(dataset.name, constant), *alone)
 

@@ -24,22 +24,41 @@ class TableSettings(Protocol):
     """
 
     @property
-    def label(self) -> str | None: ...
+    def label(self) -> str | None:
+        """Where the class is told."""
+
     @property
-    def subject(self) -> str | None: ...
+    def subject(self) -> str | None:
+        """Where the person is told."""
+
     @property
-    def recording(self) -> str | None: ...
+    def recording(self) -> str | None:
+        """Where the recording is told."""
+
     @property
-    def features(self) -> str | None: ...
+    def features(self) -> str | None:
+        """What is learned from."""
+
     @property
-    def drop(self) -> str | None: ...
+    def drop(self) -> str | None:
+        """What is left out."""
+
     @property
-    def columns(self) -> str | None: ...
+    def columns(self) -> str | None:
+        """What columns are called."""
+
     @property
-    def missing(self) -> str: ...
+    def missing(self) -> str:
+        """What happens to rows that lack a value."""
+
     @property
-    def window(self) -> int | None: ...
+    def window(self) -> int | None:
+        """Rows of an example."""
+
     @property
-    def hop(self) -> int | None: ...
+    def hop(self) -> int | None:
+        """Rows to the next example."""
+
     @property
-    def window_label(self) -> str: ...
+    def window_label(self) -> str:
+        """Which label counts."""

@@ -59,8 +59,8 @@ def cut_windows(dataset: Dataset, rows: int, hop: int, label: str) -> Dataset:
         Places(places, reach),
         (
             *dataset.notes,
-            f"{len(y):,} windows of {rows} rows, one every {hop}; none that shares rows with a test or validation window, or "
-            "lies next to one, trains.",
+            f"{len(y):,} windows of {rows} rows, one every {hop}; none that shares rows with a test or validation "
+            "window, or lies next to one, trains.",
         ),
     )
 

@@ -50,9 +50,9 @@ class Results:
     metric: str = ACCURACY
     class_names: Sequence[str] = ()
 
-    def class_name(self, number: int) -> str:
+    def class_name(self, number: int | np.integer) -> str:
         """What people call a class."""
-        return self.class_names[number] if self.class_names else str(number)
+        return self.class_names[int(number)] if self.class_names else str(number)
 
     @property
     def told_by(self) -> MetricName:

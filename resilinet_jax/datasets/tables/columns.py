@@ -22,14 +22,14 @@ class Columns(NamedTuple):
       subject: of the person; None if nobody is told apart, or a table beside it has it.
       recording: of the recording; None if each file is one.
       features: names of the columns to learn from.
-      index: name of the column that only counts rows, and may be left out; None if there is none.
+      counting: name of the column that only counts rows, and may be left out; None if there is none.
     """
 
     label: str | None
     subject: str | None
     recording: str | None
     features: tuple[str, ...]
-    index: str | None = None
+    counting: str | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -85,16 +85,14 @@ def listed_all(names: Sequence[str]) -> str:
     return f"the columns {', '.join(name or '(no name)' for name in names[:12])}{more}"
 
 
-def value_from(spec: str, source: Source) -> str | None:
-    """What a file's own place says: of `folder` or `file:REGEX`; None if a column is meant.
+def value_from(spec: str, source: Source) -> str:
+    """What a file's own place says, by `folder` or `file:REGEX`.
 
     Raises:
-      DataError: if the expression does not fit the file's name.
+      DataError: if the expression does not fit the file's path.
     """
     if spec == FOLDER:
         return source.path.parent.name
-    if not spec.startswith(FILE):
-        return None
     found = re.search(spec.removeprefix(FILE), source.path.as_posix())
     if found is None:
         raise DataError(f"{spec} does not fit the path {source.path.as_posix()}; mend the expression")
@@ -122,7 +120,11 @@ def _named(flag: str, text: str | None, table: Table) -> list[str]:
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     for name in names:
         if name not in table.names:
-            raise DataError(f"--{flag}={text}: {table.path.name} has no column {name!r}{suggest(name, table.names[:12])}")
+            raise DataError(
+                f"--{flag}={text}: {table.path.name} has no column {name!r}{suggest(name, table.names[:12])}"
+            )
     if len(set(names)) < len(names):
-        raise DataError(f"--{flag}={text} names a column twice: {listed(sorted({n for n in names if names.count(n) > 1}))}")
+        raise DataError(
+            f"--{flag}={text} names a column twice: {listed(sorted({n for n in names if names.count(n) > 1}))}"
+        )
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import pathlib
 import re
@@ -28,6 +29,7 @@ class Dialect(NamedTuple):
       names: of the columns, in order; `1`, `2`, ... where there are none.
       header: whether its first line holds the names.
       unused: columns at a line's end that are always empty, behind the named ones.
+      closing: what ends every line besides, as `;` behind values that commas separate; None for nothing.
     """
 
     encoding: str
@@ -36,6 +38,7 @@ class Dialect(NamedTuple):
     names: tuple[str, ...]
     header: bool
     unused: int = 0
+    closing: str | None = None
 
 
 def find_dialect(path: pathlib.Path, given: Sequence[str] = ()) -> Dialect:
@@ -49,12 +52,14 @@ def find_dialect(path: pathlib.Path, given: Sequence[str] = ()) -> Dialect:
       DataError: if it is no text, empty, or has another number of columns than are named.
     """
     encoding, lines = _lines(path)
+    closing = ";" if all(line.count(";") == 1 and line.rstrip().endswith(";") for line in lines) else None
+    lines = [line.rstrip().removesuffix(closing or "") for line in lines]
     separator = next((each for each in SEPARATORS if _fits(lines, each)), ",")
     rows = [fields(line, separator) for line in lines]
     decimal = "," if separator != "," and any(_DECIMAL_COMMA.fullmatch(f) for r in rows[1:] for f in r) else "."
-    width = max(map(len, rows[1:] or rows))
+    width, _ = _usual_width(rows)
     header = not given and _is_header(rows, decimal)
-    unused = int(width > 1 and all(len(row) < width or not row[-1] for row in rows[1:] or rows))
+    unused = int(width > 1 and all(not row[-1] for row in rows[1:] or rows if len(row) == width))
     names = tuple(given) or (tuple(rows[0]) if header else tuple(map(str, range(1, width - unused + 1))))
     if header and len(names) == width and unused and not names[-1]:
         names = names[:-1]
@@ -66,7 +71,7 @@ def find_dialect(path: pathlib.Path, given: Sequence[str] = ()) -> Dialect:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise DataError(f"{path.name}: {len(twice)} columns share a name, as {twice[0]!r}; give each one of its own")
-    return Dialect(encoding, separator, decimal, names, header, unused)
+    return Dialect(encoding, separator, decimal, names, header, unused, closing)
 
 
 def fields(line: str, separator: str) -> list[str]:
@@ -97,12 +102,19 @@ def _lines(path: pathlib.Path) -> tuple[str, list[str]]:
     return encoding, lines
 
 
+def _usual_width(rows: Sequence[Sequence[str]]) -> tuple[int, float]:
+    """How many columns most lines have, the first one apart, and which share of them has so many."""
+    counts = collections.Counter(map(len, rows[1:] or rows))
+    width, lines = counts.most_common(1)[0]
+    return width, lines / counts.total()
+
+
 def _fits(lines: Sequence[str], separator: str) -> bool:
-    """Whether a separator cuts all lines but the first into equally many columns, more than one."""
-    counts = {len(fields(line, separator)) for line in lines[1:] or lines}
+    """Whether a separator cuts nearly all lines into equally many columns, more than one."""
+    width, share = _usual_width([fields(line, separator) for line in lines])
     if separator == "," and all(_DECIMAL_COMMA.fullmatch(part) for line in lines[1:] for part in line.split()):
         return False
-    return len(counts) <= 2 and min(counts) > 1 and max(counts) - min(counts) <= 1
+    return width > 1 and share > 0.8
 
 
 def _is_header(rows: Sequence[Sequence[str]], decimal: str) -> bool:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import re
 from collections.abc import Collection
 from typing import NamedTuple
 
 from resilinet_jax.datasets.lying import files_in
+from resilinet_jax.datasets.naming import is_test, role_of
 from resilinet_jax.datasets.readings import SUFFIXES
 from resilinet_jax.errors import DataError, listed
-
-_ROLES = {
-    "features": r"x|features?|data|inputs?",
-    "label": r"y|labels?|targets?|activity|activities",
-    "subject": r"subjects?|persons?|people|participants?|users?",
-}
-_PARTS = {False: r"train(ing)?", True: r"test(ing)?"}
 
 
 class Source(NamedTuple):
@@ -60,8 +53,10 @@ def find_sources(path: pathlib.Path) -> Found:
     tables = [each for each in there if each.suffix.lower() in SUFFIXES]
     if not tables:
         found = listed([str(each.relative_to(path)) for each in there])
-        raise DataError(f"--dataset={path}: no table in it; found {found}; expected files that end in {_told(SUFFIXES)}")
-    roles = {each: _role(each) for each in tables}
+        raise DataError(
+            f"--dataset={path}: no table in it; found {found}; expected files that end in {_told(SUFFIXES)}"
+        )
+    roles = {each: role_of(each.stem) for each in tables}
     features = [each for each in tables if roles[each] == "features" and _beside(each, roles, "label")]
     sources = [
         Source(each, _beside(each, roles, "label"), _beside(each, roles, "subject"), _is_test(each, path))
@@ -78,15 +73,6 @@ def _told(names: Collection[str]) -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def _stem(path: pathlib.Path) -> str:
-    """The file's name without what says to which part it belongs."""
-    return re.sub(rf"[-_ ]?({'|'.join(_PARTS.values())})$", "", path.stem, flags=re.IGNORECASE)
-
-
-def _role(path: pathlib.Path) -> str | None:
-    return next((role for role, names in _ROLES.items() if re.fullmatch(names, _stem(path), re.IGNORECASE)), None)
-
-
 def _beside(path: pathlib.Path, roles: dict[pathlib.Path, str | None], role: str) -> pathlib.Path | None:
     """The table in the same folder, of the same part, that has a role."""
     same = [
@@ -100,7 +86,4 @@ def _beside(path: pathlib.Path, roles: dict[pathlib.Path, str | None], role: str
 def _is_test(path: pathlib.Path, folder: pathlib.Path) -> bool | None:
     """Whether a path's folders or its name say that it holds test data, or training data; None if neither."""
     parts = [*path.relative_to(folder).parts[:-1], path.stem]
-    for test, names in _PARTS.items():
-        if any(re.fullmatch(rf"(.*[-_ ])?({names})", part, re.IGNORECASE) for part in parts):
-            return test
-    return None
+    return next((said for part in parts if (said := is_test(part)) is not None), None)

@@ -88,8 +88,8 @@ def _told(path: pathlib.Path) -> Iterator[None]:
         if said:
             expected, line, got = said.groups()
             raise DataError(
-                f"{path.name}, line {line}: {got} columns, expected {expected}; mend the line, or put quotes around text "
-                "that holds a separator"
+                f"{path.name}, line {line}: {got} columns, expected {expected}; mend the line, or put quotes around "
+                "text that holds a separator"
             ) from None
         raise DataError(f"{path.name} can't be read ({first_line(error)}); mend it, or write it anew") from None
 
@@ -122,18 +122,17 @@ def _csv(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.Data
             header=None,
             names=names,
             skiprows=int(dialect.header),
-            usecols=[*texts, *numbers],
             index_col=False,
-            dtype=dict.fromkeys(texts, str),
+            dtype=dict.fromkeys([name for name in names if name not in numbers], str),
             keep_default_na=False,
             na_values=dict.fromkeys(numbers, _ABSENT),
             skipinitialspace=True,
+            comment=dialect.closing,
             encoding=dialect.encoding,
-            float_precision="round_trip",  # the nearest float64, so that float32 survives a text
             chunksize=ROWS,
         )
-        with reader:
-            yield from reader
+        with reader:  # all columns: with `usecols` longer lines would be taken for shifted ones without a word
+            yield from (piece[[*texts, *numbers]] for piece in reader)
 
 
 def _check_numbers(table: Table, piece: pd.DataFrame, numbers: Sequence[str], begun: int) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from resilinet_jax.datasets.labels import number_classes
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.datasets.table_settings import TableSettings
 from resilinet_jax.datasets.tables.columns import Columns, choose_columns, value_from
 from resilinet_jax.datasets.tables.files import Source, find_sources
 from resilinet_jax.datasets.tables.pieces import Table, open_table, pieces
-from resilinet_jax.errors import DataError, listed, printable
+from resilinet_jax.errors import DataError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,9 +83,9 @@ class _Tables:
                 if next(column, None) is not None:
                     raise _unequal(source, what, "more")
 
-    def _texts(self, frame: pd.DataFrame, what: str, source: Source, beside: dict[str, Iterator[pd.Series]]) -> pd.Series:
-        import pandas as pd
-
+    def _texts(
+        self, frame: pd.DataFrame, what: str, source: Source, beside: dict[str, Iterator[pd.Series]]
+    ) -> pd.Series:
         if what in beside:
             values = next(beside[what], None)
             if values is None or len(values) != len(frame):
@@ -93,13 +94,13 @@ class _Tables:
         spec = getattr(self.columns, what)
         if spec in frame:
             return frame[spec].fillna("").str.strip()
-        return pd.Series([value_from(spec, source)] * len(frame), dtype=object)
+        return _constant(value_from(spec, source), len(frame))
 
     def _recordings(self, frame: pd.DataFrame, number: int, source: Source) -> Int[np.ndarray, " rows"]:
         """Each file is a recording of its own, and every value of the column within it."""
         spec = self.columns.recording
-        value = "" if spec is None else self._texts(frame, "recording", source, {})
-        return self.recordings(f"{number}/" + value if spec is not None else _constant(f"{number}/", len(frame)))
+        values = _constant("", len(frame)) if spec is None else self._texts(frame, "recording", source, {})
+        return self.recordings(f"{number}/" + values)
 
 
 def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
@@ -135,7 +136,12 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         with np.errstate(over="ignore"):  # refused with the data set
             x[begun : begun + len(kept)] = kept - offset[None]
         begun += len(kept)
-    y, names = _classes(path.name, np.concatenate(scan.labels), tables.labels)
+    codes = np.concatenate(scan.labels)
+    there = np.unique(codes)
+    texts = list(map(str, tables.labels.known))
+    classes = number_classes(path.name, [texts[code] for code in there], rows)
+    y = np.zeros(len(texts), np.int32)
+    y[there] = classes.number
     subject = None
     if tables.has_subject:
         who = np.array(list(map(str, tables.subjects.known)))
@@ -145,13 +151,20 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         test = np.repeat([bool(source.test) for source, _ in opened], [scan.rows.get(i, 0) for i in range(len(opened))])
     notes = [
         *[f"Left out of {path.name}: {listed(found.left_out)}."] * bool(found.left_out),
-        *[f"The first column of {path.name} has no name and was left out."] * (columns.index is not None),
+        *[f"The first column of {path.name} has no name and was left out."] * (columns.counting is not None),
         *[f"{scan.missing:,} of {scan.missing + rows:,} rows lack a value and were left out."] * bool(scan.missing),
     ]
     return Dataset(
-        path.name, x, y, subject, class_names=names, recording=np.concatenate(scan.recordings), test=test,
-        offset=offset if offset.any() else None, notes=tuple(notes),
-    )  # fmt: skip
+        path.name,
+        x,
+        y[codes],
+        subject,
+        class_names=classes.names,
+        recording=np.concatenate(scan.recordings),
+        test=test,
+        offset=offset if offset.any() else None,
+        notes=tuple(notes),
+    )
 
 
 class _Scan:
@@ -198,36 +211,8 @@ def _room(rows: int, features: int) -> np.ndarray:
     """Zeros to write into: in memory, or in a file that goes with the process."""
     if 4 * rows * features <= IN_MEMORY:
         return np.empty((rows, features), np.float32)
-    return np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=(rows, features))
-
-
-def _classes(name: str, codes: Int[np.ndarray, " rows"], known: _Codes) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels 0..C-1 and the classes' names: by number where all are numbers, else by the alphabet; no names for 0..C-1.
-
-    Args:
-      name: of the data set.
-      codes: of the rows' labels.
-      known: the texts of all codes.
-    """
-    there = np.unique(codes)
-    texts = np.array(list(map(str, known.known)))[there]
-    try:
-        numbers = [float(text) for text in texts]
-        texts = np.array([f"{number:.0f}" if number.is_integer() else text for number, text in zip(numbers, texts)])
-        order = np.argsort(numbers, kind="stable")
-    except ValueError:
-        order = np.argsort(texts, kind="stable")
-    if len(there) < 2:
-        raise DataError(f"{name}: all rows are of the class {texts[0]!r}, expected at least 2; bring rows of another")
-    if len(there) > max(2, len(codes) // 2):
-        raise DataError(
-            f"{name}: the label has {len(there):,} values in {len(codes):,} rows, as {texts[0]!r}; expected classes; name "
-            "another column by --label"
-        )
-    place = np.empty(int(there[-1]) + 1, np.int32)
-    place[there[order]] = np.arange(len(there))
-    names = tuple(printable(str(text)) for text in texts[order])
-    return place[codes], () if names == tuple(map(str, range(len(names)))) else names
+    with tempfile.TemporaryFile() as file:  # the map keeps it
+        return np.memmap(file, np.float32, "w+", shape=(rows, features))
 
 
 def _told_missing(scan: _Scan, opened: Sequence[tuple[Source, Table]], columns: Columns) -> DataError:
@@ -236,8 +221,8 @@ def _told_missing(scan: _Scan, opened: Sequence[tuple[Source, Table]], columns: 
     what = f"column {columns.features[column]!r}" if column >= 0 else "the label or the person"
     more = f"; {scan.missing:,} rows in all lack one" if scan.missing > 1 else ""
     return DataError(
-        f"{table.path.name}, {table.where(row)}, {what}: no value, or an infinite one{more}; fill them in, or leave such "
-        "rows out by --missing=drop"
+        f"{table.path.name}, {table.where(row)}, {what}: no value, or an infinite one{more}; fill them in, or leave "
+        "such rows out by --missing=drop"
     )
 
 

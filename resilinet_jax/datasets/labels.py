@@ -1,0 +1,56 @@
+"""Classes 0..C-1 for whatever a user calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from resilinet_jax.errors import DataError, printable
+
+MOST_SURELY = 20  # classes that few rows may have
+
+
+class Classes(NamedTuple):
+    """What labels stand for.
+
+    Attributes:
+      number: the class, 0..C-1, of each text.
+      names: of the classes in order; none if they are called by their numbers.
+    """
+
+    number: Int[np.ndarray, " texts"]
+    names: tuple[str, ...]
+
+
+def number_classes(name: str, texts: Sequence[str], rows: int) -> Classes:
+    """Numbers classes in the order of their numbers if all are called by one, else of the alphabet.
+
+    Args:
+      name: of the data set, for messages.
+      texts: what the classes are called; `1` and `1.0` are the same.
+      rows: that have these labels.
+
+    Raises:
+      DataError: if there is only one class, or hardly any two rows are of the same.
+    """
+    try:
+        numbers = [float(text) for text in texts]
+        called = [f"{number:.0f}" if number.is_integer() else text for number, text in zip(numbers, texts)]
+        order = list(dict.fromkeys(called[i] for i in np.argsort(numbers, kind="stable")))
+    except ValueError:
+        called = list(texts)
+        order = sorted(set(called))
+    if len(order) < 2:
+        raise DataError(f"{name}: all rows have the label {called[0]!r}, expected at least 2 classes; bring others")
+    if len(order) > max(MOST_SURELY, rows // 2):
+        raise DataError(
+            f"{name}: the label has {len(order):,} values in {rows:,} rows, as {order[0]!r}; expected classes: give "
+            "what tells them apart"
+        )
+    place = {each: number for number, each in enumerate(order)}
+    plain = order == [str(number) for number in range(len(order))]
+    number = np.array([place[each] for each in called], np.int32)
+    return Classes(number, () if plain else tuple(map(printable, order)))
