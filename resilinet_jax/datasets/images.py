@@ -13,10 +13,11 @@ from PIL import Image
 from resilinet_jax.datasets.cifar10 import NAME as CIFAR10
 from resilinet_jax.datasets.cifar10 import prepare_cifar10
 from resilinet_jax.datasets.cifar10.archive import check_nothing_like_it, find_archive
+from resilinet_jax.datasets.own_images import load_own_images
 from resilinet_jax.datasets.prepared import PreparedSplit, decode_image, find_prepared, square
 from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.errors import DataError
-from resilinet_jax.files import default_data_dir
+from resilinet_jax.files import default_data_dir, typed_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Images:
       description: what it is, in a line.
       train: uint8 pixels and labels; the last tenth is for validation.
       test: uint8 pixels and labels.
+      class_names: of classes 0..C-1; none if they have no other names.
     """
 
     name: str
     description: str
     train: Examples
     test: Examples
+    class_names: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -70,14 +73,15 @@ class Images:
             validation_part = validation_part[: max(1, train_examples // 8)]
         train, validation = (Examples(self.train.x[part], self.train.y[part]) for part in (chosen, validation_part))
         classes = int(max(self.train.y.max(), self.test.y.max())) + 1
-        return Splits(train, validation, self.test, classes)
+        return Splits(train, validation, self.test, classes, class_names=self.class_names)
 
 
 def load_images(name: str, data_dir: pathlib.Path | None, size: int) -> Images:
     """Loads a data set, and says in a line which it is.
 
     Args:
-      name: one of `LOADERS`, or `auto`: CIFAR-10 if there is any in `data_dir`, else `digits`.
+      name: one of `LOADERS`; the path of a folder, or of a file with images; or `auto`: CIFAR-10 if there is any in
+        `data_dir`, else `digits`.
       data_dir: TFDS' folder, or where the archive of CIFAR-10 lies; None for TFDS' default.
       size: of the images, in pixels.
 
@@ -87,7 +91,7 @@ def load_images(name: str, data_dir: pathlib.Path | None, size: int) -> Images:
     reason = ""
     if name == "auto":
         name, reason = _found(data_dir)
-    images = LOADERS[name](data_dir, size)
+    images = LOADERS[name](data_dir, size) if name in LOADERS else _load_own(name, size)
     return dataclasses.replace(images, description=f"{images.description}{reason}")
 
 
@@ -142,9 +146,18 @@ def _load_digits(data_dir: pathlib.Path | None, size: int) -> Images:
     return Images("digits", description, train, test)
 
 
+def _load_own(name: str, size: int) -> Images:
+    """A user's own images, by their path."""
+    path = typed_path(name, "--dataset")
+    if not path.exists():
+        raise DataError(f"--dataset={name}: no such file or folder; give a folder with one for each class")
+    train, test, names, told = load_own_images(path, size)
+    return Images(path.name, f"{path.name}, {_counts(train, test, size)}, {told}", train, test, names)
+
+
 def _counts(train: Examples, test: Examples, size: int) -> str:
     return f"{len(train.y):,} training and {len(test.y):,} test images at {size}x{size}"
 
 
-# What `--dataset` may be besides `auto`. Adding a data set is a line here, and its loader.
-LOADERS: dict[str, Callable[[pathlib.Path | None, int], Images]] = {"digits": _load_digits, "cifar10": _load_cifar10}
+# What `--dataset` may be besides `auto` and a path. Adding a data set is a line here, and its loader.
+LOADERS: dict[str, Callable[[pathlib.Path | None, int], Images]] = {"digits": _load_digits, CIFAR10: _load_cifar10}

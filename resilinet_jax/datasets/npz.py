@@ -3,7 +3,7 @@
 import pathlib
 import warnings
 import zipfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -42,29 +42,47 @@ def load_npz(path: pathlib.Path) -> Dataset:
     Raises:
       UserError: if the file is missing, no archive, or holds anything else.
     """
-    if not path.is_file():
-        raise DataError(f"--dataset={path}: no such file; give an .npz with arrays x and y")
-    with path.open("rb") as file:
-        found = _read_arrays(path.name, file)
-    parts = [_part(path.name, found, test) for test in _parts(found.names)]
+    parts, no_subject = read_parts(path, _check_readings)
     x, y = (np.concatenate([getattr(part, name) for part in parts]) for name in "xy")
     subjects = [part.subject for part in parts if part.subject is not None]
     subject = np.concatenate(subjects) if len(subjects) == len(parts) else None
     # Subjects may be called anything; only who is whom matters.
     numbered = None if subject is None else np.unique(subject, return_inverse=True)[1]
     test = np.repeat([False, True], [len(part.y) for part in parts]) if len(parts) > 1 else None
-    no_subject = _of_objects("subject") if any(role_of(name) == "subject" for name in found.objects) else None
     texts, codes = np.unique(y, return_inverse=True)
     classes = number_classes(path.name, list(map(str, texts)), len(y))
     return Dataset(path.name, x, classes.number[codes], numbered, no_subject, classes.names, test=test)
 
 
-class _Part(NamedTuple):
-    """Arrays that have been checked."""
+class Part(NamedTuple):
+    """Arrays of one part, checked: inputs, labels and, if there are any, subjects."""
 
     x: np.ndarray
     y: np.ndarray
     subject: np.ndarray | None
+
+
+def read_parts(
+    path: pathlib.Path, check: Callable[[str, np.ndarray, np.ndarray], None]
+) -> tuple[list[Part], str | None]:
+    """The arrays of a file: in one part, or in those for training and for the test.
+
+    Args:
+      path: of the file.
+      check: refuses inputs and labels by their shapes, called with what to call the file.
+
+    Returns:
+      The parts, and what to tell whoever wants to split by subjects that can't be read.
+
+    Raises:
+      UserError: if the file is missing, no archive, or holds anything else.
+    """
+    if not path.is_file():
+        raise DataError(f"--dataset={path}: no such file; give an .npz with arrays x and y")
+    with path.open("rb") as file:
+        found = _read_arrays(path.name, file)
+    parts = [_part(path.name, found, test, check) for test in _parts(found.names)]
+    return parts, _of_objects("subject") if any(role_of(name) == "subject" for name in found.objects) else None
 
 
 def _parts(names: Collection[str]) -> list[bool | None]:
@@ -79,13 +97,14 @@ def _member(names: Collection[str], role: str, test: bool | None) -> str | None:
     return min(fit, key=lambda name: name not in ARRAYS, default=None)
 
 
-def _part(name: str, found: _Found, test: bool | None) -> _Part:
+def _part(name: str, found: _Found, test: bool | None, check: Callable[[str, np.ndarray, np.ndarray], None]) -> Part:
     """The arrays of one part, checked.
 
     Args:
       name: of the file.
       found: in it.
       test: which part; None for all in one.
+      check: as in `read_parts`.
     """
     called = {array: _member(found.names, role, test) for array, role in zip(ARRAYS, ROLES)}
     for array in ("x", "y"):
@@ -100,7 +119,7 @@ def _part(name: str, found: _Found, test: bool | None) -> _Part:
     others = [f"{array} is {own}" for array, own in called.items() if own not in (None, array)]
     told = f"{name} ({', '.join(others)})" if others else name
     _check_numbers(told, x)
-    _check_shapes(told, x, y)
+    check(told, x, y)
     _check_finite(told, x)
     _check_labels(told, y)
     if subject is not None and subject.shape != (len(x),):
@@ -108,7 +127,7 @@ def _part(name: str, found: _Found, test: bool | None) -> _Part:
         raise DataError(
             f"{told}: subject has shape {subject.shape}, expected ({len(x)},): one per row of x; save {remedy}"
         )
-    return _Part(x, y, subject)
+    return Part(x, y, subject)
 
 
 def _of_objects(name: str) -> str:
@@ -161,7 +180,7 @@ def _check_numbers(name: str, x: np.ndarray) -> None:
     raise DataError(f"{name}: x must be real numbers, got {x.dtype}; {remedy}")
 
 
-def _check_shapes(name: str, x: np.ndarray, y: np.ndarray) -> None:
+def _check_readings(name: str, x: np.ndarray, y: np.ndarray) -> None:
     """Refuses shapes; a remedy that is given has been tried."""
     if x.ndim not in (2, 3) or 0 in x.shape:
         flat = x.ndim and 0 not in x.shape

@@ -53,7 +53,7 @@ QUICK = dataclasses.replace(
 
 SCENARIO = Scenario(
     name="cifar10",
-    datasets=("digits", "cifar10"),
+    datasets=("digits", "cifar10", ".npz", ".tar.gz", ".tgz", ".tar", "/"),
     load=load,
     build_network=build_network,
     failure_settings=FAILURE_SETTINGS,

@@ -8,8 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from resilinet_jax.datasets.readings import LOADERS
 from resilinet_jax.network.graph import build_chain
 from resilinet_jax.scenarios._base import Data, DataSettings, Preset, Scenario
@@ -82,6 +80,8 @@ def load(settings: DataSettings, preset: Preset) -> Data:
 
     dataset, description = load_dataset(settings.dataset, settings.data_folder, settings)
     if dataset.x.ndim > 2:
+        import numpy as np
+
         offset = None if dataset.offset is None else np.tile(dataset.offset, dataset.x.shape[1])
         dataset = dataclasses.replace(dataset, x=dataset.x.reshape(len(dataset.y), -1), offset=offset)
     return resident(dataset, description, settings, preset)

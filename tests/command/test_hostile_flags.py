@@ -274,7 +274,7 @@ def test_data_are_refused_before_jax_is_imported(tmp_path):
     np.savez(tmp_path / "mine.npz", x=np.zeros((9, 2)), y=np.arange(9) / 2)
     refused = {
         "--dataset=synthetic": "--batch_size must be at most the 10 training examples, got 64",
-        "--dataset=mine.npz": "mine.npz: y must hold integers 0..C-1",
+        "--dataset=mine.npz": "mine.npz: y must hold whole numbers",
         "--dataset=../mine.npz": "--dataset=../mine.npz: no such file",
     }
     more = ["--train_examples=10", "--batch_size=64"]

@@ -1,0 +1,160 @@
+"""A user's own images: every shape gives the same images, and nothing in a file runs code."""
+
+import io
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resilinet_jax.datasets.images import load_images
+from resilinet_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+Y = np.arange(60) % 3
+TEST = np.arange(60) >= 48
+NAMES = ("bird", "cat", "ship")
+
+
+def planes(part):
+    return X[part].transpose(0, 3, 1, 2).reshape(-1, 3072)
+
+
+def folders(root, parts=True):
+    for number, (image, label) in enumerate(zip(X, Y)):
+        part = "test" if TEST[number] else "train"
+        folder = root / "set" / (part if parts else "") / NAMES[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:03d}.png")
+    return root / "set"
+
+
+def arrays(root):
+    names = np.array(NAMES)[Y]
+    own = ~TEST
+    np.savez(root / "set.npz", x_train=X[own], y_train=names[own], x_test=X[TEST], y_test=names[TEST])
+    return root / "set.npz"
+
+
+def planes_first(root):
+    own = ~TEST
+    first = X.transpose(0, 3, 1, 2) / np.float32(255)
+    names = np.array(NAMES)[Y]
+    np.savez(root / "set.npz", x_train=first[own], y_train=names[own], x_test=first[TEST], y_test=names[TEST])
+    return root / "set.npz"
+
+
+def python_version(root):
+    """CIFAR-10's, as Python 2 pickled it: keys of bytes."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    for number in range(5):
+        part = np.flatnonzero(~TEST)[number::5]
+        batch = {b"data": planes(part), b"labels": Y[part].tolist(), b"filenames": [b"a.png"] * len(part)}
+        (folder / f"data_batch_{number + 1}").write_bytes(pickle.dumps(batch, 2))
+    (folder / "test_batch").write_bytes(pickle.dumps({b"data": planes(TEST), b"labels": Y[TEST].tolist()}, 2))
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [name.encode() for name in NAMES]}, 2))
+    return folder
+
+
+def packed(root):
+    folder = python_version(root)
+    with tarfile.open(root / "cifar.tar.gz", "w:gz") as archive:
+        archive.add(folder, folder.name)
+    return root / "cifar.tar.gz"
+
+
+def hundred(root):
+    """CIFAR-100's binary version: a coarse label before the fine one."""
+    folder = root / "cifar-100-binary"
+    folder.mkdir()
+    for name, part in (("train", ~TEST), ("test", TEST)):
+        records = np.concatenate([np.full((part.sum(), 1), 7), Y[part, None], planes(part)], 1)
+        (folder / f"{name}.bin").write_bytes(records.astype(np.uint8).tobytes())
+    (folder / "fine_label_names.txt").write_text("\n".join(NAMES))
+    return folder
+
+
+def hundred_in_python(root):
+    folder = root / "cifar-100-python"
+    folder.mkdir()
+    for name, part in (("train", ~TEST), ("test", TEST)):
+        batch = {b"data": planes(part), b"fine_labels": Y[part].tolist(), b"coarse_labels": [0] * int(part.sum())}
+        (folder / name).write_bytes(pickle.dumps(batch, 2))
+    (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [name.encode() for name in NAMES]}, 2))
+    return folder
+
+
+@pytest.mark.parametrize("write", [folders, arrays, planes_first, python_version, packed, hundred, hundred_in_python])
+def test_each_shape_gives_the_same_images(tmp_path, write):
+    images = load_images(str(write(tmp_path)), None, 32)
+    for part, own in ((images.train, ~TEST), (images.test, TEST)):
+        order = np.lexsort(part.x.reshape(len(part.y), -1).T)
+        expected = np.lexsort(X[own].reshape(own.sum(), -1).T)
+        np.testing.assert_array_equal(part.x[order], X[own][expected])
+        np.testing.assert_array_equal(part.y[order], Y[own][expected])
+    assert images.class_names == NAMES
+    assert "48 training and 12 test images at 32x32, split as published" in images.description
+    assert images.split(0).class_names == NAMES
+
+
+def test_without_a_published_split_a_sixth_is_for_the_test(tmp_path):
+    images = load_images(str(folders(tmp_path, parts=False)), None, 16)
+    assert len(images.test.y) == 10
+    assert images.train.x.shape == (50, 16, 16, 3)
+    assert "a test image in 6 drawn once and for all" in images.description
+
+
+def test_grey_images_of_any_size_get_three_equal_colours(tmp_path):
+    np.savez(tmp_path / "grey.npz", x=X[..., 0][:, :20], y=Y)
+    images = load_images(str(tmp_path / "grey.npz"), None, 20)
+    assert images.train.x.shape == (50, 20, 20, 3)
+    assert (images.train.x[..., 0] == images.train.x[..., 2]).all()
+
+
+class Running:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('a pickle was run')",)
+
+
+def test_a_pickle_that_could_run_code_is_refused_by_name(tmp_path):
+    folder = python_version(tmp_path)
+    (folder / "data_batch_3").write_bytes(pickle.dumps({b"data": Running()}, 2))
+    with pytest.raises(UserError, match=r"data_batch_3 holds (__builtin__|builtins)\.exec, which could run code"):
+        load_images(str(folder), None, 32)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "flipped", "missing", "no dictionary", "too few labels"])
+def test_a_damaged_batch_is_one_line(tmp_path, spoil):
+    folder = python_version(tmp_path)
+    path = folder / "data_batch_2"
+    content = path.read_bytes()
+    if spoil == "missing":
+        (folder / "test_batch").write_bytes(content[:100])
+    elif spoil == "no dictionary":
+        path.write_bytes(pickle.dumps([1, 2], 2))
+    elif spoil == "too few labels":
+        path.write_bytes(pickle.dumps({b"data": planes(TEST), b"labels": [1]}, 2))
+    else:
+        path.write_bytes(content[:500] if spoil == "cut" else b"\xff" + content[1:])
+    with pytest.raises(UserError, match=r"(data_batch_2|test_batch) (is damaged|has no 3,072)") as error:
+        load_images(str(folder), None, 32)
+    assert "\n" not in str(error.value)
+
+
+def test_what_holds_no_images_is_described(tmp_path):
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(UserError, match=r"no images of classes in it, found a.txt; put the PNG or JPEG files"):
+        load_images(str(tmp_path), None, 32)
+    (tmp_path / "other.tar").write_bytes(b"")
+    with pytest.raises(UserError, match=r"damaged archive"):
+        load_images(str(tmp_path / "other.tar"), None, 32)
+    with tarfile.open(tmp_path / "other.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("x.png"), io.BytesIO())
+    with pytest.raises(UserError, match=r"no CIFAR in it; unpack it"):
+        load_images(str(tmp_path / "other.tar"), None, 32)
+    np.savez(tmp_path / "wide.npz", x=X[..., None], y=Y)
+    with pytest.raises(UserError, match=r"x must be of shape \(images, height, width\)"):
+        load_images(str(tmp_path / "wide.npz"), None, 32)
