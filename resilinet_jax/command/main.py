@@ -66,6 +66,14 @@ def _launch(argv: Sequence[str], sweeps: Sweeps) -> None:
         from resilinet_jax.command.experiment import draw
 
         print(f"Drawn to {draw(choice)}")
+    elif mode.describe:
+        choice = choose(Settings(**values | {"sweep": "all"}))
+        choice.check_training([])
+        import_jax()
+        from resilinet_jax.command.describing import describe
+        from resilinet_jax.report.console import PlainConsole
+
+        print(f"Drawn to {describe(choice, PlainConsole())}")
     elif values["sweep"] is None:
         raise UserError(f"--sweep is missing; give {names[0]}, all, or another one that --sweep=list shows")
     elif values["sweep"] == "list":

@@ -176,6 +176,7 @@ class Mode:
 
     report: str | None = _flag(None, "Makes the report in this results folder again, without training.")
     draw: bool = _flag(False, "Makes a picture of the scenario's graph, without training.")
+    describe: bool = _flag(False, "Tells what the data hold and what may be wrong with them, without training.")
     export: str | None = _flag(
         None,
         "Makes an artefact, for nodes to run, from a cell of this finished sweep's folder; in an artefact's folder, "
@@ -215,7 +216,7 @@ class Mode:
           UserError: naming the flags.
         """
         jobs = {"report": self.report is not None, "export": self.export is not None, "deploy": self.deploy is not None}
-        jobs["draw"] = self.draw
+        jobs |= {"draw": self.draw, "describe": self.describe}
         asked = [f"--{name}" for name, given in jobs.items() if given]
         if sweep is not None and not (asked and is_user_file(sweep)):
             asked.append("--sweep")

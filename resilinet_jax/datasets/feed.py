@@ -32,6 +32,7 @@ else:  # JAX takes longer to import than data to load, and is not needed to refu
     Sharding, Augment = Any, Callable[..., Any]
 
 HeldOut = Literal["validation", "test"]
+Part = Literal["train", "validation", "test"]
 ONE_SPLIT = {0: "0"}  # labels, where there is but one
 
 
@@ -82,6 +83,7 @@ class Resident:
       notes: sentences of the splits, which the screen and the report say.
       standardisation: what the examples of the first split have gone through; None if they are as they were recorded.
       class_names: of classes 0..C-1; none if they have no other names.
+      feature_names: of the last axis of the examples; none if they have none.
     """
 
     chunks = 1
@@ -106,6 +108,7 @@ class Resident:
         self.notes = splits.notes
         self.standardisation = splits.standardisation
         self.class_names = splits.class_names
+        self.feature_names = getattr(splits, "feature_names", ())
         self.sizes = {name: members.sizes for name, members in self._members.items()}
         self._placed: dict[tuple[int, Sharding], Examples] = {}
         self._class_counts: dict[str, Int[np.ndarray, "splits classes"]] = {}
@@ -158,19 +161,21 @@ def all_of(examples: int) -> Members:
     return Members(np.arange(examples, dtype=np.int32)[None])
 
 
-def first_split(feed: Feed, part: HeldOut, most: int | None = None) -> Examples:
+def first_split(feed: Feed, part: Part, most: int | None = None) -> Examples:
     """Examples of the first split on the host, as a network takes them.
 
     Args:
       feed: whose they are.
-      part: of the split.
+      part: of the split; of one that trains the first chunk.
       most: at most so many, of the first chunk; None for all.
     """
     import jax
     from jax.sharding import SingleDeviceSharding
 
     own, parts = feed.members(part).of(0), []
-    for chunk in feed.held_out(part, SingleDeviceSharding(jax.local_devices()[0])):
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    chunks = itertools.islice(feed.train(0, here, augmented=False), 1) if part == "train" else feed.held_out(part, here)
+    for chunk in chunks:
         parts.append(own.take(Examples(*map(np.asarray, chunk)), own.rows[:most]))
         if most is not None:
             break

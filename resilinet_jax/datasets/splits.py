@@ -84,6 +84,7 @@ class Dataset:
       subject: who was recorded, by number or name, if known.
       no_subject: what to tell whoever wants to split by subject where there is none that can be read.
       class_names: of classes 0..C-1, in order; none if they have no other names.
+      feature_names: of the last axis of `x`; none if they have none.
       recording: number of the recording that an example is of, if known.
       test: whether an example is published as a test example; None where no split is published.
       offset: what was taken off each feature before `x` was rounded to float32; None for nothing.
@@ -97,6 +98,7 @@ class Dataset:
     subject: Shaped[np.ndarray, " examples"] | None = None
     no_subject: str | None = None
     class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
     recording: Int[np.ndarray, " examples"] | None = None
     test: Bool[np.ndarray, " examples"] | None = None
     offset: Float[np.ndarray, "*features"] | None = None
@@ -218,6 +220,7 @@ class Splits(NamedTuple):
       notes: sentences about the data that a reader must know.
       standardisation: what the examples have gone through; None if they are as they were recorded.
       class_names: of classes 0..C-1; none if they have no other names.
+      feature_names: of the last axis of the examples; none if they have none.
     """
 
     train: Examples
@@ -227,6 +230,7 @@ class Splits(NamedTuple):
     notes: tuple[str, ...] = ()
     standardisation: Standardisation | None = None
     class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
 
     @property
     def chance(self) -> float:
@@ -291,9 +295,11 @@ def check_spread(name: str, x: Num[np.ndarray, "examples *features"], scale: Flo
         )
 
 
-def constant_note(name: str, constant: Bool[np.ndarray, "*constant"]) -> tuple[str, ...]:
+def constant_note(dataset: Dataset, constant: Bool[np.ndarray, "*constant"]) -> tuple[str, ...]:
     """One sentence that names the features from which nothing can be learned; none if there are none."""
-    features = [str(index[0] if len(index) == 1 else tuple(map(int, index))) for index in np.argwhere(constant)]
+    name, called = dataset.name, dataset.feature_names
+    at = [tuple(map(int, index)) for index in np.argwhere(constant)]
+    features = [str(index if len(index) > 1 else called[index[0]] if called else index[0]) for index in at]
     if not features:
         return ()
     several = len(features) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
+from resilinet_jax.datasets.inspection import inspect_splits, seen_note
 from resilinet_jax.datasets.parts import draw_parts, neighbours_note
 from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT, SplitSettings
 from resilinet_jax.datasets.splits import (
@@ -46,7 +47,9 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
         check_spread(dataset.name, np.asarray(examples.x), standardise.scale)
     notes = _notes(dataset, by, constant)
     whole = _as_recorded(dataset, standardise)
-    return Splits(ready[0], ready[1], ready[2], dataset.classes, notes, whole, dataset.class_names)
+    names = dataset.class_names, dataset.feature_names
+    splits = Splits(ready[0], ready[1], ready[2], dataset.classes, notes, whole, *names)
+    return splits._replace(notes=(*notes, *inspect_splits(splits)))
 
 
 def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int | None = None) -> Splits | Resplits:
@@ -88,7 +91,7 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     # One more where some split may have fewer, so that none is without padding: all of them run the same operations.
     longest["train"] += most.least < longest["train"]
     members = {name: Members(_padded(own, longest[name]), scaling) for name, own in rows.items()}
-    notes = _notes(dataset, by, np.logical_and.reduce(constant))
+    notes = (*_notes(dataset, by, np.logical_and.reduce(constant)), *seen_note(x, rows["train"], rows["test"]))
     first = Standardisation(shared.centre + shared.scale * fitted[0].centre, shared.scale * fitted[0].scale)
     labels = {part.number: part.label for part in drawn}
     whole = _as_recorded(dataset, first)
@@ -102,7 +105,12 @@ def _as_recorded(dataset: Dataset, standardise: Standardisation) -> Standardisat
 
 def _notes(dataset: Dataset, by: str, constant: Bool[np.ndarray, "*constant"]) -> tuple[str, ...]:
     alone = neighbours_note(dataset) if by == "random" and dataset.places is None and dataset.test is None else ()
-    return (*dataset.notes, *constant_note(dataset.name, constant), *alone)
+    own = dataset.test
+    kept = () if own is None else (
+        f"{dataset.name} comes with its split, which is kept: {own.sum():,} of {len(own):,} examples test; validation "
+        "is taken from the others.",
+    )  # fmt: skip
+    return (*dataset.notes, *kept, *constant_note(dataset, constant), *alone)
 
 
 def _validating(train_examples: int | None) -> int | None:

@@ -53,6 +53,7 @@ def cut_windows(dataset: Dataset, rows: int, hop: int, label: str) -> Dataset:
         dataset.subject if dataset.subject is None else dataset.subject[at],
         dataset.no_subject,
         dataset.class_names,
+        dataset.feature_names,
         None if dataset.recording is None else dataset.recording[at],
         None if dataset.test is None else dataset.test[at],
         dataset.offset,

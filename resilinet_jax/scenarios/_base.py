@@ -70,6 +70,7 @@ class Data:
       description: what it is, in a line.
       rows: examples in all, before any were left out.
       fingerprint: of the data itself, to tell whether two results rest on the same.
+      people: how many were recorded; None if nobody is told apart.
     """
 
     feed: Feed
@@ -78,6 +79,7 @@ class Data:
     description: str
     rows: int
     fingerprint: str
+    people: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses what a user's own `load` may have mixed up.

@@ -83,7 +83,8 @@ def load(settings: DataSettings, preset: Preset) -> Data:
         import numpy as np
 
         offset = None if dataset.offset is None else np.tile(dataset.offset, dataset.x.shape[1])
-        dataset = dataclasses.replace(dataset, x=dataset.x.reshape(len(dataset.y), -1), offset=offset)
+        flat = dataset.x.reshape(len(dataset.y), -1)
+        dataset = dataclasses.replace(dataset, x=flat, offset=offset, feature_names=())
     return resident(dataset, description, settings, preset)
 
 
@@ -100,7 +101,9 @@ def resident(dataset: Dataset, description: str, settings: DataSettings, preset:
     from resilinet_jax.datasets.splitting import draw_splits
 
     splits = draw_splits(dataset, settings, preset.train_examples)
-    return Data(Resident(splits), splits.classes, dataset.name, description, len(dataset.y), dataset.fingerprint())
+    people = None if dataset.subject is None else len(set(dataset.subject.tolist()))
+    rows, fingerprint = len(dataset.y), dataset.fingerprint()
+    return Data(Resident(splits), splits.classes, dataset.name, description, rows, fingerprint, people)
 
 
 PAPER = Preset(

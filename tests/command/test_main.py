@@ -13,6 +13,7 @@ import pytest
 
 from resilinet_jax.command import main as command_line
 from resilinet_jax.command.settings import Mode, Settings
+from tests.helpers import tables
 from tests.helpers.hostile import command, completed
 from tests.helpers.process import ROOT, launch
 
@@ -195,3 +196,23 @@ def test_a_folder_without_sound_results_makes_no_report(tmp_path, here, files, m
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_describe_tells_what_the_data_hold_and_draws_them(tmp_path, capsys):
+    (shape, *_) = tables.SHAPES
+    shape.write(tmp_path)
+    frame = (tmp_path / "t.csv").read_text().split("\n")
+    frame = [f"{line},{'twin' if not i else line.split(',')[2]}" for i, line in enumerate(frame) if line]
+    (tmp_path / "t.csv").write_text("\n".join(frame))
+    flags = [f"--dataset={tmp_path / 't.csv'}", *shape.flags, "--batch_size=16", f"--results_dir={tmp_path}"]
+    command("--describe", *flags)
+    said = capsys.readouterr().out
+    assert "Features a and twin hold the same, but for a factor." in said
+    assert "4 people were recorded." in said
+    assert re.search(r"climb +\d+ \(\d+\.\d %\) +\d+ \(\d+\.\d %\) +\d+ \(\d+\.\d %\)", said)
+    least, mean, most, deviation = (
+        float(text) for text in re.search(r"\nb +(\S+) +(\S+) +(\S+) +(\S+)\n", said).groups()
+    )
+    assert tables.X[:, 1].min() <= least < mean < most <= tables.X[:, 1].max() + 1e-4
+    assert deviation == pytest.approx(tables.X[:, 1].std(), rel=0.2)
+    assert (tmp_path / "health/data.png").read_bytes().startswith(b"\x89PNG")

@@ -160,6 +160,7 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         y[codes],
         subject,
         class_names=classes.names,
+        feature_names=columns.features,
         recording=np.concatenate(scan.recordings),
         test=test,
         offset=offset if offset.any() else None,

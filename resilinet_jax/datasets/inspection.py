@@ -1,0 +1,102 @@
+"""What a look at the data tells before anything is trained: leaks, copies, rows on both sides of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from resilinet_jax.datasets.splits import Splits
+from resilinet_jax.errors import listed
+
+SAMPLE = 4_000  # training rows that are looked at
+MOST_FEATURES = 300  # of a row; the windows and images that have more are no columns of a table
+LEAKS = 0.995  # share of rows whose class one feature tells, above which it may be the label in disguise
+BINS = 64
+TELLING = 0.01  # share of test examples in training from which on it is told
+COPIES = 0.9999  # correlation of two features that are one
+
+
+def inspect_splits(splits: Splits, seed: int = 0) -> tuple[str, ...]:
+    """Sentences about features that give the class away or repeat each other, and test rows that training has seen.
+
+    Args:
+      splits: of rows; of other examples only those on both sides are told.
+      seed: of the rows that are looked at.
+    """
+    x, test = np.asarray(splits.train.x), np.asarray(splits.test.x)
+    both = np.concatenate([x, test])
+    told = list(seen_note(both, [np.arange(len(x))], [np.arange(len(x), len(both))]))
+    if x.ndim == 2 and x.shape[1] <= MOST_FEATURES:
+        chosen = np.random.default_rng(seed).permutation(len(x))[:SAMPLE]
+        x, y = x[chosen], np.asarray(splits.train.y)[chosen]
+        names = splits.feature_names or tuple(map(str, range(x.shape[1])))
+        if leaks := [names[i] for i in np.flatnonzero(told_by_each(x, y) >= LEAKS)]:
+            told.append(
+                f"{_features(leaks)} alone tell{'s' * (len(leaks) == 1)} the class: is it the label in disguise?"
+            )
+        if pairs := [f"{names[i]} and {names[j]}" for i, j in copies(x)]:
+            told.append(f"Features {listed(pairs)} hold the same, but for a factor.")
+    return tuple(told)
+
+
+def _features(names: list[str]) -> str:
+    return f"Feature{'s' * (len(names) > 1)} {listed(names)}"
+
+
+def told_by_each(x: Float[np.ndarray, "rows features"], y: Int[np.ndarray, " rows"]) -> Float[np.ndarray, " features"]:
+    """By how much a feature alone tells the class: accuracy above guessing the commonest class, 1 for all that is left.
+
+    Half of the rows say which class is the commonest in each of `BINS` equal parts of the feature; the others are the
+    test.
+
+    Args:
+      x: the rows.
+      y: their labels.
+    """
+    half, classes = len(y) // 2, int(y.max()) + 1
+    if half < 20:
+        return np.zeros(x.shape[1])
+    edges = np.quantile(x[:half], np.linspace(0, 1, BINS + 1)[1:-1], axis=0)
+    right = []
+    for own, edge in zip(x.T, edges.T):
+        place = np.searchsorted(edge, own)
+        counts = np.bincount(place[:half] * classes + y[:half], minlength=BINS * classes).reshape(BINS, classes)
+        right.append((counts.argmax(1)[place[half:]] == y[half:]).mean())
+    commonest = np.bincount(y[half:]).max() / len(y[half:])
+    return (np.array(right) - commonest) / max(1 - commonest, 1e-9)
+
+
+def copies(x: Float[np.ndarray, "rows features"]) -> list[tuple[int, int]]:
+    """Pairs of features that are the same but for a factor and a constant."""
+    varying = np.flatnonzero(x.std(0) > 0)
+    if len(varying) < 2:
+        return []
+    related = np.abs(np.corrcoef(x[:, varying], rowvar=False)) >= COPIES
+    return [(int(varying[i]), int(varying[j])) for i, j in np.argwhere(np.triu(related, 1))]
+
+
+def seen_note(
+    x: Float[np.ndarray, "examples *features"],
+    train: Sequence[Int[np.ndarray, " train"]],
+    test: Sequence[Int[np.ndarray, " test"]],
+) -> tuple[str, ...]:
+    """One sentence if test examples are in training as well, value for value; none if hardly any are.
+
+    Args:
+      x: all examples.
+      train: numbers of those that each split trains on.
+      test: numbers of those that it is tested on.
+    """
+    flat = np.ascontiguousarray(x).reshape(len(x), -1)
+    as_one = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
+    same = np.unique(as_one, return_inverse=True)[1]
+    shares = [float(np.isin(same[asked], same[there]).mean()) for there, asked in zip(train, test)]
+    if max(shares) <= TELLING:
+        return ()
+    among = f" in {sum(share > TELLING for share in shares)} of {len(shares)} splits" if len(shares) > 1 else ""
+    return (
+        f"{'Up to ' * (len(shares) > 1)}{100 * max(shares):.1f} % of the test examples are in training as well, value "
+        f"for value{among}, which flatters accuracies.",
+    )
