@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from resilinet_jax.datasets.readings import FOLDER
+from resilinet_jax.datasets.readings import BY_NAME, FOLDER, TABLE_FLAGS
 from resilinet_jax.datasets.split_settings import KINDS, LEAVE_ONE_OUT
 from resilinet_jax.datasets.table_settings import MISSING, WINDOW_LABELS
 from resilinet_jax.errors import UserError, suggest
@@ -333,9 +333,10 @@ class Choice:
         asked, scenario = self.settings, self.scenario
         suffixes = [name for name in scenario.datasets if name.startswith(".")]
         folders = ["a folder"] * (FOLDER in scenario.datasets)
-        named = [name for name in scenario.datasets if name not in (*suffixes, FOLDER)]
+        named = [name for name in scenario.datasets if name not in (*suffixes, FOLDER, BY_NAME)]
         is_folder = folders and asked.dataset not in named and typed_path(asked.dataset, "--dataset").is_dir()
-        if asked.dataset not in ("auto", *named) and not is_folder:
+        by_name = BY_NAME in scenario.datasets and asked.dataset.startswith(BY_NAME)
+        if asked.dataset not in ("auto", *named) and not is_folder and not by_name:
             if not any(asked.dataset.lower().endswith(suffix) for suffix in suffixes):
                 known = ", ".join(["auto", *named, *(f"a {suffix} file" for suffix in suffixes), *folders])
                 raise UserError(
@@ -345,6 +346,9 @@ class Choice:
                 raise UserError(
                     f"--dataset={asked.dataset}: no such file; give an .npz with arrays x and y, or a table"
                 )
+        given = next((flag for flag in (*TABLE_FLAGS, "window") if getattr(asked, flag) is not None), None)
+        if given is not None and scenario.presets[asked.preset].augment is not None:
+            raise UserError(f"--{given}: --scenario={asked.scenario} takes images, and no tables; leave it out")
         if asked.data_folder is not None and not asked.data_folder.exists():
             raise UserError(f"--data_dir={asked.data_dir}: no such folder; make it, or leave the flag out")
         if (asked.split != "random" or asked.splits > 1) and scenario.presets[asked.preset].augment is not None:
@@ -387,6 +391,8 @@ def choose(settings: Settings) -> Choice:
         raise UserError(f"--test_subject={settings.test_subject} belongs to --split={LEAVE_ONE_OUT}; add that")
     _check_known("select_by", settings.select_by, SELECTIONS)
     _check_known("missing", settings.missing, MISSING)
+    if settings.hop is not None and settings.window is None:
+        raise UserError(f"--hop={settings.hop} belongs to --window; add that")
     _check_known("window_label", settings.window_label, WINDOW_LABELS)
     check_metric(settings.metric)
     scenario = load_scenario(settings.scenario)

@@ -79,8 +79,8 @@ def copies(x: Float[np.ndarray, "rows features"]) -> list[tuple[int, int]]:
 
 def seen_note(
     x: Float[np.ndarray, "examples *features"],
-    train: Sequence[Int[np.ndarray, " train"]],
-    test: Sequence[Int[np.ndarray, " test"]],
+    train: Sequence[Int[np.ndarray, " _"]],
+    test: Sequence[Int[np.ndarray, " _"]],
 ) -> tuple[str, ...]:
     """One sentence if test examples are in training as well, value for value; none if hardly any are.
 

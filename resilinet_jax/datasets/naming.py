@@ -9,7 +9,7 @@ ROLES = {
     "label": r"y|labels?|targets?|classes|activity|activities",
     "subject": r"subjects?|persons?|people|participants?|users?",
 }
-_TEST = {False: r"train(ing)?", True: r"test(ing)?"}
+_TEST = {False: r"train(ing)?|valid(ation)?|val|dev", True: r"test(ing)?"}
 _ANY = "|".join(_TEST.values())
 
 
@@ -20,7 +20,7 @@ def role_of(name: str) -> str | None:
 
 
 def is_test(name: str) -> bool | None:
-    """Whether a name says that it is of the test data, or of the training data; None if neither."""
+    """Whether a name says that it is of the test data, or of those for training and validation; None if neither."""
     for test, names in _TEST.items():
         if re.fullmatch(rf"(.*[-_ ])?({names})|({names})[-_ ].*", name, re.IGNORECASE):
             return test

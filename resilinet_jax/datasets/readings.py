@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".parquet")  # of tables
+BY_NAME = "tfds:"  # before a name
 FOLDER = "/"  # stands for any folder, as a suffix does for files
 TABLE_FLAGS = ("label", "subject", "recording", "features", "drop", "columns")  # of tables alone
 
@@ -41,6 +42,8 @@ def load_dataset(name: str, data_dir: pathlib.Path | None, asked: TableSettings 
     if name == "auto":
         name, reason = _found(data_dir)
     kind = name if name in LOADERS else pathlib.Path(name).suffix.lower()
+    if name.startswith(BY_NAME):
+        kind = BY_NAME
     if kind not in LOADERS and typed_path(name, "--dataset").is_dir():
         kind = FOLDER
     loader = LOADERS.get(kind)
@@ -50,7 +53,7 @@ def load_dataset(name: str, data_dir: pathlib.Path | None, asked: TableSettings 
             f"{', '.join(each for each in LOADERS if each.startswith('.'))}"
         )
     given = next((flag for flag in TABLE_FLAGS if getattr(asked, flag, None) is not None), None)
-    if loader is not _tables and given is not None:
+    if loader not in (_tables, _by_name) and given is not None:
         raise DataError(f"--{given} is about tables, and {name} is none; leave it out")
     dataset = loader(name, data_dir, asked)
     if asked is not None and asked.window is not None:
@@ -119,6 +122,12 @@ def _npz(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None) 
     return load_npz(typed_path(name, "--dataset"))
 
 
+def _by_name(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None) -> Dataset:
+    from resilinet_jax.datasets.by_name import load_by_name
+
+    return load_by_name(name, data_dir, asked)
+
+
 def _tables(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None) -> Dataset:
     del data_dir
     from resilinet_jax.datasets.tables import load_tables
@@ -130,11 +139,13 @@ def _tables(name: str, data_dir: pathlib.Path | None, asked: TableSettings | Non
     return load_tables(typed_path(name, "--dataset"), asked)
 
 
-# What `--dataset` may be: a name, a suffix of files, or any folder. Adding a data set is a line here, and its loader.
+# What `--dataset` may be: a name, a suffix of files, any folder, or what begins with `tfds:`. Adding a data set is a
+# line here, and its loader.
 LOADERS: dict[str, Callable[[str, pathlib.Path | None, TableSettings | None], Dataset]] = {
     "synthetic": _synthetic,
     "mhealth": _mhealth,
     ".npz": _npz,
     **dict.fromkeys(SUFFIXES, _tables),
     FOLDER: _tables,
+    BY_NAME: _by_name,
 }

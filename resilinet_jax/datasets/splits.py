@@ -144,7 +144,10 @@ def _as_array(what: str, values: Any) -> np.ndarray:
         raise UserError(f"{what} is no array, got {type(values).__name__} ({first_line(error)}); make it one") from None
     if not array.ndim:
         raise UserError(f"{what} must be an array, got {type(values).__name__}; give one row for each example")
-    return array.astype(str) if array.dtype == object and what.endswith("subject") else array
+    if array.dtype == object and what.endswith("subject"):
+        return array.astype(str)
+    # Sums over rows come out the same to the last bit however the rows were laid out, as columns in a data frame.
+    return np.ascontiguousarray(array)
 
 
 SPLITS = ("train", "validation", "test")

@@ -107,7 +107,8 @@ class Scenario:
 
     Attributes:
       name: as given by `--scenario`; of a user's file, what its folder of results is called.
-      datasets: what `--dataset` may be besides `auto`; a suffix such as `.npz` stands for files, `/` for folders.
+      datasets: what `--dataset` may be besides `auto`; a suffix such as `.npz` stands for files, `/` for folders,
+        `tfds:` for what TFDS has prepared.
       load: the data for the `DataSettings` and the preset as the flags changed it.
       build_network: the network for a number of classes, and what `Preset.network` holds.
       failure_settings: by name, the failure probability of nodes by name; those not named never fail.

@@ -45,7 +45,7 @@ def load(settings: DataSettings, preset: Preset) -> Data:
 
     dataset, description = load_dataset(settings.dataset, settings.data_folder, settings)
     if dataset.x.ndim == 2:
-        dataset = cut_windows(dataset, WINDOW, settings.hop or WINDOW, settings.window_label)
+        dataset = cut_windows(dataset, WINDOW, WINDOW, settings.window_label)
         description += f"; {len(dataset.y):,} windows of {WINDOW}"
     if dataset.x.ndim != 3:
         raise UserError(

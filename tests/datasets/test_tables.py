@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow_datasets as tfds
 
 from resilinet_jax.command.settings import Settings
 from resilinet_jax.datasets.readings import load_dataset
+from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.errors import UserError
 from tests.helpers.tables import CLASSES, FRAME, PERSON, SHAPES, USUAL, X, Y, csv, to
 
@@ -153,3 +156,55 @@ def test_an_npz_may_call_its_arrays_as_others_do_and_bring_its_split(tmp_path):
     assert dataset.class_names == CLASSES
     np.savez(tmp_path / "other.npz", data=X, target=Y)
     np.testing.assert_array_equal(load(tmp_path / "other.npz").y, Y)
+
+
+class Published(tfds.core.GeneratorBasedBuilder):
+    """The same readings, as TFDS keeps them."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {name: tfds.features.Scalar(np.float32) for name in "abc"}
+        features |= {"activity": tfds.features.ClassLabel(names=CLASSES), "person": tfds.features.Scalar(np.int64)}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for number, (row, label, person) in enumerate(zip(X, Y, PERSON)):
+            yield number, dict(zip("abc", row)) | {"activity": int(label), "person": int(person)}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    builder = Published(data_dir=folder, file_format="array_record")
+    builder.download_and_prepare()
+    return folder
+
+
+def test_the_same_data_are_the_same_to_the_last_bit_wherever_they_come_from(tmp_path, prepared):
+    """What is trained on is, so what comes of it is."""
+    csv()(tmp_path)
+    FRAME.to_parquet(tmp_path / "t.parquet")
+    np.savez(tmp_path / "t.npz", x=X.astype(np.float64), y=Y, subject=PERSON)
+    np.savez(tmp_path / "single.npz", x=np.asfortranarray(X), y=Y, subject=PERSON)
+    usual = {"label": "activity", "subject": "person"}
+    by_name, _ = load_dataset("tfds:published", prepared, Settings("all", **usual))
+    every = [load(tmp_path / name, **usual) for name in ("t.csv", "t.parquet")]
+    every += [load(tmp_path / name) for name in ("t.npz", "single.npz")]
+    every += [Dataset("frame", np.asarray(FRAME[list("abc")]), Y, np.asarray(FRAME.person)), by_name]
+    assert by_name.class_names == CLASSES
+    for splits in (split_dataset(each, by, 3, 100) for each in every for by in ("random", "subject")):
+        first = split_dataset(every[0], "random" if len(splits.test.y) == 24 else "subject", 3, 100)
+        for own, part in zip(splits[:3], first[:3]):
+            assert own.x.tobytes() == part.x.tobytes()
+            np.testing.assert_array_equal(own.y, part.y)
+
+
+def test_what_is_not_prepared_is_told_with_what_is(prepared):
+    with pytest.raises(UserError, match=r"tfds:other: not prepared in .*, found published; prepare it"):
+        load_dataset("tfds:other", prepared, Settings("all"))
+    with pytest.raises(UserError, match=r"published has the features a, activity, b, c, person; name the class's"):
+        load_dataset("tfds:published", prepared, Settings("all", label="q"))
