@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import mmap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,15 @@ class Examples(NamedTuple):
 
     x: Num[Array | np.ndarray, "examples *features"]
     y: Int[Array | np.ndarray, " examples"]
+
+
+def let_go(x: np.ndarray) -> None:
+    """Gives memory back where an array lies in a file: what was read of it stays there until it is read again."""
+    base: Any = x
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def check_examples(what: str, examples: Examples, classes: int | None = None, padded: bool = False) -> None:
@@ -59,6 +69,7 @@ def check_examples(what: str, examples: Examples, classes: int | None = None, pa
         if not finite.all():
             bad = first + np.argmin(finite)
             raise UserError(f"{what}'s example {bad} holds NaN or infinity; drop or fill such examples")
+        let_go(x)
 
 
 class Places(NamedTuple):
@@ -133,7 +144,10 @@ class Dataset:
         begin = self.places and self.places.begin
         for array in (self.x, self.y, self.subject, self.recording, self.test, self.offset, begin):
             if array is not None:
-                digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+                digest.update(f"{array.dtype}{array.shape}".encode())
+                for first in range(0, len(array), PIECE):
+                    digest.update(np.ascontiguousarray(array[first : first + PIECE]).tobytes())
+                    let_go(array)
         return digest.hexdigest()[:16]
 
 
@@ -164,11 +178,20 @@ class Standardisation(NamedTuple):
     centre: Float[np.ndarray, "*features"]
     scale: Float[np.ndarray, "*features"]
 
-    def __call__(self, x: Num[np.ndarray, "examples *features"]) -> Float[np.ndarray, "examples *features"]:
-        """Readings in the scale of the training split, as float32."""
-        scaled = np.empty(x.shape, np.float32)
-        for first in range(0, len(x), PIECE):
-            scaled[first : first + PIECE] = (x[first : first + PIECE] - self.centre) / self.scale
+    def __call__(
+        self, x: Num[np.ndarray, "examples *features"], rows: Int[np.ndarray, " rows"] | None = None
+    ) -> Float[np.ndarray, "rows *features"]:
+        """Readings in the scale of the training split, as float32.
+
+        Args:
+          x: as they were recorded.
+          rows: the numbers of those that are wanted; None for all.
+        """
+        rows = np.arange(len(x)) if rows is None else rows
+        scaled = np.empty((len(rows), *x.shape[1:]), np.float32)
+        for first in range(0, len(rows), PIECE):
+            scaled[first : first + PIECE] = (x[rows[first : first + PIECE]] - self.centre) / self.scale
+            let_go(x)
         return scaled
 
 

@@ -39,10 +39,9 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
     """
     (drawn, *_), _ = draw_parts(dataset, by, seed)
     rows = drawn.train[:train_examples], drawn.validation[: _validating(train_examples)], drawn.test
-    train, validation, test = (Examples(dataset.x[part], dataset.y[part].astype(np.int32)) for part in rows)
-    standardise, constant = standardisation_of(np.asarray(train.x))
+    standardise, constant = standardisation_of(np.asarray(dataset.x[rows[0]]))
     with np.errstate(over="ignore"):  # refused at once
-        ready = [examples._replace(x=standardise(np.asarray(examples.x))) for examples in (train, validation, test)]
+        ready = [Examples(standardise(dataset.x, part), dataset.y[part].astype(np.int32)) for part in rows]
     for examples in ready:
         check_spread(dataset.name, np.asarray(examples.x), standardise.scale)
     notes = _notes(dataset, by, constant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from resilinet_jax.datasets.labels import number_classes
-from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.datasets.splits import Dataset, let_go
 from resilinet_jax.datasets.table_settings import TableSettings
 from resilinet_jax.datasets.tables.columns import Columns, choose_columns, value_from
 from resilinet_jax.datasets.tables.files import Source, find_sources
@@ -52,7 +53,7 @@ class _Codes:
 
         codes, texts = pd.factorize(values)
         numbers = [-1 if text == "" else self.known.setdefault(text, len(self.known)) for text in texts]
-        return np.array([*numbers, -1])[codes]
+        return np.array([*numbers, -1], np.int32)[codes]
 
 
 class _Tables:
@@ -136,6 +137,7 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         with np.errstate(over="ignore"):  # refused with the data set
             x[begun : begun + len(kept)] = kept - offset[None]
         begun += len(kept)
+        let_go(x)
     codes = np.concatenate(scan.labels)
     there = np.unique(codes)
     texts = list(map(str, tables.labels.known))
@@ -145,6 +147,8 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
     subject = None
     if tables.has_subject:
         who = np.array(list(map(str, tables.subjects.known)))
+        if all(re.fullmatch(r"\d{1,9}", each) for each in who):
+            who = who.astype(np.int32)  # which takes less room
         subject = who[np.concatenate(scan.subjects)]
     test = None
     if opened[0][0].test is not None:
@@ -198,7 +202,8 @@ class _Scan:
         # Rows on either side of one that is left out don't follow each other.
         broken = self._breaks + np.cumsum(~whole)
         self._breaks = int(broken[-1])
-        self.recordings.append((piece.recording.astype(np.int64) + (broken << 32))[whole])
+        apart = piece.recording + (broken << 32) if self._breaks else piece.recording
+        self.recordings.append(apart[whole])
         self.labels.append(piece.label[whole])
         if piece.subject is not None:
             self.subjects.append(piece.subject[whole])
