@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT
-from resilinet_jax.datasets.splits import Dataset, Places
+from resilinet_jax.datasets.splits import Dataset, Places, take_rows
 from resilinet_jax.errors import UserError, listed, printable, suggest
 
 BLOCKS = 10  # of a stretch of rows: one validates, one tests
@@ -95,15 +95,16 @@ def draw_parts(
 def neighbours_note(dataset: Dataset) -> tuple[str, ...]:
     """One sentence if rows that follow each other are much more alike than others of the same class; else none."""
     x = dataset.x.reshape(len(dataset.y), -1)
-    follows = np.flatnonzero(~_begins(dataset)[1:])  # whose next row is of the same stretch
-    if len(follows) < len(x) / 2:
+    starts = np.flatnonzero(_begins(dataset))
+    lengths = np.diff(np.r_[starts, len(x)])
+    if len(x) - len(starts) < len(x) / 2:  # rows whose next row is of the same stretch
         return ()
     rng = np.random.default_rng(0)
-    first = rng.choice(follows, min(len(follows), 5_000), replace=False)
-    group = np.unique(np.cumsum(_begins(dataset)), return_inverse=True)[1]
-    start, length = np.searchsorted(group, group[first]), np.bincount(group)[group[first]]
-    other = start + (rng.random(len(first)) * length).astype(int)  # any row of the same stretch
-    own, after, another = (x[rows].astype(np.float64) for rows in (first, first + 1, other))
+    stretch = rng.choice(len(starts), 5_000, p=(lengths - 1) / (len(x) - len(starts)))
+    start, length = starts[stretch], lengths[stretch]
+    first = start + (rng.random(len(start)) * (length - 1)).astype(int)
+    other = start + (rng.random(len(start)) * length).astype(int)  # any row of the same stretch
+    own, after, another = (take_rows(x, rows).astype(np.float64) for rows in (first, first + 1, other))
     deviation = own.std(0)
     scale = np.where(deviation == 0, 1, deviation)
     near, far = ((((own - rows) / scale) ** 2).mean() for rows in (after, another))

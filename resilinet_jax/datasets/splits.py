@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,32 @@ def let_go(x: np.ndarray) -> None:
         base = getattr(base, "base", None)
     if base is not None and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def in_their_order(x: np.ndarray, rows: Int[np.ndarray, " rows"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of an array as they lie in it, so that a file is read through once, and little of it is in memory.
+
+    Args:
+      x: the array.
+      rows: numbers of those that are wanted, in any order.
+
+    Yields:
+      Where rows stand among those that are wanted, and the rows.
+    """
+    order = np.argsort(rows, kind="stable")
+    cuts = [*np.searchsorted(rows[order], np.arange(0, len(x), PIECE)), len(rows)]
+    for begin, end in itertools.pairwise(cuts):
+        at = order[begin:end]
+        yield at, x[rows[at]]
+        let_go(x)
+
+
+def take_rows(x: np.ndarray, rows: Int[np.ndarray, " rows"]) -> np.ndarray:
+    """`x[rows]`, by way of `in_their_order`."""
+    taken = np.empty((len(rows), *x.shape[1:]), x.dtype)
+    for at, part in in_their_order(x, rows):
+        taken[at] = part
+    return taken
 
 
 def check_examples(what: str, examples: Examples, classes: int | None = None, padded: bool = False) -> None:
@@ -189,9 +216,8 @@ class Standardisation(NamedTuple):
         """
         rows = np.arange(len(x)) if rows is None else rows
         scaled = np.empty((len(rows), *x.shape[1:]), np.float32)
-        for first in range(0, len(rows), PIECE):
-            scaled[first : first + PIECE] = (x[rows[first : first + PIECE]] - self.centre) / self.scale
-            let_go(x)
+        for at, part in in_their_order(x, rows):
+            scaled[at] = (part - self.centre) / self.scale
         return scaled
 
 

@@ -19,6 +19,7 @@ from resilinet_jax.datasets.splits import (
     check_spread,
     constant_note,
     standardisation_of,
+    take_rows,
 )
 
 SAMPLE = 10_000  # rows of which a median is taken
@@ -39,7 +40,7 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
     """
     (drawn, *_), _ = draw_parts(dataset, by, seed)
     rows = drawn.train[:train_examples], drawn.validation[: _validating(train_examples)], drawn.test
-    standardise, constant = standardisation_of(np.asarray(dataset.x[rows[0]]))
+    standardise, constant = standardisation_of(take_rows(dataset.x, rows[0]))
     with np.errstate(over="ignore"):  # refused at once
         ready = [Examples(standardise(dataset.x, part), dataset.y[part].astype(np.int32)) for part in rows]
     for examples in ready:
