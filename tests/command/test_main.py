@@ -216,3 +216,21 @@ def test_describe_tells_what_the_data_hold_and_draws_them(tmp_path, capsys):
     assert tables.X[:, 1].min() <= least < mean < most <= tables.X[:, 1].max() + 1e-4
     assert deviation == pytest.approx(tables.X[:, 1].std(), rel=0.2)
     assert (tmp_path / "health/data.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_classes_keep_their_names_from_the_table_to_the_report(tmp_path, capsys):
+    (shape, *_) = tables.SHAPES
+    shape.write(tmp_path)
+    flags = [f"--dataset={tmp_path / 't.csv'}", *shape.flags, f"--results_dir={tmp_path}", "--runs=1", "--epochs=2"]
+    command("--sweep=failure_combinations", *flags, "--hidden_units=4", "--batch_size=16", "--nocompilation_cache")
+    folder = tmp_path / "health/failure_combinations"
+    counts = pd.read_csv(folder / "class_counts.csv")
+    assert dict(zip(counts["class"], counts.class_name)) == dict(enumerate(tables.CLASSES))
+    assert json.loads((folder / "settings.json").read_text())["dataset"]["class_names"] == list(tables.CLASSES)
+    named = rf"\| n1 \| ({'|'.join(tables.CLASSES)}|–)"
+    assert re.search(named, (folder / "report.md").read_text())
+    before = (folder / "report.md").read_text()
+    capsys.readouterr()
+    command(f"--report={folder}")
+    assert (folder / "report.md").read_text() == before

@@ -6,6 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from resilinet_jax.command.settings import Settings
+from resilinet_jax.datasets.parts import draw_parts
 from resilinet_jax.datasets.readings import load_dataset
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.datasets.splitting import split_dataset
@@ -126,6 +127,10 @@ def test_large_numbers_keep_their_digits(tmp_path):
     held = dataset.x.astype(np.float64)
     np.testing.assert_allclose((held - held.mean(0)) / held.std(0), exact, rtol=2e-6, atol=2e-6)
     np.testing.assert_allclose((dataset.x + dataset.offset - wide) / wide.std(0), 0, atol=2e-7)
+    # What an exported network does to readings as they were recorded.
+    splits = split_dataset(dataset, "random", 0)
+    (part, *_), _ = draw_parts(dataset, "random", 0)
+    np.testing.assert_allclose(splits.standardisation(wide[part.test]), splits.test.x, atol=3e-6)
 
 
 def test_what_does_not_fit_memory_is_read_twice_and_is_the_same(tmp_path, monkeypatch):
