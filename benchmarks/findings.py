@@ -1,15 +1,19 @@
 """What the paper and this project claim, tested on several data sets: `python -m benchmarks.findings`.
 
-Each data set's sweeps are run by the commands that the page quotes; what is finished is not trained again. The page's
-tables are made of their results alone.
+Each data set's sweeps are run by the commands that the page quotes; what is finished is not trained again. Once all of
+a data set's are, their numbers are packed into `docs/findings`, and the page's tables are made of those alone: hours on
+one machine and hours on another make one page.
 """
 
 from __future__ import annotations
 
+import io
 import pathlib
 import shlex
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,6 +32,7 @@ _DSADS = flags.DEFINE_string("dsads", None, "What `examples/dsads.py` makes; Non
 _CIFAR10 = flags.DEFINE_string("cifar10", None, "A folder with CIFAR-10 prepared by TFDS; None leaves it out.")
 _FOLDER = flags.DEFINE_string("folder", "results/findings", "Where results are kept, a folder for each data set.")
 _PAGE = flags.DEFINE_string("page", "docs/findings.md", "The page whose tables are made.")
+_NUMBERS = flags.DEFINE_string("numbers", "docs/findings", "Where the numbers of finished data sets are packed.")
 _TRAIN = flags.DEFINE_bool("train", True, "Whether sweeps are run; else the page is made of what is finished.")
 
 BEGIN, END = "<!-- made by benchmarks.findings -->", "<!-- end -->"
@@ -205,13 +210,48 @@ def run(data: Mapping[str, DataSet], folder: pathlib.Path) -> None:
                 raise SystemExit(f"{name}: the sweep {sweep} failed; see above, then give the same command again")
 
 
-def finished(data: Mapping[str, DataSet], folder: pathlib.Path) -> dict[tuple[str, str], Results]:
-    """What is finished, by data set and sweep."""
+def pack(data: Mapping[str, DataSet], folder: pathlib.Path, numbers: pathlib.Path) -> None:
+    """Packs the CSV files and settings of every data set all of whose sweeps are finished.
+
+    Args:
+      data: the data sets by name.
+      folder: with a folder of results for each.
+      numbers: where `<data set>.tar.xz` goes.
+    """
+    for name, each in data.items():
+        targets = [
+            target.parent for sweep in each.sweeps for target in (folder / name).glob(f"*/{sweep}/settings.json")
+        ]
+        if len(targets) < len(each.sweeps):
+            continue
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:xz") as archive:
+            for path in sorted(path for target in targets for path in target.iterdir()):
+                if path.suffix in (".csv", ".json"):
+                    archive.add(path, path.relative_to(folder / name).as_posix(), filter=_nobodys)
+        numbers.mkdir(parents=True, exist_ok=True)
+        write_file(numbers / f"{name}.tar.xz", content.getvalue())
+
+
+def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without owner and time, so that the same numbers make the same archive."""
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def finished(data: Mapping[str, DataSet], numbers: pathlib.Path) -> dict[tuple[str, str], Results]:
+    """What has been packed, by data set and sweep."""
     known = {}
     for name, each in data.items():
-        for sweep in each.sweeps:
-            for target in sorted((folder / name).glob(f"*/{sweep}/settings.json")):
-                known[name, sweep] = finished_sweep(target.parent, sweeps, None)[2]
+        packed = numbers / f"{name}.tar.xz"
+        if not packed.is_file():
+            continue
+        with tempfile.TemporaryDirectory() as folder, tarfile.open(packed) as archive:
+            archive.extractall(folder, filter="data")
+            for sweep in each.sweeps:
+                for target in sorted(pathlib.Path(folder).glob(f"*/{sweep}/settings.json")):
+                    known[name, sweep] = finished_sweep(target.parent, sweeps, None)[2]
     return known
 
 
@@ -238,12 +278,14 @@ def main(argv: Sequence[str]) -> None:
     if _TRAIN.value:
         write_digits(digits)
         run(data, folder)
-    results = finished(data, folder)
+    numbers = pathlib.Path(_NUMBERS.value)
+    pack(data, folder, numbers)
     named = data_sets("dsads23.npz", "data", "digits.npz")
-    told = told_data(named, {name for name, _ in results})
-    made = f"{BEGIN}\n\n{told}\n\n{page(data, results)}\n\n{END}"
+    results = finished(named, numbers)
+    there = {name for name, _ in results}
+    made = f"{BEGIN}\n\n{told_data(named, there)}\n\n{page(named, results)}\n\n{END}"
     write_file(target, (before + made + after).encode())
-    print(f"Written to {target}: {len(FINDINGS)} claims, {len(results)} sweeps on {len(data)} data sets.")
+    print(f"Written to {target}: {len(FINDINGS)} claims, {len(results)} sweeps on {len(there)} data sets.")
 
 
 if __name__ == "__main__":

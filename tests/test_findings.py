@@ -6,6 +6,7 @@ import pathlib
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import findings
@@ -14,6 +15,7 @@ from resilinet_jax.report.tables import percent
 from resilinet_jax.results.comparisons import Comparison, Family
 from resilinet_jax.results.units import PERSON, Units
 from tests.helpers.fakes import BUILD, fake, mobilenet_builder
+from tests.helpers.hostile import command
 
 ROOT = pathlib.Path(__file__).parent.parent
 EIGHT = np.array([-1.0, 1, -1, 1, -1, 1, -1, 1]) / 1000  # what eight runs differ by, of which the mean is zero
@@ -144,3 +146,26 @@ def test_dsads_is_read_as_published(tmp_path):
     assert subject.tolist() == [1] * 50 + [2] * 25 + [1] * 25
     np.testing.assert_allclose(x[:2, 0], [1000, 1005])
     np.testing.assert_allclose(x[25], 2000 + np.array([published.index(name) for name in wanted]) / 100)
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_the_page_is_made_of_numbers_that_were_packed(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "few.npz", x=rng.normal(size=(80, 3)), y=rng.integers(0, 2, 80))
+    flags = [f"--dataset={tmp_path / 'few.npz'}", "--runs=2", "--epochs=1", "--hidden_units=4", "--batch_size=16"]
+    command("--sweep=failure_combinations", *flags, f"--results_dir={tmp_path / 'few'}", "--nocompilation_cache")
+    data = {"few": findings.DataSet("few", "few rows", flags, ("failure_combinations",))}
+    findings.pack(data, tmp_path, tmp_path / "numbers")
+    packed = (tmp_path / "numbers/few.tar.xz").read_bytes()
+    findings.pack(data, tmp_path, tmp_path / "numbers")
+    assert (tmp_path / "numbers/few.tar.xz").read_bytes() == packed
+    ((name, results),) = findings.finished(data, tmp_path / "numbers").items()
+    assert name == ("few", "failure_combinations")
+    written = pd.read_csv(tmp_path / "few/health/failure_combinations/accuracies.csv")
+    for (cell, run), own in written.groupby(["cell", "run"], sort=False):
+        np.testing.assert_array_equal(results.measured[cell].accuracy[run], own.accuracy)
+    # A data set of which a sweep is missing is not packed.
+    findings.pack(
+        {"few": data["few"]._replace(sweeps=("failure_combinations", "bandwidth"))}, tmp_path, tmp_path / "no"
+    )
+    assert not (tmp_path / "no").exists()
