@@ -93,6 +93,30 @@ def test_a_mistake_is_told_in_one_line(tmp_path, change, asked, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_word_among_decimal_commas_is_found(tmp_path):
+    csv(sep=";", decimal=",")(tmp_path)
+    text = (tmp_path / "t.csv").read_text().split("\n")
+    text[8] = text[8].rsplit(";", 1)[0] + ";much"
+    (tmp_path / "t.csv").write_text("\n".join(text))
+    with pytest.raises(UserError, match=r"t.csv, line 9, column 'c': 'much' is no number"):
+        load(tmp_path / "t.csv", label="activity", subject="person")
+
+
+def test_half_a_letter_of_utf_16_is_one_line(tmp_path):
+    (tmp_path / "t.csv").write_bytes("label,x\na,1\nb,2".encode("utf-16")[:-1])
+    with pytest.raises(UserError, match=r"t.csv is damaged \(bytes that are no text"):
+        load(tmp_path / "t.csv", label="label")
+
+
+def test_a_file_of_a_folder_is_named_with_its_path(tmp_path):
+    (shape,) = (shape for shape in SHAPES if shape.name == "a folder for each class")
+    shape.write(tmp_path)
+    with (tmp_path / "by_class/sit/p3.csv").open("a") as file:
+        file.write("1,2,much\n")
+    with pytest.raises(UserError, match=r"^sit/p3.csv, line 22, column 'c': 'much' is no number"):
+        load(tmp_path / "by_class", **shape.asked())
+
+
 def test_files_that_differ_are_told_with_what_they_have_in_common(tmp_path):
     to(tmp_path / "set/one.csv")
     to(tmp_path / "set/two.csv", FRAME.drop(columns="b"))

@@ -51,7 +51,7 @@ def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings)
     names = first.names
     if asked.label is None and source.label is None:
         raise DataError(
-            f"--label is needed: which column of {first.path.name} holds the class? It has {listed_all(names)}"
+            f"--label is needed: which column of {first.called} holds the class? It has {listed_all(names)}"
         )
     beside = {"label": source.label, "subject": source.subject, "recording": None}
     given = {what: _resolve(what, getattr(asked, what), beside[what] is not None, first) for what in beside}
@@ -65,17 +65,17 @@ def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings)
     if both:
         raise DataError(f"--features names {both[0]!r}, which is the class, the person or the recording; leave it out")
     if not features:
-        raise DataError(f"{first.path.name} has no column left to learn from; it has {listed_all(names)}")
+        raise DataError(f"{first.called} has no column left to learn from; it has {listed_all(names)}")
     for _, other in others:
         missing = [name for name in (*features, *texts) if name not in other.names]
         further = [] if asked.features else [n for n in other.names if n not in (*names, *dropped, index, "")]
         if missing or further:
             in_all = [name for name in features if all(name in table.names for _, table in tables)]
-            what, who = (missing, f"lacks {missing[0]!r}, which {first.path.name} has") if missing else (
-                further, f"has {further[0]!r}, which {first.path.name} lacks"
+            what, who = (missing, f"lacks {missing[0]!r}, which {first.called} has") if missing else (
+                further, f"has {further[0]!r}, which {first.called} lacks"
             )  # fmt: skip
             remedy = f"--features={','.join(in_all)}" if in_all and len(in_all) <= 8 else f"--drop={','.join(what)}"
-            raise DataError(f"{other.path.name} {who}; add {remedy} to learn from what all files have")
+            raise DataError(f"{other.called} {who}; add {remedy} to learn from what all files have")
     return Columns(given["label"], given["subject"], given["recording"], tuple(features), index)
 
 
@@ -103,7 +103,7 @@ def _resolve(what: str, spec: str | None, beside: bool, table: Table) -> str | N
     if spec is None or spec in table.names:
         return spec
     if beside:
-        raise DataError(f"--{what}={spec}: a table beside {table.path.name} has it; leave the flag out")
+        raise DataError(f"--{what}={spec}: a table beside {table.called} has it; leave the flag out")
     if spec.startswith(FILE):
         try:
             re.compile(spec.removeprefix(FILE))
@@ -111,7 +111,7 @@ def _resolve(what: str, spec: str | None, beside: bool, table: Table) -> str | N
             raise DataError(f"--{what}={spec} is no regular expression ({error}); mend it") from None
         return spec
     if spec != FOLDER:
-        raise DataError(f"--{what}={spec}: {table.path.name} has no such column{suggest(spec, table.names[:12])}")
+        raise DataError(f"--{what}={spec}: {table.called} has no such column{suggest(spec, table.names[:12])}")
     return spec
 
 
@@ -120,9 +120,7 @@ def _named(flag: str, text: str | None, table: Table) -> list[str]:
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     for name in names:
         if name not in table.names:
-            raise DataError(
-                f"--{flag}={text}: {table.path.name} has no column {name!r}{suggest(name, table.names[:12])}"
-            )
+            raise DataError(f"--{flag}={text}: {table.called} has no column {name!r}{suggest(name, table.names[:12])}")
     if len(set(names)) < len(names):
         raise DataError(
             f"--{flag}={text} names a column twice: {listed(sorted({n for n in names if names.count(n) > 1}))}"

@@ -41,17 +41,18 @@ class Dialect(NamedTuple):
     closing: str | None = None
 
 
-def find_dialect(path: pathlib.Path, given: Sequence[str] = ()) -> Dialect:
+def find_dialect(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> Dialect:
     """Looks at the beginning of a file.
 
     Args:
       path: of the file.
+      called: how messages call it.
       given: names of the columns, of a file without a header.
 
     Raises:
       DataError: if it is no text, empty, or has another number of columns than are named.
     """
-    encoding, lines = _lines(path)
+    encoding, lines = _lines(path, called)
     closing = ";" if all(line.count(";") == 1 and line.rstrip().endswith(";") for line in lines) else None
     lines = [line.rstrip().removesuffix(closing or "") for line in lines]
     separator = next((each for each in SEPARATORS if _fits(lines, each)), ",")
@@ -67,10 +68,10 @@ def find_dialect(path: pathlib.Path, given: Sequence[str] = ()) -> Dialect:
         names = ("", *names)  # as R writes row names, which have no heading
     if len(names) != width - unused:
         what = f"--columns names {len(names)}" if given else f"its first line has {len(names)}"
-        raise DataError(f"{path.name}: {what} columns, expected {width - unused}, as its line 2 has; mend one of them")
+        raise DataError(f"{called}: {what} columns, expected {width - unused}, as its line 2 has; mend one of them")
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        raise DataError(f"{path.name}: {len(twice)} columns share a name, as {twice[0]!r}; give each one of its own")
+        raise DataError(f"{called}: {len(twice)} columns share a name, as {twice[0]!r}; give each one of its own")
     return Dialect(encoding, separator, decimal, names, header, unused, closing)
 
 
@@ -81,24 +82,26 @@ def fields(line: str, separator: str) -> list[str]:
     return [field.strip() for field in next(csv.reader([line], delimiter=separator), [])]
 
 
-def _lines(path: pathlib.Path) -> tuple[str, list[str]]:
+def _lines(path: pathlib.Path, called: str) -> tuple[str, list[str]]:
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
     except OSError as error:
-        raise DataError(f"{path} can't be read ({first_line(error)}); give another") from None
+        raise DataError(f"{called} can't be read ({first_line(error)}); give another") from None
     encoding = next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
     if b"\0" in head and encoding != "utf-16":
-        raise DataError(f"{path.name} is no text, as its name says; give a table as CSV or Parquet")
+        raise DataError(f"{called} is no text, as its name says; give a table as CSV or Parquet")
     whole = head if len(head) < HEAD else head[: head.rfind(b"\n") + 1] or head
     try:
         text = whole.decode(encoding)
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise DataError(f"{called} is damaged ({first_line(error)}); fetch it again") from None
         encoding = "latin-1"
         text = whole.decode(encoding)
     lines = [line for line in text.splitlines() if line.strip()][:LINES]
     if not lines:
-        raise DataError(f"{path.name} is empty; give a file with a line for each reading")
+        raise DataError(f"{called} is empty; give a file with a line for each reading")
     return encoding, lines
 
 

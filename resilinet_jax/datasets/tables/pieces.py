@@ -26,11 +26,13 @@ class Table(NamedTuple):
 
     Attributes:
       path: of the file.
+      called: how messages call it: its path within the folder that was named.
       names: of its columns.
       dialect: how it is written; None if it is Parquet.
     """
 
     path: pathlib.Path
+    called: str
     names: tuple[str, ...]
     dialect: Dialect | None = None
 
@@ -43,21 +45,22 @@ class Table(NamedTuple):
         return f"line {row + 1 + self.dialect.header}" if self.dialect else f"row {row + 1}"
 
 
-def open_table(path: pathlib.Path, given: Sequence[str] = ()) -> Table:
+def open_table(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> Table:
     """Looks at a file's beginning.
 
     Args:
       path: of a table.
+      called: how messages call it.
       given: names of the columns, where a file has no header.
 
     Raises:
       DataError: if it is no table.
     """
     if path.suffix.lower() != ".parquet":
-        dialect = find_dialect(path, given)
-        return Table(path, dialect.names, dialect)
-    with _told(path):
-        return Table(path, tuple(_parquet(path).schema_arrow.names))
+        dialect = find_dialect(path, called, given)
+        return Table(path, called, dialect.names, dialect)
+    with _told(called):
+        return Table(path, called, tuple(_parquet(path).schema_arrow.names))
 
 
 def pieces(table: Table, texts: Sequence[str], numbers: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -72,12 +75,12 @@ def pieces(table: Table, texts: Sequence[str], numbers: Sequence[str]) -> Iterat
       DataError: naming the place where it can't be read.
     """
     read = _csv_pieces if table.dialect else _parquet_pieces
-    with _told(table.path):
+    with _told(table.called):
         yield from read(table, list(dict.fromkeys(texts)), list(numbers))
 
 
 @contextlib.contextmanager
-def _told(path: pathlib.Path) -> Iterator[None]:
+def _told(called: str) -> Iterator[None]:
     """Turns what pandas and Arrow raise into one line."""
     try:
         yield
@@ -88,10 +91,10 @@ def _told(path: pathlib.Path) -> Iterator[None]:
         if said:
             expected, line, got = said.groups()
             raise DataError(
-                f"{path.name}, line {line}: {got} columns, expected {expected}; mend the line, or put quotes around "
+                f"{called}, line {line}: {got} columns, expected {expected}; mend the line, or put quotes around "
                 "text that holds a separator"
             ) from None
-        raise DataError(f"{path.name} can't be read ({first_line(error)}); mend it, or write it anew") from None
+        raise DataError(f"{called} can't be read ({first_line(error)}); mend it, or write it anew") from None
 
 
 def _csv_pieces(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.DataFrame]:
@@ -146,13 +149,15 @@ def _check_numbers(table: Table, piece: pd.DataFrame, numbers: Sequence[str], be
     """
     import pandas as pd
 
+    decimal = table.dialect.decimal if table.dialect else "."
     for name in numbers:
-        wrong = pd.to_numeric(piece[name], errors="coerce").isna() & piece[name].notna()
+        points = piece[name].astype(str).str.replace(decimal, ".", regex=False)
+        wrong = pd.to_numeric(points, errors="coerce").isna() & piece[name].notna()
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             text = str(piece[name].iloc[row])
             raise DataError(
-                f"{table.path.name}, {table.where(begun + row)}, column {name!r}: {text!r} is no number; mend it, or "
+                f"{table.called}, {table.where(begun + row)}, column {name!r}: {text!r} is no number; mend it, or "
                 f"leave the column out by --drop={name}"
             )
 
@@ -173,7 +178,7 @@ def _parquet_pieces(table: Table, texts: list[str], numbers: list[str]) -> Itera
         kind = file.schema_arrow.field(name).type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
             raise DataError(
-                f"{table.path.name}, column {name!r} holds {kind}, expected numbers; leave it out by --drop={name}"
+                f"{table.called}, column {name!r} holds {kind}, expected numbers; leave it out by --drop={name}"
             )
     for batch in file.iter_batches(ROWS, columns=[*texts, *numbers]):
         piece = batch.to_pandas()

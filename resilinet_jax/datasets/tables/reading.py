@@ -118,7 +118,8 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
     """
     found = find_sources(path)
     given = [name.strip() for name in asked.columns.split(",")] if asked.columns else []
-    opened = [(source, open_table(source.path, given)) for source in found.sources]
+    root = path if path.is_dir() else path.parent
+    opened = [(source, open_table(source.path, _called(source.path, root), given)) for source in found.sources]
     columns = choose_columns(opened, asked)
     tables = _Tables(opened, columns)
     scan = _Scan(len(columns.features))
@@ -170,6 +171,10 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         offset=offset if offset.any() else None,
         notes=tuple(notes),
     )
+
+
+def _called(path: pathlib.Path, root: pathlib.Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 class _Scan:
@@ -227,14 +232,14 @@ def _told_missing(scan: _Scan, opened: Sequence[tuple[Source, Table]], columns: 
     what = f"column {columns.features[column]!r}" if column >= 0 else "the label or the person"
     more = f"; {scan.missing:,} rows in all lack one" if scan.missing > 1 else ""
     return DataError(
-        f"{table.path.name}, {table.where(row)}, {what}: no value, or an infinite one{more}; fill them in, or leave "
+        f"{table.called}, {table.where(row)}, {what}: no value, or an infinite one{more}; fill them in, or leave "
         "such rows out by --missing=drop"
     )
 
 
 def _single(path: pathlib.Path) -> Iterator[pd.Series]:
     """The only column of a table, as text."""
-    table = open_table(path)
+    table = open_table(path, path.name)
     if len(table.names) != 1:
         raise DataError(f"{path.name} has {len(table.names)} columns, expected one with a value for each row; mend it")
     for frame in pieces(table, table.names, []):
