@@ -1,12 +1,13 @@
 """What the paper and this project claim, tested on several data sets: `python -m benchmarks.findings`.
 
-Each data set's sweeps are run by the commands that the page quotes; what is finished is not trained again. Once all of
-a data set's are, their numbers are packed into `docs/findings`, and the page's tables are made of those alone: hours on
-one machine and hours on another make one page.
+Each data set's sweeps are run by the commands that the page quotes; what is finished is not trained again. Their
+numbers are packed into `docs/findings`, and the page's tables are made of those alone: with `--missing` hours on one
+machine and hours on another make one page.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pathlib
 import shlex
@@ -24,8 +25,10 @@ from benchmarks.claims import FINDINGS, Finding, Judged
 from resilinet_jax import sweeps
 from resilinet_jax.cells import STATISTICS
 from resilinet_jax.command.reporting import finished_sweep
+from resilinet_jax.command.settings import Settings
 from resilinet_jax.files import write_file
 from resilinet_jax.report.tables import percent
+from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
 
 _DSADS = flags.DEFINE_string("dsads", None, "What `examples/dsads.py` makes; None leaves the data set out.")
@@ -33,6 +36,7 @@ _CIFAR10 = flags.DEFINE_string("cifar10", None, "A folder with CIFAR-10 prepared
 _FOLDER = flags.DEFINE_string("folder", "results/findings", "Where results are kept, a folder for each data set.")
 _PAGE = flags.DEFINE_string("page", "docs/findings.md", "The page whose tables are made.")
 _NUMBERS = flags.DEFINE_string("numbers", "docs/findings", "Where the numbers of finished data sets are packed.")
+_MISSING = flags.DEFINE_bool("missing", False, "Whether sweeps whose numbers are packed already are left out.")
 _TRAIN = flags.DEFINE_bool("train", True, "Whether sweeps are run; else the page is made of what is finished.")
 
 BEGIN, END = "<!-- made by benchmarks.findings -->", "<!-- end -->"
@@ -195,63 +199,76 @@ def told_data(data: Mapping[str, DataSet], there: Collection[str]) -> str:
     return f"{listed}\n\n```\n{commands}\n```{missing}"
 
 
-def run(data: Mapping[str, DataSet], folder: pathlib.Path) -> None:
+def run(data: Mapping[str, DataSet], folder: pathlib.Path, but: Collection[tuple[str, str]] = ()) -> None:
     """Runs every sweep that is not finished.
+
+    Args:
+      data: the data sets by name.
+      folder: where results go, a folder for each data set.
+      but: data set and sweep of those to leave out.
 
     Raises:
       SystemExit: if a command fails, as it has said.
     """
     root = pathlib.Path(__file__).parent.parent
     for name, each in data.items():
-        for sweep in each.sweeps:
+        for sweep in (sweep for sweep in each.sweeps if (name, sweep) not in but):
             command = each.command(sweep, (folder / name).resolve())
             print(shlex.join(["python", *command]), flush=True)
             if subprocess.run([sys.executable, *command], cwd=root, check=False).returncode:
                 raise SystemExit(f"{name}: the sweep {sweep} failed; see above, then give the same command again")
 
 
+def packed(numbers: pathlib.Path, name: str, sweep: str) -> pathlib.Path:
+    """Where the numbers of a sweep on a data set are packed."""
+    return numbers / name / f"{sweep}.tar.xz"
+
+
 def pack(data: Mapping[str, DataSet], folder: pathlib.Path, numbers: pathlib.Path) -> None:
-    """Packs the CSV files and settings of every data set all of whose sweeps are finished.
+    """Packs the CSV files and settings of every sweep that is finished.
 
     Args:
       data: the data sets by name.
       folder: with a folder of results for each.
-      numbers: where `<data set>.tar.xz` goes.
+      numbers: where they go.
     """
-    for name, each in data.items():
-        targets = [
-            target.parent for sweep in each.sweeps for target in (folder / name).glob(f"*/{sweep}/settings.json")
-        ]
-        if len(targets) < len(each.sweeps):
-            continue
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w:xz") as archive:
-            for path in sorted(path for target in targets for path in target.iterdir()):
-                if path.suffix in (".csv", ".json"):
-                    archive.add(path, path.relative_to(folder / name).as_posix(), filter=_nobodys)
-        numbers.mkdir(parents=True, exist_ok=True)
-        write_file(numbers / f"{name}.tar.xz", content.getvalue())
+    for name, sweep in [(name, sweep) for name, each in data.items() for sweep in each.sweeps]:
+        for settings in (folder / name).glob(f"*/{sweep}/settings.json"):
+            content = io.BytesIO()
+            with tarfile.open(fileobj=content, mode="w:xz") as archive:
+                files = {path.name: path.read_bytes() for path in sorted(settings.parent.glob("*.csv"))}
+                for file, own in (files | {settings.name: _nobodys(settings, name)}).items():
+                    member = tarfile.TarInfo(f"{sweep}/{file}")
+                    member.size = len(own)
+                    archive.addfile(member, io.BytesIO(own))
+            target = packed(numbers, name, sweep)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_file(target, content.getvalue())
 
 
-def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Without owner and time, so that the same numbers make the same archive."""
-    member.uid = member.gid = member.mtime = 0
-    member.uname = member.gname = ""
-    return member
+def _nobodys(path: pathlib.Path, name: str) -> bytes:
+    """A sweep's record without paths of the machine that it ran on.
+
+    Args:
+      path: of the record.
+      name: of the data set.
+    """
+    record = Record.read(path)
+    given = dict(record.settings) | {"results_dir": pathlib.Path(_FOLDER.default, name).as_posix()}
+    given |= {key: pathlib.Path(given[key]).name for key in ("dataset", "data_dir") if given[key] is not None}
+    command = Settings(**given).command_line(record.sweep)
+    return dataclasses.replace(record, settings=given, command=command, notes=()).to_json()
 
 
 def finished(data: Mapping[str, DataSet], numbers: pathlib.Path) -> dict[tuple[str, str], Results]:
     """What has been packed, by data set and sweep."""
     known = {}
-    for name, each in data.items():
-        packed = numbers / f"{name}.tar.xz"
-        if not packed.is_file():
-            continue
-        with tempfile.TemporaryDirectory() as folder, tarfile.open(packed) as archive:
-            archive.extractall(folder, filter="data")
-            for sweep in each.sweeps:
-                for target in sorted(pathlib.Path(folder).glob(f"*/{sweep}/settings.json")):
-                    known[name, sweep] = finished_sweep(target.parent, sweeps, None)[2]
+    for name, sweep in [(name, sweep) for name, each in data.items() for sweep in each.sweeps]:
+        path = packed(numbers, name, sweep)
+        if path.is_file():
+            with tempfile.TemporaryDirectory() as folder, tarfile.open(path) as archive:
+                archive.extractall(folder, filter="data")
+                known[name, sweep] = finished_sweep(pathlib.Path(folder) / sweep, sweeps, None)[2]
     return known
 
 
@@ -267,7 +284,7 @@ def write_digits(path: pathlib.Path) -> None:
 def main(argv: Sequence[str]) -> None:
     """Runs what is missing, then writes the page's tables."""
     del argv
-    folder, target = pathlib.Path(_FOLDER.value), pathlib.Path(_PAGE.value)
+    folder, target, numbers = (pathlib.Path(each.value) for each in (_FOLDER, _PAGE, _NUMBERS))
     digits = (folder / "digits.npz").resolve()
     dsads, cifar10 = (each and str(pathlib.Path(each).resolve()) for each in (_DSADS.value, _CIFAR10.value))
     data = data_sets(dsads, cifar10, str(digits))
@@ -277,8 +294,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"--page={target} must have the lines {BEGIN} and {END}; give docs/findings.md")
     if _TRAIN.value:
         write_digits(digits)
-        run(data, folder)
-    numbers = pathlib.Path(_NUMBERS.value)
+        run(data, folder, finished(data, numbers) if _MISSING.value else ())
     pack(data, folder, numbers)
     named = data_sets("dsads23.npz", "data", "digits.npz")
     results = finished(named, numbers)
