@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt64
 
-from resilinet_jax.datasets.splits import Splits
+from resilinet_jax.datasets.splits import PIECE, Splits
 from resilinet_jax.errors import listed
 
 SAMPLE = 4_000  # training rows that are looked at
@@ -25,9 +25,9 @@ def inspect_splits(splits: Splits, seed: int = 0) -> tuple[str, ...]:
       splits: of rows; of other examples only those on both sides are told.
       seed: of the rows that are looked at.
     """
-    x, test = np.asarray(splits.train.x), np.asarray(splits.test.x)
-    both = np.concatenate([x, test])
-    told = list(seen_note(both, [np.arange(len(x))], [np.arange(len(x), len(both))]))
+    x = np.asarray(splits.train.x)
+    marks = np.concatenate([row_marks(np.asarray(part.x)) for part in (splits.train, splits.test)])
+    told = list(seen_note(marks, [np.arange(len(x))], [np.arange(len(x), len(marks))]))
     if x.ndim == 2 and x.shape[1] <= MOST_FEATURES:
         chosen = np.random.default_rng(seed).permutation(len(x))[:SAMPLE]
         x, y = x[chosen], np.asarray(splits.train.y)[chosen]
@@ -77,22 +77,36 @@ def copies(x: Float[np.ndarray, "rows features"]) -> list[tuple[int, int]]:
     return [(int(varying[i]), int(varying[j])) for i, j in np.argwhere(np.triu(related, 1))]
 
 
+def row_marks(x: Float[np.ndarray, "examples *features"]) -> UInt64[np.ndarray, " examples"]:
+    """A number for each example: the same for equal ones, and hardly ever for others.
+
+    The sum over the values' bits, each by a random odd factor, modulo 2^64.
+
+    Args:
+      x: the examples, as float32.
+    """
+    width = int(np.prod(x.shape[1:]))
+    factors = np.random.default_rng(0).integers(0, 2**63, width, np.uint64) * np.uint64(2) + np.uint64(1)
+    marks = np.empty(len(x), np.uint64)
+    for first in range(0, len(x), PIECE):
+        bits = np.ascontiguousarray(x[first : first + PIECE], np.float32).view(np.uint32).reshape(-1, width)
+        marks[first : first + PIECE] = bits.astype(np.uint64) @ factors
+    return marks
+
+
 def seen_note(
-    x: Float[np.ndarray, "examples *features"],
+    marks: UInt64[np.ndarray, " examples"],
     train: Sequence[Int[np.ndarray, " _"]],
     test: Sequence[Int[np.ndarray, " _"]],
 ) -> tuple[str, ...]:
     """One sentence if test examples are in training as well, value for value; none if hardly any are.
 
     Args:
-      x: all examples.
+      marks: of all examples, from `row_marks`.
       train: numbers of those that each split trains on.
       test: numbers of those that it is tested on.
     """
-    flat = np.ascontiguousarray(x).reshape(len(x), -1)
-    as_one = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
-    same = np.unique(as_one, return_inverse=True)[1]
-    shares = [float(np.isin(same[asked], same[there]).mean()) for there, asked in zip(train, test)]
+    shares = [float(np.isin(marks[asked], marks[there]).mean()) for there, asked in zip(train, test)]
     if max(shares) <= TELLING:
         return ()
     among = f" in {sum(share > TELLING for share in shares)} of {len(shares)} splits" if len(shares) > 1 else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
-from resilinet_jax.datasets.inspection import inspect_splits, seen_note
+from resilinet_jax.datasets.inspection import inspect_splits, row_marks, seen_note
 from resilinet_jax.datasets.parts import draw_parts, neighbours_note
 from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT, SplitSettings
 from resilinet_jax.datasets.splits import (
@@ -91,7 +91,10 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     # One more where some split may have fewer, so that none is without padding: all of them run the same operations.
     longest["train"] += most.least < longest["train"]
     members = {name: Members(_padded(own, longest[name]), scaling) for name, own in rows.items()}
-    notes = (*_notes(dataset, by, np.logical_and.reduce(constant)), *seen_note(x, rows["train"], rows["test"]))
+    notes = (
+        *_notes(dataset, by, np.logical_and.reduce(constant)),
+        *seen_note(row_marks(x), rows["train"], rows["test"]),
+    )
     first = Standardisation(shared.centre + shared.scale * fitted[0].centre, shared.scale * fitted[0].scale)
     labels = {part.number: part.label for part in drawn}
     whole = _as_recorded(dataset, first)

@@ -139,7 +139,7 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
             x[begun : begun + len(kept)] = kept - offset[None]
         begun += len(kept)
         let_go(x)
-    codes = np.concatenate(scan.labels)
+    codes = scan.all_of("labels")
     there = np.unique(codes)
     texts = list(map(str, tables.labels.known))
     classes = number_classes(path.name, [texts[code] for code in there], rows)
@@ -150,7 +150,7 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         who = np.array(list(map(str, tables.subjects.known)))
         if all(re.fullmatch(r"\d{1,9}", each) for each in who):
             who = who.astype(np.int32)  # which takes less room
-        subject = who[np.concatenate(scan.subjects)]
+        subject = who[scan.all_of("subjects")]
     test = None
     if opened[0][0].test is not None:
         test = np.repeat([bool(source.test) for source, _ in opened], [scan.rows.get(i, 0) for i in range(len(opened))])
@@ -166,7 +166,7 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         subject,
         class_names=classes.names,
         feature_names=columns.features,
-        recording=np.concatenate(scan.recordings),
+        recording=scan.all_of("recordings"),
         test=test,
         offset=offset if offset.any() else None,
         notes=tuple(notes),
@@ -190,6 +190,12 @@ class _Scan:
         self.held: list[tuple[int, _Piece]] | None = []
         self._read: dict[int, int] = {}
         self._bytes = self._breaks = 0
+
+    def all_of(self, name: str) -> np.ndarray:
+        """The numbers of all rows, which are given away: there may be hundreds of megabytes of them."""
+        whole = np.concatenate(getattr(self, name))
+        getattr(self, name).clear()
+        return whole
 
     def add(self, number: int, piece: _Piece) -> None:
         """Takes note of a piece of the table of this number."""
