@@ -51,6 +51,10 @@ SPLITS = "tests/engine/test_several_splits.py"
 AGAIN = "tests/engine/test_recalibration.py"
 PARTS = "tests/datasets/test_parts.py"
 DATA = "tests/datasets/test_splits.py"
+TABLES = "tests/datasets/test_tables.py"
+WINDOWS = "tests/datasets/test_windows.py"
+IMAGES = "tests/datasets/test_own_images.py"
+INSPECTION = "tests/datasets/test_inspection.py"
 COMBINATIONS = "tests/failures/test_combinations.py"
 MODELS = "tests/failures/test_failure_models.py"
 FORWARD = "tests/network/test_forward.py"
@@ -597,7 +601,8 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("DATASETS.get(scenario) == dataset", "scenario in DATASETS"),
     ],
     "datasets/splitting.py": [
-        Mutant("standardisation_of(np.asarray(train.x))", "standardisation_of(dataset.x)", DATA),
+        Mutant("standardisation_of(take_rows(dataset.x, rows[0]))", "standardisation_of(dataset.x)", DATA),
+        Mutant("standardise.centre + dataset.offset", "standardise.centre - dataset.offset", TABLES),
         Mutant("drawn.validation[: _validating(train_examples)], drawn.test", "drawn.train[:9], drawn.test", DATA),
         Mutant("standardisation_of(x[own]) for", "standardisation_of(x) for", PARTS),
         Mutant("constant_values=PADDING", "constant_values=0", PARTS),
@@ -605,6 +610,18 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("shared.centre + shared.scale * fitted[0].centre", "shared.centre", PARTS),
     ],
     "datasets/parts.py": [
+        Mutant(
+            "_far_from(dataset.places, _far_from(dataset.places, train, test), validation)",
+            "_far_from(dataset.places, train, test)",
+            WINDOWS,
+        ),
+        Mutant("> places.reach]", ">= places.reach]", WINDOWS),
+        Mutant("for back in (0, 1)", "for back in (0, 0)", WINDOWS),
+        Mutant(
+            "own[rng.permutation(np.concatenate([train, also]))], own[validation]",
+            "rng.permutation(np.concatenate([train, also])), validation",
+            WINDOWS,
+        ),
         Mutant("[subjects[after[number]]], [subjects[number]]", "[subjects[number]], [subjects[after[number]]]", PARTS),
         Mutant("not in (number, after[number])", "not in (number,)", PARTS),
         Mutant("near & ~held_out", "near & held_out", PARTS),
@@ -614,6 +631,43 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant(
             "np.split(rng.permutation(len(dataset.y)),", "np.split(rng.integers(len(dataset.y), size=len(dataset.y)),"
         ),
+    ],
+    "datasets/tables/reading.py": [
+        Mutant("np.where(scan.exact, 0.0, scan.total / rows)", "np.zeros(len(scan.exact))", TABLES),
+        Mutant("scan.total / rows", "0 * scan.total", TABLES),
+        Mutant("+ (broken << 32) if self._breaks", "+ (broken << 32) if False", TABLES),
+        Mutant("kept = piece.x[piece.whole]", "kept = piece.x", TABLES),
+        Mutant("next(column, None) is not None", "False", TABLES),
+    ],
+    "datasets/tables/dialect.py": [
+        Mutant('decimal = "," if separator != ","', 'decimal = "," if separator == ","', TABLES),
+        Mutant(
+            "for start in (0, 1)", "for start in ()", TABLES, "frames without names have a text beside their numbers"
+        ),
+    ],
+    "datasets/tables/files.py": [Mutant("is_test(part)", "is_test(part.upper() + '.')", TABLES)],
+    "datasets/windows.py": [
+        Mutant("np.arange(begin, end - rows + 1, hop)", "np.arange(begin, end, hop)", WINDOWS),
+        Mutant("number * (reach + 1)", "0 * number", WINDOWS),
+        Mutant("labels[:, -1]", "labels[:, 0]", WINDOWS),
+        Mutant("reach = max(rows, hop)", "reach = hop", WINDOWS),
+        Mutant(".swapaxes(1, 2)", ".reshape(len(y), rows, -1)", WINDOWS),
+        Mutant('kind="stable"', 'kind="heapsort"', WINDOWS),
+    ],
+    "datasets/labels.py": [
+        Mutant("np.argsort(numbers, kind=", "np.argsort(texts, kind="),
+        Mutant("place[each] for each in called", "place[each] for each in order"),
+    ],
+    "datasets/own_images.py": [
+        Mutant("records[:, 1].tolist()", "records[:, 0].tolist()", IMAGES),
+        Mutant(".transpose(0, 2, 3, 1))", ".transpose(0, 3, 2, 1))", IMAGES),
+        Mutant("if (module, name) not in known:", "if False:", IMAGES),
+        Mutant("x * (255 if high <= 1 else 1)", "x * 1", IMAGES),
+    ],
+    "datasets/inspection.py": [
+        Mutant("np.isin(marks[asked], marks[there])", "np.isin(marks[there], marks[asked])", INSPECTION),
+        Mutant("(np.array(right) - commonest)", "np.array(right)", INSPECTION),
+        Mutant("place[half:]", "place[:half]", INSPECTION),
     ],
     "datasets/splits.py": [
         Mutant(

@@ -125,7 +125,9 @@ def test_files_that_differ_are_told_with_what_they_have_in_common(tmp_path):
     assert load(tmp_path / "set", label="activity", features="a,c").x.shape == (480, 2)
 
 
-def test_tables_beside_each_other_have_as_many_rows(tmp_path):
+@pytest.mark.parametrize("rows", [60, 200])  # of a piece: the label too many is in one of its own, or not
+def test_tables_beside_each_other_have_as_many_rows(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr("resilinet_jax.datasets.tables.pieces.ROWS", rows)
     (har,) = (shape for shape in SHAPES if shape.name.startswith("HAR"))
     har.write(tmp_path)
     with (tmp_path / "har/test/y_test.txt").open("a") as file:

@@ -35,6 +35,9 @@ def test_windows_hold_the_rows_of_one_recording_in_their_order():
     ]
     assert windows.x[:, :, 0].astype(int).tolist() == expected
     assert windows.y.tolist() == [own[-1] % 2 for own in expected]
+    of = [windows.places.begin[windows.recording == recording] for recording in (0, 2)]
+    assert windows.places.reach == 7
+    assert abs(of[0][:, None] - of[1][None]).min() > 7  # so that windows of two recordings are never near each other
     assert windows.recording.tolist() == [dataset.recording[own[0]] for own in expected]
 
 
