@@ -167,7 +167,7 @@ def _parquet(path: pathlib.Path) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise DataError(f"{path.name}: Parquet needs pyarrow; pip install 'resilinet_jax[tables]'") from None
-    return pyarrow.parquet.ParquetFile(path)
+    return pyarrow.parquet.ParquetFile(path, pre_buffer=False)  # else it keeps the whole file in memory
 
 
 def _parquet_pieces(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.DataFrame]:
