@@ -150,7 +150,7 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         who = np.array(list(map(str, tables.subjects.known)))
         if all(re.fullmatch(r"\d{1,9}", each) for each in who):
             who = who.astype(np.int64)
-            who = who.astype(np.min_scalar_type(who.max()))  # which takes less room
+            who = who.astype(np.min_scalar_type(-1 - who.max()))  # which takes less room
         subject = who[scan.all_of("subjects")]
     test = None
     if opened[0][0].test is not None:
@@ -196,7 +196,7 @@ class _Scan:
         """The numbers of all rows, in as few bytes as they take; what was gathered is given away."""
         whole = np.concatenate(getattr(self, name))
         getattr(self, name).clear()
-        return whole.astype(np.min_scalar_type(int(whole.max(initial=0))))
+        return whole.astype(np.min_scalar_type(-1 - int(whole.max(initial=0))))
 
     def add(self, number: int, piece: _Piece) -> None:
         """Takes note of a piece of the table of this number."""
