@@ -14,7 +14,7 @@ from resilinet_jax.command.settings import Choice
 from resilinet_jax.datasets.feed import Part, first_split
 from resilinet_jax.datasets.splits import Examples, count_classes
 from resilinet_jax.files import write_file
-from resilinet_jax.report.figures import new_figure
+from resilinet_jax.report.figures import draw_dollars, new_figure
 from resilinet_jax.report.report import png, print_tables
 from resilinet_jax.report.tables import Table
 from resilinet_jax.scenarios._base import Data
@@ -114,6 +114,7 @@ def _figure(
     axes[1].plot(at, spread[2], "k_", label="median")
     if train.ndim == 2 and features:
         axes[1].set_xticks(at, _short(features[: len(at)]), rotation=90, fontsize="small")
+    draw_dollars(figure, mathematics=False)
     axes[1].set_xlabel("feature" if train.ndim == 2 else "value of an example")
     axes[1].set_ylabel("as the network gets it")
     axes[1].legend(frameon=False, fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,11 @@ class Classes(NamedTuple):
     names: tuple[str, ...]
 
 
+def plain(text: str) -> str:
+    """A whole number as such, which becomes `1.0` where others in its column are missing; any other text as it is."""
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)
+
+
 def number_classes(name: str, texts: Sequence[str], rows: int) -> Classes:
     """Numbers classes in the order of their numbers if all are called by one, else of the alphabet.
 
@@ -36,12 +42,10 @@ def number_classes(name: str, texts: Sequence[str], rows: int) -> Classes:
     Raises:
       DataError: if there is only one class, or hardly any two rows are of the same.
     """
+    called = [plain(text) for text in texts]
     try:
-        numbers = [float(text) for text in texts]
-        called = [f"{number:.0f}" if number.is_integer() else text for number, text in zip(numbers, texts)]
-        order = list(dict.fromkeys(called[i] for i in np.argsort(numbers, kind="stable")))
+        order = sorted(set(called), key=lambda each: (float(each), each))
     except ValueError:
-        called = list(texts)
         order = sorted(set(called))
     if len(order) < 2:
         raise DataError(f"{name}: all rows have the label {called[0]!r}, expected at least 2 classes; bring others")
@@ -51,6 +55,6 @@ def number_classes(name: str, texts: Sequence[str], rows: int) -> Classes:
             "what tells them apart"
         )
     place = {each: number for number, each in enumerate(order)}
-    plain = order == [str(number) for number in range(len(order))]
+    unnamed = order == [str(number) for number in range(len(order))]
     number = np.array([place[each] for each in called], np.int32)
-    return Classes(number, () if plain else tuple(map(printable, order)))
+    return Classes(number, () if unnamed else tuple(map(printable, order)))

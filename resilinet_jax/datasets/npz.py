@@ -3,13 +3,13 @@
 import pathlib
 import warnings
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from resilinet_jax.datasets.labels import number_classes
-from resilinet_jax.datasets.naming import ROLES, is_test, role_of
+from resilinet_jax.datasets.naming import ABSENT, ROLES, part_of, role_of
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import DataError, UserError, first_line
 from resilinet_jax.runtime.limits import memory_left
@@ -48,18 +48,30 @@ def load_npz(path: pathlib.Path) -> Dataset:
     subject = np.concatenate(subjects) if len(subjects) == len(parts) else None
     # Subjects may be called anything; only who is whom matters.
     numbered = None if subject is None else np.unique(subject, return_inverse=True)[1]
-    test = np.repeat([False, True], [len(part.y) for part in parts]) if len(parts) > 1 else None
-    texts, codes = np.unique(y, return_inverse=True)
+    texts, codes = np.unique(np.char.strip(y) if y.dtype.kind in "US" else y, return_inverse=True)
+    missing = np.flatnonzero(np.isin(codes, [number for number, text in enumerate(texts) if str(text) in ABSENT]))
+    if len(missing):
+        raise DataError(
+            f"{path.name}: row {missing[0]} of y is {str(texts[codes[missing[0]]])!r}, no label; leave it out"
+        )
     classes = number_classes(path.name, list(map(str, texts)), len(y))
+    test = test_rows(parts)
     return Dataset(path.name, x, classes.number[codes], numbered, no_subject, classes.names, test=test)
 
 
 class Part(NamedTuple):
-    """Arrays of one part, checked: inputs, labels and, if there are any, subjects."""
+    """Arrays of one part, checked: inputs, labels and, if there are any, subjects; and whether it is for the test."""
 
     x: np.ndarray
     y: np.ndarray
     subject: np.ndarray | None
+    test: bool
+
+
+def test_rows(parts: Sequence[Part]) -> np.ndarray | None:
+    """Whether each row of all parts together is for the test; None where no split is published."""
+    of_test = [part.test for part in parts]
+    return np.repeat(of_test, [len(part.y) for part in parts]) if len(set(of_test)) > 1 else None
 
 
 def read_parts(
@@ -81,32 +93,52 @@ def read_parts(
         raise DataError(f"--dataset={path}: no such file; give an .npz with arrays x and y")
     with path.open("rb") as file:
         found = _read_arrays(path.name, file)
-    parts = [_part(path.name, found, test, check) for test in _parts(found.names)]
+    parts = [_part(path.name, found, part, check) for part in _parts(found.names)]
+    shapes = {part.x.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        raise DataError(
+            f"{path.name}: examples of its parts have shapes {' and '.join(map(str, shapes))}; save one shape"
+        )
     return parts, _of_objects("subject") if any(role_of(name) == "subject" for name in found.objects) else None
 
 
-def _parts(names: Collection[str]) -> list[bool | None]:
-    """The parts that there are: training and test, or all in one."""
-    there = {is_test(name) for name in names if role_of(name) == "features"}
-    return [False, True] if there >= {False, True} and None not in there else [None]
+def _parts(names: Collection[str]) -> list[str | None]:
+    """The parts that there are, those for the test last; None stands for arrays without one."""
+    there = {part_of(name) for name in names if role_of(name) == "features"}
+    if "test" not in there or len(there) == 1:
+        return [None] if None in there or not there else [*sorted(filter(None, there))]
+    return sorted(there, key=lambda part: (part == "test", str(part)))
 
 
-def _member(names: Collection[str], role: str, test: bool | None) -> str | None:
-    """The name of the array with a role; our own name for it comes before others."""
-    fit = [name for name in names if role_of(name) == role and is_test(name) == test]
-    return min(fit, key=lambda name: name not in ARRAYS, default=None)
+def _member(file: str, names: Collection[str], role: str, part: str | None) -> str | None:
+    """The name of the array with a role; our own name for it comes before others.
+
+    Args:
+      file: whose arrays they are.
+      names: of all of them.
+      role: one of `ROLES`.
+      part: of the split; None for arrays without one.
+
+    Raises:
+      DataError: if several may be meant.
+    """
+    fit = [name for name in names if role_of(name) == role and part_of(name) == part]
+    own = [name for name in fit if name in ARRAYS]
+    if len(fit) > 1 and not own:
+        raise DataError(f"{file}: {' and '.join(fit)} may each be the {role}; save only one of them")
+    return next(iter(own or fit), None)
 
 
-def _part(name: str, found: _Found, test: bool | None, check: Callable[[str, np.ndarray, np.ndarray], None]) -> Part:
+def _part(name: str, found: _Found, part: str | None, check: Callable[[str, np.ndarray, np.ndarray], None]) -> Part:
     """The arrays of one part, checked.
 
     Args:
       name: of the file.
       found: in it.
-      test: which part; None for all in one.
+      part: which; None for arrays without one.
       check: as in `read_parts`.
     """
-    called = {array: _member(found.names, role, test) for array, role in zip(ARRAYS, ROLES)}
+    called = {array: _member(name, found.names, role, part) for array, role in zip(ARRAYS, ROLES)}
     for array in ("x", "y"):
         if called[array] in found.objects:
             raise DataError(f"{name}: {_of_objects(array)}")
@@ -127,7 +159,7 @@ def _part(name: str, found: _Found, test: bool | None, check: Callable[[str, np.
         raise DataError(
             f"{told}: subject has shape {subject.shape}, expected ({len(x)},): one per row of x; save {remedy}"
         )
-    return Part(x, y, subject)
+    return Part(x, y, subject, part == "test")
 
 
 def _of_objects(name: str) -> str:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from resilinet_jax.datasets.labels import number_classes
 from resilinet_jax.datasets.lying import files_in
-from resilinet_jax.datasets.naming import is_test
-from resilinet_jax.datasets.npz import read_parts
-from resilinet_jax.datasets.prepared import decode_image, square
+from resilinet_jax.datasets.naming import is_part, part_of
+from resilinet_jax.datasets.npz import read_parts, test_rows
+from resilinet_jax.datasets.prepared import FORMATS, one_line_for, square
 from resilinet_jax.datasets.splits import Examples
 from resilinet_jax.errors import DataError, UserError, first_line, listed
 
@@ -82,6 +82,8 @@ def load_own_images(path: pathlib.Path, size: int) -> OwnImages:
         test, told = found.test, "split as published"
     names = classes.names
     if found.class_names:
+        if len(found.class_names) <= int(max(texts, key=int)):
+            raise DataError(f"{path}: there are labels up to {max(texts, key=int)}, but {len(found.class_names)} names")
         names = tuple(found.class_names[int(number)] for number in names or range(len(texts)))
     train, tested = (Examples(found.x[part], y[part]) for part in (~test, test))
     return OwnImages(train, tested, names, told)
@@ -96,21 +98,32 @@ def _of_folders(folder: pathlib.Path, size: int) -> _Found:
             f"--dataset={folder}: no images of classes in it, found {there}; put the PNG or JPEG files of each class "
             "into a folder that is called as the class"
         )
-    x = np.stack([square(decode_image(path.read_bytes(), str(path.relative_to(folder))), size) for path in inside])
-    said = [
-        next((each for part in path.relative_to(folder).parts[:-1] if (each := is_test(part)) is not None), None)
-        for path in inside
-    ]
-    test = np.array(said, bool) if set(said) == {False, True} else None
-    return _Found(x, [path.parent.name for path in inside], test)
+    folders = [path.relative_to(folder).parts[:-1] for path in inside]
+    said = [next((part for name in names if (part := part_of(name))), None) for names in folders]
+    classes = [next((name for name in reversed(names) if not is_part(name)), None) for names in folders]
+    split = "test" in said and bool({"train", "validation"} & set(said))
+    for path, part, own in zip(inside, said, classes):
+        if own is None or (split and part is None):
+            why = "lies in no folder of a class" if own is None else "is neither for training nor for the test"
+            raise DataError(f"--dataset={folder}: {path.relative_to(folder)} {why}; take it out, or put it there")
+    x = np.stack([square(_picture(path, str(path.relative_to(folder))), size) for path in inside])
+    return _Found(x, [str(own) for own in classes], np.array([part == "test" for part in said]) if split else None)
+
+
+def _picture(path: pathlib.Path, called: str) -> Image.Image:
+    """An image as three colours of eight bits, turned as its camera was held."""
+    with one_line_for(f"{called}: corrupt image", "remove or replace it"):
+        with Image.open(path, formats=FORMATS) as opened:
+            image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):  # sixteen bits of grey
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return image.convert("RGB")
 
 
 def _of_arrays(path: pathlib.Path, size: int) -> _Found:
     parts, _ = read_parts(path, _check_arrays)
-    x = np.concatenate([_as_pixels(path.name, part.x, size) for part in parts])
-    labels = [str(label) for part in parts for label in part.y]
-    test = np.repeat([False, True], [len(part.y) for part in parts]) if len(parts) > 1 else None
-    return _Found(x, labels, test)
+    x = _as_pixels(path.name, np.concatenate([part.x for part in parts]), size)
+    return _Found(x, [str(label).strip() for part in parts for label in part.y], test_rows(parts))
 
 
 def _check_arrays(name: str, x: np.ndarray, y: np.ndarray) -> None:
@@ -133,7 +146,7 @@ def _as_pixels(name: str, x: np.ndarray, size: int) -> UInt8[np.ndarray, "images
         low, high = float(x.min()), float(x.max())
         if low < 0 or high > 255:
             raise DataError(f"{name}: pixels are in [{low:g}, {high:g}], expected [0, 255] or [0, 1]; scale them")
-        x = np.round(x * (255 if high <= 1 else 1)).astype(np.uint8)
+        x = np.round(x * (255 if high <= 1 and x.dtype.kind == "f" else 1)).astype(np.uint8)
     colours = np.broadcast_to(x, (*x.shape[:3], 3))
     return np.stack([square(Image.fromarray(np.ascontiguousarray(each)), size) for each in colours])
 
@@ -164,9 +177,10 @@ def _of_cifar(path: pathlib.Path, files: dict[str, bytes], size: int) -> _Found:
     if "test.bin" in files:  # CIFAR-100: a coarse and a fine label, and the pixels
         split = {"train.bin": False, "test.bin": True}
         read = _of_records
-        names: list[str] | None = files.get("fine_label_names.txt", b"").decode().split()
+        names: list[str] | None = files.get("fine_label_names.txt", b"").decode(errors="replace").split()
     else:
-        split = {name: name.startswith("test") for name in files if "meta" not in name}
+        ten = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+        split = {name: name.startswith("test") for name in (["train", "test"] if "test" in files else ten)}
         read, names = _of_pickle, _names_in(path, files)
     x, labels, test = [], [], []
     for name, is_of_test in split.items():
@@ -191,10 +205,12 @@ def _of_records(path: pathlib.Path, name: str, content: bytes) -> tuple[np.ndarr
 def _of_pickle(path: pathlib.Path, name: str, content: bytes) -> tuple[np.ndarray, Sequence[int]]:
     batch = _unpickled(path, name, content)
     pixels, labels = batch.get(b"data"), batch.get(b"fine_labels", batch.get(b"labels"))
-    labels = [] if labels is None else labels
+    labels = np.asarray([] if labels is None else labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: {name} has no list of labels; fetch the archive again")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
         raise DataError(f"{path}: {name} has no {PIXELS:,} bytes and a label for each image; fetch the archive again")
-    return pixels, labels
+    return pixels, labels.tolist()
 
 
 def _names_in(path: pathlib.Path, files: dict[str, bytes]) -> list[str] | None:
@@ -202,6 +218,8 @@ def _names_in(path: pathlib.Path, files: dict[str, bytes]) -> list[str] | None:
         if name in files:
             meta = _unpickled(path, name, files[name])
             names = meta.get(b"fine_label_names", meta.get(b"label_names", []))
+            if not isinstance(names, list) or not all(isinstance(each, bytes) for each in names):
+                raise DataError(f"{path}: {name} has no list of names; fetch the archive again")
             return [each.decode(errors="replace") for each in names]
     return None
 

@@ -158,3 +158,66 @@ def test_what_holds_no_images_is_described(tmp_path):
     np.savez(tmp_path / "wide.npz", x=X[..., None], y=Y)
     with pytest.raises(UserError, match=r"x must be of shape \(images, height, width\)"):
         load_images(str(tmp_path / "wide.npz"), None, 32)
+
+
+def test_a_batch_that_is_missing_is_told(tmp_path):
+    folder = python_version(tmp_path)
+    (folder / "data_batch_3").unlink()
+    with pytest.raises(UserError, match=r"data_batch_3 is missing; fetch the whole archive"):
+        load_images(str(folder), None, 32)
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [({b"label_names": 3}, "no list of names"), ({b"label_names": [b"a"]}, "labels up to 2, but 1 n")],
+)
+def test_names_that_do_not_fit_are_told(tmp_path, meta, message):
+    folder = python_version(tmp_path)
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta, 2))
+    with pytest.raises(UserError, match=message):
+        load_images(str(folder), None, 32)
+
+
+def test_folders_that_are_parts_of_the_split_are_no_classes(tmp_path):
+    for number, (image, label) in enumerate(zip(X, Y)):
+        folder = tmp_path / NAMES[label] / ("test" if TEST[number] else "train")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    images = load_images(str(tmp_path), None, 32)
+    assert images.class_names == NAMES
+    assert len(images.test.y) == 12
+    Image.fromarray(X[0]).save(tmp_path / "cat/none.png")
+    with pytest.raises(UserError, match=r"cat/none.png is neither for training nor for the test"):
+        load_images(str(tmp_path), None, 32)
+
+
+def test_an_image_that_lies_in_no_class_is_told(tmp_path):
+    root = folders(tmp_path)
+    Image.fromarray(X[0]).save(root / "test/1.png")
+    with pytest.raises(UserError, match=r"test/1.png lies in no folder of a class"):
+        load_images(str(root), None, 32)
+
+
+def test_sixteen_bits_of_grey_and_a_turned_camera_come_out_right(tmp_path):
+    grey = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    for name in NAMES[:2]:
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            Image.fromarray(grey).save(tmp_path / name / f"{number}.png")
+    images = load_images(str(tmp_path), None, 32)
+    np.testing.assert_array_equal(images.train.x[0][..., 0], grey >> 8)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray((grey >> 8).astype(np.uint8)).save(tmp_path / NAMES[0] / "0.png", exif=exif)
+    turned = load_images(str(tmp_path), None, 32)
+    everything = np.concatenate([turned.train.x, turned.test.x])[..., 0]
+    assert sum((each == (grey >> 8)[::-1, ::-1]).all() for each in everything) == 1
+
+
+def test_the_scale_of_an_npz_is_that_of_all_its_parts(tmp_path):
+    bright, dark = np.full((12, 8, 8), 200.0), np.full((6, 8, 8), 1.0)
+    labels = np.arange(12) % 2
+    np.savez(tmp_path / "a.npz", x_train=bright, y_train=labels, x_test=dark, y_test=labels[:6])
+    images = load_images(str(tmp_path / "a.npz"), None, 8)
+    assert (images.train.x == 200).all()
+    assert (images.test.x == 1).all()

@@ -80,7 +80,7 @@ MISTAKES = (
     ("nothing left", nothing, {"drop": "a,b,c"}, "no column left to learn from"),
     ("other columns", nothing, {"columns": "a,b"}, "--columns names 2 columns, expected 5"),
     ("a bad expression", nothing, {"subject": "file:("}, "is no regular expression"),
-    ("an expression that fits nothing", nothing, {"subject": "file:q+"}, "does not fit the path"),
+    ("an expression that fits nothing", nothing, {"subject": "file:q+"}, "finds nothing in t.csv"),
 )  # fmt: skip
 
 
@@ -254,3 +254,202 @@ def test_what_is_not_prepared_is_told_with_what_is(prepared):
         load_dataset("tfds:other", prepared, Settings("all"))
     with pytest.raises(UserError, match=r"published has the features a, activity, b, c, person; name the class's"):
         load_dataset("tfds:published", prepared, Settings("all", label="q"))
+
+
+def written(root, **files):
+    """Writes files by their paths, `__` for a folder's sign and the last `_` for the suffix's point."""
+    for name, text in files.items():
+        path = root / ".".join(name.replace("__", "/").rsplit("_", 1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def lines(rows, header="a,b,label", classes=("sit", "walk"), start=0):
+    """A small table."""
+    own = [f"{start + i}.5,{-i}.25,{classes[i * len(classes) // rows]}" for i in range(rows)]
+    return "\n".join([header, *own]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("UNSW_training-set.csv", "UNSW_testing-set.csv"),
+        ("exoTrain.csv", "exoTest.csv"),
+        ("KDDTrain+.txt", "KDDTest+.txt"),
+        ("p_train_01.csv", "p_test_01.csv"),
+        ("train1.csv", "test1.csv"),
+    ],
+)
+def test_a_published_split_is_found_by_its_names(tmp_path, train, test):
+    """So are a file that is of no part, which is left out, and one that is no table."""
+    for name, own in (
+        (train, lines(20)),
+        (test, lines(8, start=50)),
+        ("extra.csv", lines(9)),
+        ("README.txt", "hello, you\n"),
+    ):
+        (tmp_path / name).write_text(own)
+    dataset = load(tmp_path, label="label")
+    assert dataset.test.sum() == 8
+    assert dataset.x[dataset.test].min(0)[0] == 50.5
+    assert len(dataset.y) == 28
+    assert "README.txt, extra.csv" in dataset.notes[0] or "extra.csv, README.txt" in dataset.notes[0]
+
+
+def test_validation_beside_training_and_test_is_not_lost(tmp_path):
+    for part, rows in (("train", 30), ("val", 6), ("test", 8)):
+        (tmp_path / f"X_{part}.csv").write_text("\n".join(f"{i},{i / 7}" for i in range(rows)))
+        (tmp_path / f"y_{part}.csv").write_text("\n".join(str(i % 2) for i in range(rows)))
+    dataset = load(tmp_path)
+    assert len(dataset.y) == 44
+    assert dataset.test.sum() == 8
+    arrays = {f"{name}_{part}": value for part, rows in (("train", 30), ("val", 6), ("test", 8))
+              for name, value in (("x", np.ones((rows, 2))), ("y", np.arange(rows) % 2))}  # fmt: skip
+    np.savez(tmp_path / "three.npz", **arrays)
+    assert [load(tmp_path / "three.npz").test.sum(), len(load(tmp_path / "three.npz").y)] == [8, 44]
+    np.savez(
+        tmp_path / "two.npz", x=np.ones((9, 2)), y=np.arange(9) % 2, x_test=np.ones((4, 2)), y_test=np.arange(4) % 2
+    )
+    assert load(tmp_path / "two.npz").test.sum() == 4
+
+
+def test_a_header_of_numbers_is_one_where_it_counts_the_columns(tmp_path):
+    frame = pd.DataFrame(np.c_[X, Y])
+    to(tmp_path / "a.csv", frame)
+    np.testing.assert_array_equal(load(tmp_path / "a.csv", label="3").x, X)
+    to(tmp_path / "b.csv", frame, index=True)
+    dataset = load(tmp_path / "b.csv", label="3")
+    np.testing.assert_array_equal(dataset.x, X)
+    assert dataset.notes == ("The first column of b.csv has no name and was left out.",)
+    to(tmp_path / "c.csv", pd.DataFrame(X.astype(float), columns=[400.5, 401.0, 402.0]).assign(kind=FRAME.activity))
+    assert load(tmp_path / "c.csv", label="kind").class_names == CLASSES
+
+
+WRONG = {
+    "thousands": ("n\tacc\tlabel\n" + "1,234\t2.5\tu\n987\t4.5\tv\n" * 9, {}, "have a comma, as '1,234', and a point"),
+    "a point among commas": ("a;label\n" + "1,5;u\n2,5;v\n" * 900 + "3.5;u\n", {}, "line 1802, column 'a': '3.5' is"),
+    "a line that goes on": ("1,sit,2;\n" * 9 + "1,sit,2;3,sit,4;\n", {"label": "2"}, "line 10: it goes on behind ';'"),
+    "no label": ("a,label\n" + "1,u\n2,v\n" * 9 + "3,NA\n", {}, "line 20, the label or the person: no value"),
+    "no person": ("a,p,label\n" + "1,x,u\n2,y,v\n" * 9 + "3,null,u\n", {"subject": "p"}, "line 20, the label or the"),
+    "beyond float32": ("a,label\n" + "1,u\n2,v\n" * 9 + "1e300,u\n", {}, "line 20, column 'a': no value, or an in"),
+    "a line without anything": ("a,label\n" + "1,u\n2,v\n" * 9 + "\n3,u\n", {}, "line 20, column 'a': no value"),
+    "only a header": ("a,label\n", {}, "no row is left"),
+    "a group that finds nothing": ("a,label\n" + "1,u\n2,v\n" * 9, {"subject": "file:(z)?t"}, "finds nothing in t.tsv"),
+    "twice the same name": ("a,a,label\n" + "1,1,u\n2,2,v\n" * 9, {}, "several columns are called 'a'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_would_be_read_wrongly_is_refused(tmp_path, name):
+    text, asked, message = WRONG[name]
+    (tmp_path / "t.tsv").write_text(text)
+    with pytest.raises(UserError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        load(tmp_path / "t.tsv", **{"label": "label"} | asked)
+
+
+RIGHT = {
+    "blank lines at both ends": "\n\na,b,label\n" + "1,2,u\n3,4,v\n" * 9 + "\n\n",
+    "remarks and a separator above": "sep=;\n# at 50 Hz\na;b;label\n" + "1;2;u\n3;4;v\n" * 9,
+    "R's quotes": '"a" "b" "label"\n'
+    + "".join(f'"{i}" {2 * i % 4 + 1} {2 * i % 4 + 2} "{"uv"[i % 2]}"\n' for i in range(18)),
+    "text with bars": "a,b,label\n" + "1,2,u|w\n3,4,v|w\n" * 9,
+    "tabs at the end": "a\tb\tlabel\t\n" + "1\t2\tu\t\n3\t4\tv\t\n" * 9,
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_looks_odd_is_read_as_it_is_meant(tmp_path, name):
+    (tmp_path / "t.txt").write_text(RIGHT[name])
+    dataset = load(tmp_path / "t.txt", label="label")
+    np.testing.assert_array_equal(dataset.x, [[1, 2], [3, 4]] * 9)
+    assert dataset.y.tolist() == [0, 1] * 9
+
+
+def test_a_column_of_remarks_that_begins_empty_has_its_name(tmp_path):
+    (tmp_path / "t.csv").write_text("a,label,remark\n" + "1,u,\n2,v,\n" * 600 + "1,u,late\n")
+    assert len(load(tmp_path / "t.csv", label="label", drop="remark").y) == 1201
+
+
+def test_decimal_commas_in_a_single_column_are_not_separators(tmp_path):
+    for folder, start in (("sit", 0), ("walk", 50)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.csv").write_text("acc\n" + "\n".join(f"{start + i},{i:02d}" for i in range(20)))
+    dataset = load(tmp_path, label="folder")
+    np.testing.assert_allclose((dataset.x + dataset.offset)[[0, 7, 27], 0], [0, 7.07, 57.07], atol=1e-5)
+
+
+def test_a_person_is_one_whatever_a_file_makes_of_the_number(tmp_path):
+    written(tmp_path, a_csv="p,x,label\n" + "1,1,u\n2,2,v\n" * 9, b_csv="p,x,label\n" + "1.0,1,u\n2.0,2,v\n" * 9)
+    assert set(load(tmp_path, label="label", subject="p").subject.tolist()) == {1, 2}
+
+
+def test_an_expression_sees_the_path_below_the_folder_alone(tmp_path):
+    written(tmp_path / "exp_p7", p0_csv=lines(9), p1_csv=lines(9))
+    assert set(load(tmp_path / "exp_p7", label="label", subject=r"file:p(\d)").subject.tolist()) == {0, 1}
+
+
+def test_folders_that_are_parts_of_the_split_are_no_classes(tmp_path):
+    text = "a,b\n" + "1,2\n3,4\n" * 9
+    written(tmp_path, cat__train__a_csv=text, dog__train__a_csv=text, cat__test__a_csv=text, dog__test__a_csv=text)
+    dataset = load(tmp_path, label="folder")
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.test.sum() == 36
+    written(tmp_path, test__a_csv=text)
+    with pytest.raises(UserError, match=r"test/a.csv lies in no folder that could be a class"):
+        load(tmp_path, label="folder")
+
+
+def test_windows_of_a_person_end_where_another_begins(tmp_path):
+    rows = [(1, t) for t in range(15)] + [(2, t) for t in range(15)] + [(1, t) for t in range(1000, 1015)]
+    text = "p,t,label\n" + "\n".join(f"{p},{t},{'uv'[i % 2]}" for i, (p, t) in enumerate(rows))
+    (tmp_path / "t.csv").write_text(text)
+    windows = load(tmp_path / "t.csv", label="label", subject="p", window=10, window_label="last", hop=5)
+    assert sorted(own[0] for own in windows.x[:, :, 0].tolist()) == [0, 0, 5, 5, 1000, 1005]
+    assert (np.diff(windows.x[:, :, 0]) == 1).all()
+
+
+def test_columns_of_any_file_may_be_dropped_and_a_file_without_the_label_is_named(tmp_path):
+    written(
+        tmp_path,
+        a_csv=lines(9),
+        b_csv=lines(9, "a,b,label").replace("label", "label,z").replace("sit", "sit,1").replace("walk", "walk,1"),
+    )
+    with pytest.raises(UserError, match=r"b.csv has 'z', which a.csv lacks; add --features=a,b"):
+        load(tmp_path, label="label")
+    assert len(load(tmp_path, label="label", drop="z").y) == 18
+    written(tmp_path, aa_csv="a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"aa.csv has no column 'label', which a flag names; take it out"):
+        load(tmp_path, label="label", features="a,b")
+
+
+def test_encodings_that_show_late_and_long_headers(tmp_path):
+    rows = "1,2,walk\n3,4,sit\n" * 9_000
+    (tmp_path / "wide.txt").write_bytes(("a,b,label\n" + rows).encode("utf-16"))
+    assert len(load(tmp_path / "wide.txt", label="label").y) == 18_000
+    (tmp_path / "late.csv").write_bytes(("a,b,label\n" + rows + "5,6,größe\n" * 9).encode("latin-1"))
+    assert load(tmp_path / "late.csv", label="label").class_names == ("größe", "sit", "walk")
+    names = [f"gene_{i}" for i in range(9_000)]
+    (tmp_path / "genes.csv").write_text(",".join(["label", *names]) + "\n" + "\n".join(
+        ",".join(["uv"[i % 2], *["1"] * 9_000]) for i in range(12)) + "\n")  # fmt: skip
+    assert load(tmp_path / "genes.csv", label="label").x.shape == (12, 9_000)
+
+
+def test_the_index_of_a_parquet_file_is_a_column(tmp_path):
+    FRAME.set_index("activity").to_parquet(tmp_path / "t.parquet")
+    np.testing.assert_array_equal(load(tmp_path / "t.parquet", label="activity", subject="person").y, Y)
+
+
+def test_parts_of_an_npz_fit_together(tmp_path):
+    y, more = np.arange(9) % 2, {"x_test": np.ones((4, 3)), "y_test": np.arange(4) % 2}
+    np.savez(tmp_path / "a.npz", x_train=np.ones((9, 2)), y_train=y, **more)
+    with pytest.raises(UserError, match=r"examples of its parts have shapes \(.,\) and \(.,\)"):
+        load(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", data=np.ones((9, 2)), X=np.ones((9, 2)), y=y)
+    with pytest.raises(UserError, match=r"(data and X|X and data) may each be the features; save only one"):
+        load(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", x=np.ones((9, 2)), y=np.array(["walk", "walk ", "nan"] * 3))
+    with pytest.raises(UserError, match=r"row 2 of y is 'nan', no label"):
+        load(tmp_path / "c.npz")
+    np.savez(tmp_path / "d.npz", x_train=np.ones((9, 2)), y_train=np.array(["walk", "walk ", "sit"] * 3))
+    assert load(tmp_path / "d.npz").class_names == ("sit", "walk")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from resilinet_jax.datasets.naming import is_part
 from resilinet_jax.datasets.table_settings import TableSettings
 from resilinet_jax.datasets.tables.files import Source
 from resilinet_jax.datasets.tables.pieces import Table
@@ -49,16 +51,17 @@ def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings)
     """
     (source, first), *others = tables
     names = first.names
+    every = list(dict.fromkeys(name for _, table in tables for name in table.names))
     if asked.label is None and source.label is None:
         raise DataError(
             f"--label is needed: which column of {first.called} holds the class? It has {listed_all(names)}"
         )
     beside = {"label": source.label, "subject": source.subject, "recording": None}
-    given = {what: _resolve(what, getattr(asked, what), beside[what] is not None, first) for what in beside}
-    texts = [each for each in given.values() if each in names]
-    dropped = _named("drop", asked.drop, first)
+    given = {what: _resolve(what, getattr(asked, what), beside[what] is not None, first, every) for what in beside}
+    texts = [each for each in given.values() if each in every]
+    dropped = _named("drop", asked.drop, first, every)
     index = next((name for name in names if name == "" or re.fullmatch(r"Unnamed: 0|__index_level_0__", name)), None)
-    features = _named("features", asked.features, first) or [
+    features = _named("features", asked.features, first, every) or [
         name for name in names if name not in (*texts, *dropped, index)
     ]
     both = [name for name in features if name in texts]
@@ -66,8 +69,14 @@ def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings)
         raise DataError(f"--features names {both[0]!r}, which is the class, the person or the recording; leave it out")
     if not features:
         raise DataError(f"{first.called} has no column left to learn from; it has {listed_all(names)}")
+    for _, other in tables:
+        lacking = next((name for name in texts if name not in other.names), None)
+        if lacking is not None:
+            raise DataError(
+                f"{other.called} has no column {lacking!r}, which a flag names; take it out of the folder, or mend it"
+            )
     for _, other in others:
-        missing = [name for name in (*features, *texts) if name not in other.names]
+        missing = [name for name in features if name not in other.names]
         further = [] if asked.features else [n for n in other.names if n not in (*names, *dropped, index, "")]
         if missing or further:
             in_all = [name for name in features if all(name in table.names for _, table in tables)]
@@ -85,22 +94,41 @@ def listed_all(names: Sequence[str]) -> str:
     return f"the columns {', '.join(name or '(no name)' for name in names[:12])}{more}"
 
 
-def value_from(spec: str, source: Source) -> str:
+def value_from(spec: str, source: Source, called: str) -> str:
     """What a file's own place says, by `folder` or `file:REGEX`.
 
+    Args:
+      spec: the flag's value.
+      source: whose file it is.
+      called: its path within the folder that was named.
+
     Raises:
-      DataError: if the expression does not fit the file's path.
+      DataError: if the expression does not fit, or the file lies in no folder but that of a part of the split.
     """
     if spec == FOLDER:
-        return source.path.parent.name
-    found = re.search(spec.removeprefix(FILE), source.path.as_posix())
-    if found is None:
-        raise DataError(f"{spec} does not fit the path {source.path.as_posix()}; mend the expression")
-    return found.group(1) if found.re.groups else found.group(0)
+        above = pathlib.PurePosixPath(called).parts[:-1]
+        own = [name for name in above if not is_part(name)]
+        if above and not own:
+            raise DataError(f"{called} lies in no folder that could be a class; put it into one that is called as it")
+        return own[-1] if own else source.path.resolve().parent.name
+    found = re.search(spec.removeprefix(FILE), called)
+    value = found and (found.group(1) if found.re.groups else found.group(0))
+    if not value:
+        raise DataError(f"{spec} finds nothing in {called}; mend the expression")
+    return value
 
 
-def _resolve(what: str, spec: str | None, beside: bool, table: Table) -> str | None:
-    if spec is None or spec in table.names:
+def _resolve(what: str, spec: str | None, beside: bool, table: Table, every: Sequence[str]) -> str | None:
+    """The flag's value, checked.
+
+    Args:
+      what: the flag.
+      spec: its value.
+      beside: whether a table beside the first one has it.
+      table: the first one.
+      every: the columns of all tables.
+    """
+    if spec is None or spec in every:
         return spec
     if beside:
         raise DataError(f"--{what}={spec}: a table beside {table.called} has it; leave the flag out")
@@ -115,11 +143,18 @@ def _resolve(what: str, spec: str | None, beside: bool, table: Table) -> str | N
     return spec
 
 
-def _named(flag: str, text: str | None, table: Table) -> list[str]:
-    """Names of columns, separated by commas."""
+def _named(flag: str, text: str | None, table: Table, every: Sequence[str]) -> list[str]:
+    """Names of columns, separated by commas.
+
+    Args:
+      flag: that names them.
+      text: its value.
+      table: the first one.
+      every: the columns of all tables.
+    """
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     for name in names:
-        if name not in table.names:
+        if name not in every:
             raise DataError(f"--{flag}={text}: {table.called} has no column {name!r}{suggest(name, table.names[:12])}")
     if len(set(names)) < len(names):
         raise DataError(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import collections
 import csv
+import itertools
 import pathlib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from resilinet_jax.datasets.naming import ABSENT
 from resilinet_jax.errors import DataError, first_line
 
-HEAD = 1 << 16  # bytes that are looked at
-LINES = 50
+HEAD = 1 << 22  # bytes that are looked at
+LINES, TEXT = 1_000, 1 << 18  # lines of it, or as many as this many characters make, but at least `FEWEST`
+FEWEST = 5
+MOST_LOOKED_AT = 1 << 26  # bytes that are checked for being UTF-8
 SEPARATORS = (";", "\t", "|", ",", " ")  # of several that fit the first one; " " stands for runs of blanks
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)|\?|na|", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
+_DECIMAL_POINT = re.compile(r"[+-]?\d+\.\d+([eE][+-]?\d+)?")
+_ASIDE = re.compile(r"\s*$|\s*[#%]|sep=.$")  # lines above a table
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -27,7 +34,7 @@ class Dialect(NamedTuple):
       separator: of columns; " " for runs of blanks.
       decimal: sign of decimals.
       names: of the columns, in order; `1`, `2`, ... where there are none.
-      header: whether its first line holds the names.
+      begin: lines before the first reading: what stands above the table, and its header.
       unused: columns at a line's end that are always empty, behind the named ones.
       closing: what ends every line besides, as `;` behind values that commas separate; None for nothing.
     """
@@ -36,7 +43,7 @@ class Dialect(NamedTuple):
     separator: str
     decimal: str
     names: tuple[str, ...]
-    header: bool
+    begin: int
     unused: int = 0
     closing: str | None = None
 
@@ -52,57 +59,90 @@ def find_dialect(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> 
     Raises:
       DataError: if it is no text, empty, or has another number of columns than are named.
     """
-    encoding, lines = _lines(path, called)
-    closing = ";" if all(line.count(";") == 1 and line.rstrip().endswith(";") for line in lines) else None
-    lines = [line.rstrip().removesuffix(closing or "") for line in lines]
-    separator = next((each for each in SEPARATORS if _fits(lines, each)), ",")
+    encoding, lines, above = _lines(path, called)
+    once = sum(line.count(";") == 1 for line in lines) > len(lines) / 2
+    closing = ";" if once and all(line.rstrip().endswith(";") for line in lines) else None
+    if closing:
+        lines = [line.rstrip().removesuffix(closing) for line in lines]
+    separator = _separator(lines)
     rows = [fields(line, separator) for line in lines]
-    decimal = "," if separator != "," and any(_DECIMAL_COMMA.fullmatch(f) for r in rows[1:] for f in r) else "."
+    values = [field for row in rows[1:] for field in row]
+    comma, point = (next(filter(kind.fullmatch, values), None) for kind in (_DECIMAL_COMMA, _DECIMAL_POINT))
+    if separator != "," and comma and point:
+        raise DataError(
+            f"{called}: numbers have a comma, as {comma!r}, and a point, as {point!r}; write all of them with one "
+            "decimal sign and no other"
+        )
+    decimal = "," if separator != "," and comma else "."
     width, _ = _usual_width(rows)
     header = not given and _is_header(rows, decimal)
-    unused = int(width > 1 and all(not row[-1] for row in rows[1:] or rows if len(row) == width))
+    usual = [row for row in rows[1:] or rows if len(row) == width]
+    empty = width > 1 and all(not row[-1] for row in usual)
+    unused = int(empty and (not header or len(rows[0]) < width or not rows[0][-1]))
     names = tuple(given) or (tuple(rows[0]) if header else tuple(map(str, range(1, width - unused + 1))))
-    if header and len(names) == width and unused and not names[-1]:
+    if header and len(names) == width and unused:
         names = names[:-1]
     if header and len(names) == width - unused - 1:
         names = ("", *names)  # as R writes row names, which have no heading
     if len(names) != width - unused:
         what = f"--columns names {len(names)}" if given else f"its first line has {len(names)}"
-        raise DataError(f"{called}: {what} columns, expected {width - unused}, as its line 2 has; mend one of them")
+        raise DataError(f"{called}: {what} columns, expected {width - unused}, as the lines below; mend one of them")
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        raise DataError(f"{called}: {len(twice)} columns share a name, as {twice[0]!r}; give each one of its own")
-    return Dialect(encoding, separator, decimal, names, header, unused, closing)
+        raise DataError(f"{called}: several columns are called {twice[0]!r}; give each a name of its own")
+    return Dialect(encoding, separator, decimal, names, above + header, unused, closing)
 
 
 def fields(line: str, separator: str) -> list[str]:
     """The values of a line, without blanks around them."""
     if separator == " ":
-        return line.split()
-    return [field.strip() for field in next(csv.reader([line], delimiter=separator), [])]
+        line = line.replace("\t", " ").strip()
+    row = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    return [field.strip() for field in row if separator != " " or field]
 
 
-def _lines(path: pathlib.Path, called: str) -> tuple[str, list[str]]:
+def _separator(lines: Sequence[str]) -> str:
+    """What cuts nearly all lines into equally many columns, more than one; rather one that fits the first line too."""
+    whole = lines[1:] or lines
+    # Text of blanks and decimal commas has no comma that separates.
+    commas = any(not _DECIMAL_COMMA.fullmatch(part) for line in whole for part in line.split() if "," in part)
+    fitting = {}
+    for separator in SEPARATORS if commas else SEPARATORS[:3] + SEPARATORS[4:]:
+        rows = [fields(line, separator) for line in lines]
+        width, share = _usual_width(rows)
+        if width > 1 and share > 0.8:
+            fitting[separator] = abs(len(rows[0]) - width)
+    return min(fitting, key=lambda each: fitting[each], default="," if commas else ";")
+
+
+def _lines(path: pathlib.Path, called: str) -> tuple[str, list[str], int]:
+    """The encoding, the first lines that are not empty, and how many stand above them."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
+            more = len(head) == HEAD
+            encoding = next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
+            if b"\0" in head and encoding != "utf-16":
+                raise DataError(f"{called} is no text, as its name says; give a table as CSV or Parquet")
+            decoder = codecs.getincrementaldecoder(encoding)()
+            try:
+                text = decoder.decode(head, final=not more)
+                for _ in range(MOST_LOOKED_AT // HEAD if more and encoding == "utf-8" else 0):
+                    decoder.decode(file.read(HEAD))
+            except UnicodeDecodeError as error:
+                if encoding != "utf-8":
+                    raise DataError(f"{called} is damaged ({first_line(error)}); fetch it again") from None
+                encoding, text = "latin-1", head.decode("latin-1")
     except OSError as error:
         raise DataError(f"{called} can't be read ({first_line(error)}); give another") from None
-    encoding = next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8")
-    if b"\0" in head and encoding != "utf-16":
-        raise DataError(f"{called} is no text, as its name says; give a table as CSV or Parquet")
-    whole = head if len(head) < HEAD else head[: head.rfind(b"\n") + 1] or head
-    try:
-        text = whole.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding != "utf-8":
-            raise DataError(f"{called} is damaged ({first_line(error)}); fetch it again") from None
-        encoding = "latin-1"
-        text = whole.decode(encoding)
-    lines = [line for line in text.splitlines() if line.strip()][:LINES]
+    whole = text.splitlines()[: -1 if more else None]
+    above = next((number for number, line in enumerate(whole) if not _ASIDE.match(line)), len(whole))
+    lines = [line for line in whole[above : above + LINES] if line.strip()]
+    lengths = itertools.accumulate(map(len, lines))
+    lines = lines[: max(FEWEST, sum(length <= TEXT for length in lengths))]
     if not lines:
         raise DataError(f"{called} is empty; give a file with a line for each reading")
-    return encoding, lines
+    return encoding, lines, above
 
 
 def _usual_width(rows: Sequence[Sequence[str]]) -> tuple[int, float]:
@@ -112,23 +152,27 @@ def _usual_width(rows: Sequence[Sequence[str]]) -> tuple[int, float]:
     return width, lines / counts.total()
 
 
-def _fits(lines: Sequence[str], separator: str) -> bool:
-    """Whether a separator cuts nearly all lines into equally many columns, more than one."""
-    width, share = _usual_width([fields(line, separator) for line in lines])
-    if separator == "," and all(_DECIMAL_COMMA.fullmatch(part) for line in lines[1:] for part in line.split()):
-        return False
-    return width > 1 and share > 0.8
-
-
 def _is_header(rows: Sequence[Sequence[str]], decimal: str) -> bool:
-    """Whether the first line names columns: text above numbers, all of it text, or numbers that count them."""
-    first, *others = [[_is_number(field, decimal) for field in row] for row in rows]
-    if not any(first):
+    """Whether the first line names columns.
+
+    It does if it has text above numbers, or text that is none of the classes below it, or if it counts the columns.
+    """
+    first, *others = rows
+    numbers = [_is_number(field, decimal) for field in first]
+    counted = [field for field in first if field]
+    if len(counted) > 1 and counted in ([str(i + start) for i in range(len(counted))] for start in (0, 1)):
         return True
-    if any(not own and all(row[i] for row in others if i < len(row)) and others for i, own in enumerate(first)):
-        return True
-    counted = [field for field, number in zip(rows[0], first) if number and field]
-    return not all(first) and counted in ([str(i + start) for i in range(len(counted))] for start in (0, 1))
+    named = False
+    for i, (field, number) in enumerate(zip(first, numbers)):
+        below = [row[i] for row in others if i < len(row) and row[i] not in ABSENT]
+        if number or field in ABSENT or not below:
+            continue
+        if all(_is_number(each, decimal) for each in below):
+            return True
+        if field in below:
+            return False
+        named = named or not any(numbers) or len(set(below)) <= len(below) / 2
+    return named or not others
 
 
 def _is_number(text: str, decimal: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Collection
 from typing import NamedTuple
 
 from resilinet_jax.datasets.lying import files_in
-from resilinet_jax.datasets.naming import is_test, role_of
+from resilinet_jax.datasets.naming import part_of, role_of
 from resilinet_jax.datasets.readings import SUFFIXES
 from resilinet_jax.errors import DataError, listed
 
@@ -35,22 +36,30 @@ class Found(NamedTuple):
     left_out: list[str]
 
 
-def find_sources(path: pathlib.Path) -> Found:
+_NO_TABLE = re.compile(r"(?i)(read.?me|licen[cs]e|notes?|info|description|about|changelog|citation|requirements)\b.*")
+
+
+def find_sources(path: pathlib.Path, label: str | None) -> Found:
     """The tables that a user has named.
 
     A folder's tables are all files with one of `SUFFIXES`, up to three levels below it. Files that are called as those
-    of training and test usually are make a published split; `X_train`, `y_train` and `subject_train` go together.
+    of training and test usually are make a published split, and others are left out then; `X_train`, `y_train` and
+    `subject_train` go together, unless `label` says where the class is.
 
     Args:
       path: a file, or a folder.
+      label: the flag.
 
     Raises:
-      DataError: if there is no table in the folder.
+      DataError: if there is no table in the folder, or some of those that go together are missing.
     """
+    if not path.exists():
+        raise DataError(f"--dataset={path}: no such file or folder; give one that is there")
     if path.is_file():
         return Found([Source(path)], [])
     there = files_in(path)
-    tables = [each for each in there if each.suffix.lower() in SUFFIXES]
+    all_tables = [each for each in there if each.suffix.lower() in SUFFIXES]
+    tables = [each for each in all_tables if not _NO_TABLE.fullmatch(each.stem)]
     if not tables:
         found = listed([str(each.relative_to(path)) for each in there])
         raise DataError(
@@ -58,14 +67,23 @@ def find_sources(path: pathlib.Path) -> Found:
         )
     roles = {each: role_of(each.stem) for each in tables}
     features = [each for each in tables if roles[each] == "features" and _beside(each, roles, "label")]
-    sources = [
-        Source(each, _beside(each, roles, "label"), _beside(each, roles, "subject"), _is_test(each, path))
-        for each in features
-    ] or [Source(each, test=_is_test(each, path)) for each in tables]
-    if {source.test for source in sources} != {False, True}:
-        sources = [source._replace(test=None) for source in sources]
+    parts = {each: _part(each, path) for each in tables}
+    if features and label is None:
+        sources = [Source(each, _beside(each, roles, "label"), _beside(each, roles, "subject")) for each in features]
+        for what in ("label", "subject"):
+            without = [source.path for source in sources if getattr(source, what) is None]
+            if 0 < len(without) < len(sources):
+                raise DataError(
+                    f"{without[0].relative_to(path)} has no table of {what}s beside it, as others have; add it"
+                )
+    else:
+        sources = [Source(each) for each in tables]
+    said = {parts[source.path] for source in sources}
+    if "test" in said and (said & {"train", "validation"} or (None in said and features and label is None)):
+        rest = [source for source in sources if said & {"train", "validation"} and parts[source.path] is None]
+        sources = [each._replace(test=parts[each.path] == "test") for each in sources if each not in rest]
     used = {each for source in sources for each in source[:3]}
-    return Found(sources, [str(each.relative_to(path)) for each in tables if each not in used])
+    return Found(sources, [str(each.relative_to(path)) for each in all_tables if each not in used])
 
 
 def _told(names: Collection[str]) -> str:
@@ -75,15 +93,14 @@ def _told(names: Collection[str]) -> str:
 
 def _beside(path: pathlib.Path, roles: dict[pathlib.Path, str | None], role: str) -> pathlib.Path | None:
     """The table in the same folder, of the same part, that has a role."""
+    part = part_of(path.stem)
     same = [
-        each
-        for each, own in roles.items()
-        if own == role and each.parent == path.parent and _is_test(each, each.parent) == _is_test(path, path.parent)
+        each for each, own in roles.items() if own == role and each.parent == path.parent and part_of(each.stem) == part
     ]
     return same[0] if len(same) == 1 else None
 
 
-def _is_test(path: pathlib.Path, folder: pathlib.Path) -> bool | None:
-    """Whether a path's folders or its name say that it holds test data, or training data; None if neither."""
-    parts = [*path.relative_to(folder).parts[:-1], path.stem]
-    return next((said for part in parts if (said := is_test(part)) is not None), None)
+def _part(path: pathlib.Path, folder: pathlib.Path) -> str | None:
+    """The part of the split that a path's folders or its name say; None if they say none."""
+    names = [*path.relative_to(folder).parts[:-1], path.stem]
+    return next((said for name in names if (said := part_of(name)) is not None), None)

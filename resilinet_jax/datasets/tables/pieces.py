@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from resilinet_jax.datasets.naming import ABSENT
 from resilinet_jax.datasets.tables.dialect import Dialect, find_dialect
 from resilinet_jax.errors import DataError, UserError, first_line
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROWS = 200_000  # of a piece
-_ABSENT = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?", "-"]
 
 
 class Table(NamedTuple):
@@ -42,7 +42,7 @@ class Table(NamedTuple):
         Args:
           row: its number, from 0.
         """
-        return f"line {row + 1 + self.dialect.header}" if self.dialect else f"row {row + 1}"
+        return f"line {row + 1 + self.dialect.begin}" if self.dialect else f"row {row + 1}"
 
 
 def open_table(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> Table:
@@ -58,6 +58,8 @@ def open_table(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> Ta
     """
     if path.suffix.lower() != ".parquet":
         dialect = find_dialect(path, called, given)
+        if dialect.closing:
+            _check_closing(path, called, dialect.closing)
         return Table(path, called, dialect.names, dialect)
     with _told(called):
         return Table(path, called, tuple(_parquet(path).schema_arrow.names))
@@ -97,15 +99,45 @@ def _told(called: str) -> Iterator[None]:
         raise DataError(f"{called} can't be read ({first_line(error)}); mend it, or write it anew") from None
 
 
+def _check_closing(path: pathlib.Path, called: str, closing: str) -> None:
+    """Refuses a line that goes on behind what ends it, of which nothing would be read.
+
+    Args:
+      path: of the file.
+      called: how messages call it.
+      closing: what ends each line.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.rstrip().count(closing.encode()) > 1:
+                raise DataError(
+                    f"{called}, line {number}: it goes on behind {closing!r}; give each reading its own line"
+                )
+
+
 def _csv_pieces(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.DataFrame]:
     begun = 0
-    for piece in _csv(table, texts, numbers):
-        try:
-            yield piece.astype(dict.fromkeys(numbers, np.float64))
-        except ValueError:
-            _check_numbers(table, piece, numbers, begun)
-            raise
+    for piece in _without_last_blanks(_csv(table, texts, numbers)):
+        for name in numbers:
+            if piece[name].dtype.kind not in "biuf":
+                _check_numbers(table, piece[name], begun)
+        yield piece.astype(dict.fromkeys(numbers, np.float64))
         begun += len(piece)
+
+
+def _without_last_blanks(whole: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Pieces without the lines at a file's end that hold nothing; such a line before others is a row that lacks all."""
+    import pandas as pd
+
+    held: list[pd.DataFrame] = []
+    for piece in whole:
+        filled = np.flatnonzero(((piece.notna()) & (piece != "")).any(axis=1).to_numpy())
+        if not len(filled):
+            held.append(piece)
+            continue
+        last = int(filled[-1]) + 1
+        yield pd.concat([*held, piece.iloc[:last]]) if held else piece.iloc[:last]
+        held = [piece.iloc[last:]] if last < len(piece) else []
 
 
 def _csv(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.DataFrame]:
@@ -124,11 +156,12 @@ def _csv(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.Data
             decimal=dialect.decimal,
             header=None,
             names=names,
-            skiprows=int(dialect.header),
+            skiprows=dialect.begin,
+            skip_blank_lines=False,
             index_col=False,
             dtype=dict.fromkeys([name for name in names if name not in numbers], str),
             keep_default_na=False,
-            na_values=dict.fromkeys(numbers, _ABSENT),
+            na_values={name: list(ABSENT) for name in numbers},
             skipinitialspace=True,
             comment=dialect.closing,
             encoding=dialect.encoding,
@@ -138,28 +171,28 @@ def _csv(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.Data
             yield from (piece[[*texts, *numbers]] for piece in reader)
 
 
-def _check_numbers(table: Table, piece: pd.DataFrame, numbers: Sequence[str], begun: int) -> None:
-    """Refuses the first value that is no number.
+def _check_numbers(table: Table, column: pd.Series, begun: int) -> None:
+    """Refuses the first value that is no number, where there is one.
 
     Args:
       table: that is read.
-      piece: some of its rows.
-      numbers: columns that hold numbers.
-      begun: rows before the piece.
+      column: some rows of one that holds numbers.
+      begun: rows before them.
     """
     import pandas as pd
 
     decimal = table.dialect.decimal if table.dialect else "."
-    for name in numbers:
-        points = piece[name].astype(str).str.replace(decimal, ".", regex=False)
-        wrong = pd.to_numeric(points, errors="coerce").isna() & piece[name].notna()
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            text = str(piece[name].iloc[row])
-            raise DataError(
-                f"{table.called}, {table.where(begun + row)}, column {name!r}: {text!r} is no number; mend it, or "
-                f"leave the column out by --drop={name}"
-            )
+    points = column.astype(str)
+    if decimal != ".":
+        points = points.where(~points.str.contains(".", regex=False), "no number").str.replace(
+            decimal, ".", regex=False
+        )
+    wrong = (pd.to_numeric(points, errors="coerce").isna() & column.notna()).to_numpy()
+    row = int(np.flatnonzero(wrong)[0]) if wrong.any() else 0
+    raise DataError(
+        f"{table.called}, {table.where(begun + row)}, column {column.name!r}: {str(column.iloc[row])!r} is no number; "
+        f"mend it, or leave the column out by --drop={column.name}"
+    )
 
 
 def _parquet(path: pathlib.Path) -> Any:
@@ -181,7 +214,7 @@ def _parquet_pieces(table: Table, texts: list[str], numbers: list[str]) -> Itera
                 f"{table.called}, column {name!r} holds {kind}, expected numbers; leave it out by --drop={name}"
             )
     for batch in file.iter_batches(ROWS, columns=[*texts, *numbers]):
-        piece = batch.to_pandas()
+        piece = batch.to_pandas(ignore_metadata=True)
         for name in texts:
             piece[name] = piece[name].astype(object).where(piece[name].notna(), "").astype(str)
         yield piece.astype(dict.fromkeys(numbers, np.float64))

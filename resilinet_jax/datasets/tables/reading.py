@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from resilinet_jax.datasets.labels import number_classes
+from resilinet_jax.datasets.labels import number_classes, plain
+from resilinet_jax.datasets.naming import ABSENT
 from resilinet_jax.datasets.splits import Dataset, let_go
 from resilinet_jax.datasets.table_settings import TableSettings
 from resilinet_jax.datasets.tables.columns import Columns, choose_columns, value_from
@@ -37,8 +38,13 @@ class _Piece(NamedTuple):
     @property
     def whole(self) -> Bool[np.ndarray, " rows"]:
         """Rows that lack nothing."""
-        whole = np.isfinite(self.x).all(1) & (self.label >= 0)
+        whole = _numbers(self.x).all(1) & (self.label >= 0)
         return whole if self.subject is None else whole & (self.subject >= 0)
+
+
+def _numbers(x: Float[np.ndarray, "*rows"]) -> Bool[np.ndarray, "*rows"]:
+    """Which values are numbers that float32 can hold: those beyond stand for nothing that was measured."""
+    return np.abs(x) <= np.finfo(np.float32).max
 
 
 class _Codes:
@@ -52,7 +58,8 @@ class _Codes:
         import pandas as pd
 
         codes, texts = pd.factorize(values)
-        numbers = [-1 if text == "" else self.known.setdefault(text, len(self.known)) for text in texts]
+        known, called = self.known, [plain(str(text)) for text in texts]
+        numbers = [-1 if text in ABSENT else known.setdefault(text, len(known)) for text in called]
         return np.array([*numbers, -1], np.int32)[codes]
 
 
@@ -70,14 +77,14 @@ class _Tables:
             beside = {what: _single(path) for what in ("label", "subject") if (path := getattr(source, what))}
             texts = [each for each in self.columns.texts if each in table.names]
             for frame in pieces(table, texts, self.columns.features):
-                subject = self._texts(frame, "subject", source, beside) if self.has_subject else None
+                subject = self._texts(frame, "subject", source, table.called, beside) if self.has_subject else None
                 yield (
                     number,
                     _Piece(
                         np.ascontiguousarray(frame[list(self.columns.features)].to_numpy(np.float64)),
-                        self.labels(self._texts(frame, "label", source, beside)),
+                        self.labels(self._texts(frame, "label", source, table.called, beside)),
                         None if subject is None else self.subjects(subject),
-                        self._recordings(frame, number, source),
+                        self._recordings(frame, number, source, table.called),
                     ),
                 )
             for what, column in beside.items():
@@ -85,7 +92,7 @@ class _Tables:
                     raise _unequal(source, what, "more")
 
     def _texts(
-        self, frame: pd.DataFrame, what: str, source: Source, beside: dict[str, Iterator[pd.Series]]
+        self, frame: pd.DataFrame, what: str, source: Source, called: str, beside: dict[str, Iterator[pd.Series]]
     ) -> pd.Series:
         if what in beside:
             values = next(beside[what], None)
@@ -95,12 +102,12 @@ class _Tables:
         spec = getattr(self.columns, what)
         if spec in frame:
             return frame[spec].fillna("").str.strip()
-        return _constant(value_from(spec, source), len(frame))
+        return _constant(value_from(spec, source, called), len(frame))
 
-    def _recordings(self, frame: pd.DataFrame, number: int, source: Source) -> Int[np.ndarray, " rows"]:
+    def _recordings(self, frame: pd.DataFrame, number: int, source: Source, called: str) -> Int[np.ndarray, " rows"]:
         """Each file is a recording of its own, and every value of the column within it."""
         spec = self.columns.recording
-        values = _constant("", len(frame)) if spec is None else self._texts(frame, "recording", source, {})
+        values = _constant("", len(frame)) if spec is None else self._texts(frame, "recording", source, called, {})
         return self.recordings(f"{number}/" + values)
 
 
@@ -116,7 +123,7 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
     Raises:
       DataError: for what can't be read, naming file, row and column.
     """
-    found = find_sources(path)
+    found = find_sources(path, asked.label)
     given = [name.strip() for name in asked.columns.split(",")] if asked.columns else []
     root = path if path.is_dir() else path.parent
     opened = [(source, open_table(source.path, _called(source.path, root), given)) for source in found.sources]
@@ -130,6 +137,8 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
     rows = sum(map(len, scan.labels))
     if not rows:
         raise DataError(f"{path.name}: no row is left; give a table with a row for each reading")
+    if columns.recording is None:
+        scan.apart_by_person()
     offset = np.where(scan.exact, 0.0, scan.total / rows)
     x = _room(rows, len(columns.features))
     begun = 0
@@ -198,6 +207,13 @@ class _Scan:
         getattr(self, name).clear()
         return whole.astype(np.min_scalar_type(-1 - int(whole.max(initial=0))))
 
+    def apart_by_person(self) -> None:
+        """A recording without a number of its own ends where another person's begins."""
+        if self.subjects:
+            codes, who = np.concatenate(self.recordings), np.concatenate(self.subjects)
+            begins = np.r_[False, (np.diff(codes) != 0) | (np.diff(who) != 0)]
+            self.recordings = [np.cumsum(begins, dtype=np.int32)]
+
     def add(self, number: int, piece: _Piece) -> None:
         """Takes note of a piece of the table of this number."""
         whole, before = piece.whole, self._read.get(number, 0)
@@ -205,7 +221,7 @@ class _Scan:
         if not whole.all():
             row = int(np.argmin(whole))
             if not self.missing:
-                numbers = np.isfinite(piece.x[row])
+                numbers = _numbers(piece.x[row])
                 self.first_missing = number, before + row, int(np.argmin(numbers)) if not numbers.all() else -1
             self.missing += int((~whole).sum())
         with np.errstate(over="ignore"):
@@ -213,7 +229,7 @@ class _Scan:
         self.total += x.sum(0)
         # Rows on either side of one that is left out don't follow each other.
         broken = self._breaks + np.cumsum(~whole)
-        self._breaks = int(broken[-1])
+        self._breaks = int(broken[-1]) if len(broken) else self._breaks
         apart = piece.recording + (broken << 32) if self._breaks else piece.recording
         self.recordings.append(apart[whole])
         self.labels.append(piece.label[whole])
@@ -247,10 +263,11 @@ def _told_missing(scan: _Scan, opened: Sequence[tuple[Source, Table]], columns: 
 def _single(path: pathlib.Path) -> Iterator[pd.Series]:
     """The only column of a table, as text."""
     table = open_table(path, path.name)
-    if len(table.names) != 1:
+    names = table.names[1:] if len(table.names) == 2 and not table.names[0] else table.names
+    if len(names) != 1:
         raise DataError(f"{path.name} has {len(table.names)} columns, expected one with a value for each row; mend it")
-    for frame in pieces(table, table.names, []):
-        yield frame[table.names[0]].fillna("").str.strip()
+    for frame in pieces(table, names, []):
+        yield frame[names[0]].fillna("").str.strip()
 
 
 def _unequal(source: Source, what: str, which: str) -> DataError:
