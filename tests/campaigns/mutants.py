@@ -645,7 +645,15 @@ MUTANTS: dict[str, list[Mutant]] = {
             "for start in (0, 1)", "for start in ()", TABLES, "frames without names have a text beside their numbers"
         ),
     ],
-    "datasets/tables/files.py": [Mutant("is_test(part)", "is_test(part.upper() + '.')", TABLES)],
+    "datasets/tables/files.py": [Mutant("part_of(name)) is not None", "part_of('')) is not None", TABLES)],
+    "datasets/tables/columns.py": [
+        Mutant("if not is_part(name)]", "]", TABLES),
+    ],
+    "datasets/tables/pieces.py": [
+        Mutant("skip_blank_lines=False", "skip_blank_lines=True", TABLES),
+        Mutant("skiprows=dialect.begin", "skiprows=int(dialect.begin > 0)", TABLES),
+        Mutant("> 1:", "> 9:", TABLES),
+    ],
     "datasets/windows.py": [
         Mutant("np.arange(begin, end - rows + 1, hop)", "np.arange(begin, end, hop)", WINDOWS),
         Mutant("number * (reach + 1)", "0 * number", WINDOWS),
@@ -655,14 +663,14 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant('kind="stable"', 'kind="heapsort"', WINDOWS),
     ],
     "datasets/labels.py": [
-        Mutant("np.argsort(numbers, kind=", "np.argsort(texts, kind="),
+        Mutant("(float(each), each)", "(each, each)"),
         Mutant("place[each] for each in called", "place[each] for each in order"),
     ],
     "datasets/own_images.py": [
         Mutant("records[:, 1].tolist()", "records[:, 0].tolist()", IMAGES),
         Mutant(".transpose(0, 2, 3, 1))", ".transpose(0, 3, 2, 1))", IMAGES),
         Mutant("if (module, name) not in known:", "if False:", IMAGES),
-        Mutant("x * (255 if high <= 1 else 1)", "x * 1", IMAGES),
+        Mutant('x * (255 if high <= 1 and x.dtype.kind == "f" else 1)', "x * 1", IMAGES),
     ],
     "datasets/inspection.py": [
         Mutant("np.isin(marks[asked], marks[there])", "np.isin(marks[there], marks[asked])", INSPECTION),
