@@ -453,3 +453,8 @@ def test_parts_of_an_npz_fit_together(tmp_path):
         load(tmp_path / "c.npz")
     np.savez(tmp_path / "d.npz", x_train=np.ones((9, 2)), y_train=np.array(["walk", "walk ", "sit"] * 3))
     assert load(tmp_path / "d.npz").class_names == ("sit", "walk")
+
+
+def test_people_with_and_without_a_nought_are_different_people(tmp_path):
+    (tmp_path / "t.csv").write_text("p,a,label\n" + "01,1,u\n1,2,v\n2,3,u\n" * 9)
+    assert set(load(tmp_path / "t.csv", label="label", subject="p").subject.tolist()) == {"01", "1", "2"}

@@ -154,13 +154,6 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
     classes = number_classes(path.name, [texts[code] for code in there], rows)
     y = np.zeros(len(texts), np.int32)
     y[there] = classes.number
-    subject = None
-    if tables.has_subject:
-        who = np.array(list(map(str, tables.subjects.known)))
-        if all(re.fullmatch(r"\d{1,9}", each) for each in who):
-            who = who.astype(np.int64)
-            who = who.astype(np.min_scalar_type(-1 - who.max()))  # which takes less room
-        subject = who[scan.all_of("subjects")]
     test = None
     if opened[0][0].test is not None:
         test = np.repeat([bool(source.test) for source, _ in opened], [scan.rows.get(i, 0) for i in range(len(opened))])
@@ -173,7 +166,7 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         path.name,
         x,
         y[codes],
-        subject,
+        _people(tables, scan),
         class_names=classes.names,
         feature_names=columns.features,
         recording=scan.all_of("recordings"),
@@ -181,6 +174,17 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         offset=offset if offset.any() else None,
         notes=tuple(notes),
     )
+
+
+def _people(tables: _Tables, scan: _Scan) -> np.ndarray | None:
+    """Who was recorded in each row: a number, which takes less room, where all are called by one."""
+    if not tables.has_subject:
+        return None
+    who = np.array(list(map(str, tables.subjects.known)))
+    if all(re.fullmatch(r"0|[1-9]\d{0,8}", each) for each in who):
+        who = who.astype(np.int64)
+        who = who.astype(np.min_scalar_type(-1 - who.max()))
+    return who[scan.all_of("subjects")]
 
 
 def _called(path: pathlib.Path, root: pathlib.Path) -> str:
