@@ -23,6 +23,7 @@ from resilinet_jax.datasets.splits import Examples
 from resilinet_jax.errors import DataError, UserError, first_line, listed
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+UNREAD = (".webp", ".bmp", ".gif", ".tif", ".tiff")  # whose decoders are not for strangers' bytes
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 SIDE, PIXELS = 32, 3 * 32 * 32  # of CIFAR
 MOST = 1 << 28  # bytes of a file of CIFAR
@@ -92,6 +93,11 @@ def load_own_images(path: pathlib.Path, size: int) -> OwnImages:
 def _of_folders(folder: pathlib.Path, size: int) -> _Found:
     files = [path for path in files_in(folder) if path.suffix.lower() in SUFFIXES]
     inside = [path for path in files if path.parent != folder]
+    for path in files_in(folder):
+        if path.suffix.lower() in UNREAD:
+            raise DataError(
+                f"--dataset={folder}: {path.relative_to(folder)} is neither PNG nor JPEG, and would be left out; convert it"
+            )
     if not inside:
         there = listed([str(path.relative_to(folder)) for path in files_in(folder)])
         raise DataError(

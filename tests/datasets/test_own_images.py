@@ -148,6 +148,10 @@ def test_what_holds_no_images_is_described(tmp_path):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(UserError, match=r"no images of classes in it, found a.txt; put the PNG or JPEG files"):
         load_images(str(tmp_path), None, 32)
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/1.webp").write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"cat/1.webp is neither PNG nor JPEG, and would be left out; convert it"):
+        load_images(str(tmp_path), None, 32)
     (tmp_path / "other.tar").write_bytes(b"")
     with pytest.raises(UserError, match=r"damaged archive"):
         load_images(str(tmp_path / "other.tar"), None, 32)
