@@ -96,7 +96,8 @@ def _of_folders(folder: pathlib.Path, size: int) -> _Found:
     for path in files_in(folder):
         if path.suffix.lower() in UNREAD:
             raise DataError(
-                f"--dataset={folder}: {path.relative_to(folder)} is neither PNG nor JPEG, and would be left out; convert it"
+                f"--dataset={folder}: {path.relative_to(folder)} is neither PNG nor JPEG, and would be left out; "
+                "convert it"
             )
     if not inside:
         there = listed([str(path.relative_to(folder)) for path in files_in(folder)])
