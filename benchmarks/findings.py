@@ -96,7 +96,7 @@ def data_sets(dsads: str | None, cifar10: str | None, digits: str) -> dict[str, 
             "DSADS by person",
             "Daily and Sports Activities (Barshan & Altun, UCI 256, CC BY 4.0): 19 activities, worn sensors; each of 8 "
             "people is the test person once, 2 runs each. In the file that was used, persons 4 and 8 have 1,498 of "
-            "1,500 rows of each of two activities in common, value for value, so that these are easier for both",
+            "1,500 rows of each of two activities in common, value for value, so that these may be easier for both",
             (f"--dataset={dsads}", "--split=leave_one_subject_out", "--runs=2"),
         ),
         "sites": DataSet(

@@ -14,7 +14,7 @@ from resilinet_jax.command.settings import Choice
 from resilinet_jax.datasets.feed import Part, first_split
 from resilinet_jax.datasets.splits import Examples, count_classes
 from resilinet_jax.files import write_file
-from resilinet_jax.report.figures import draw_dollars, new_figure
+from resilinet_jax.report.figures import draw_dollars, new_figure, shortened
 from resilinet_jax.report.report import png, print_tables
 from resilinet_jax.report.tables import Table
 from resilinet_jax.scenarios._base import Data
@@ -89,10 +89,6 @@ def _features(x: np.ndarray, names: tuple[str, ...]) -> Table:
     return Table("Features in training", ["Feature", "Least", "Mean", "Most", "Deviation"], rows)
 
 
-def _short(names: tuple[str, ...]) -> list[str]:
-    return [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
-
-
 def _figure(
     counts: Mapping[Part, np.ndarray], names: tuple[str, ...], train: np.ndarray, features: tuple[str, ...]
 ) -> Figure:
@@ -102,7 +98,7 @@ def _figure(
     for i, (part, own) in enumerate(counts.items()):
         axes[0].bar(places + 0.27 * (i - 1), 100 * own / max(own.sum(), 1), 0.27, label=part)
     few = len(names) <= MOST_CLASSES
-    axes[0].set_xticks(places if few else [], _short(names) if few else [], rotation=90, fontsize="small")
+    axes[0].set_xticks(places if few else [], [*map(shortened, names)] if few else [], rotation=90, fontsize="small")
     axes[0].set_ylabel("share of the part (%)")
     axes[0].set_xlabel("class")
     axes[0].legend(frameon=False, fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -113,7 +109,7 @@ def _figure(
     axes[1].vlines(at, spread[1], spread[3], linewidth=3, color="#0072B2", label="90 %")
     axes[1].plot(at, spread[2], "k_", label="median")
     if train.ndim == 2 and features:
-        axes[1].set_xticks(at, _short(features[: len(at)]), rotation=90, fontsize="small")
+        axes[1].set_xticks(at, [*map(shortened, features[: len(at)])], rotation=90, fontsize="small")
     draw_dollars(figure, mathematics=False)
     axes[1].set_xlabel("feature" if train.ndim == 2 else "value of an example")
     axes[1].set_ylabel("as the network gets it")

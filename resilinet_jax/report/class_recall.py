@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from resilinet_jax.failures.combinations import combination_name
-from resilinet_jax.report.figures import Drawn, new_figure
+from resilinet_jax.report.figures import Drawn, new_figure, shortened
 from resilinet_jax.report.tables import Table
 from resilinet_jax.results.metrics import recall
 from resilinet_jax.results.results import Results
@@ -18,7 +18,6 @@ NAME = "class_recall"
 MOST_CLASSES = 20  # that a figure has room for
 MOST_NUMBERS = 12  # classes beside each other whose recalls have room to be written
 PLACES = ("Hurt most", "Second", "Third")  # of classes, for each failure in the table
-LONGEST_NAME = 16  # characters of a class under the figure
 MISSING = "#DDDDDD"
 
 
@@ -83,8 +82,7 @@ def recall_figure(results: Results, cells: Mapping[str, str], names: Sequence[st
             value = values[row, column]
             colour = "black" if value > 60 else "white"  # viridis is light from there on
             ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize="x-small")
-    names = [results.class_name(each) for each in classes]
-    labels = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
+    labels = [shortened(results.class_name(each)) for each in classes]
     upright = sum(map(len, labels)) > 2 * MOST_CLASSES
     axes[-1].set_xticks(range(len(classes)), labels, fontsize="small", rotation=90 * upright)
     axes[-1].set_xlabel("class")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from resilinet_jax.errors import printable
 from resilinet_jax.results.results import Column, Results, cell_of, finite, mean, sample_deviation
 
 if TYPE_CHECKING:
@@ -282,3 +283,14 @@ def _percent(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation in percent over the runs that did not diverge; a single run has no error bar."""
     height = 100 * np.array([mean(value) for value in values])
     return height, np.nan_to_num(100 * np.array([sample_deviation(value) for value in values]))
+
+
+def shortened(name: str, letters: int = 16) -> str:
+    """A name that fits into a figure: its beginning and its end.
+
+    Args:
+      name: whatever somebody has called something.
+      letters: that there is room for.
+    """
+    name = printable(name)
+    return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-letters // 2 :]}"

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from resilinet_jax.errors import printable
 from resilinet_jax.failures.user_failures import YOUR_OWN
 from resilinet_jax.files import digest
-from resilinet_jax.report.figures import Drawn, draw_dollars, training_curves
+from resilinet_jax.report.figures import Drawn, draw_dollars, shortened, training_curves
 from resilinet_jax.report.markup import markdown
 from resilinet_jax.report.page import Page, Picture, html_page
 from resilinet_jax.report.paper_output import STYLE, paper_files
@@ -143,7 +143,7 @@ def _drawn(sweep: Sweep, title: str, results: Results, dataset: str) -> list[Dra
     for each in figures:
         draw_dollars(each.figure, mathematics=sweep.file is not None)
         each.figure.supxlabel(
-            f"on {_shortened(dataset)}", x=0.99, horizontalalignment="right", fontsize="small", parse_math=False
+            f"on {shortened(dataset, 50)}", x=0.99, horizontalalignment="right", fontsize="small", parse_math=False
         )
     return figures
 
@@ -246,12 +246,6 @@ def convergence_note(results: Results) -> list[str]:
         f"Not converged: {late} of {len(best)} runs were best in the last tenth of their {epochs} epochs, so that more "
         "--epochs may change what is said here."
     ]
-
-
-def _shortened(name: str, letters: int = 50) -> str:
-    """A name that fits under a figure."""
-    name = printable(name)
-    return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-letters // 2 :]}"
 
 
 def png(figure: Figure) -> bytes:
