@@ -39,7 +39,7 @@ def describe(choice: Choice, console: Console) -> pathlib.Path:
     Raises:
       UserError: if the data can't be had.
     """
-    data = choice.load_data()
+    data = choice.load_data(trains=False)
     all_parts: tuple[Part, ...] = ("train", "validation", "test")
     parts = {part: first_split(data.feed, part) for part in all_parts}
     for note in notes.data_note(data):

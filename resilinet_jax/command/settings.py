@@ -285,8 +285,11 @@ class Choice:
         own = self.scenario.file is not None or is_user_file(self.settings.sweep)
         return own or any(self.folder.glob(f"{self.runs_folder.name}*"))
 
-    def load_data(self) -> Data:
+    def load_data(self, trains: bool = True) -> Data:
         """The scenario's data.
+
+        Args:
+          trains: whether they must be enough to train on.
 
         Raises:
           UserError: for what only the data can tell, or for a mistake in a user's own scenario.
@@ -300,7 +303,7 @@ class Choice:
                 "rj.draw_splits(dataset, settings, preset.train_examples)"
             )
         examples = min(data.feed.sizes["train"])
-        if preset.batch_size > examples:
+        if trains and preset.batch_size > examples:
             raise UserError(
                 f"--batch_size must be at most the {examples:,} training examples, got {preset.batch_size:,}"
             )

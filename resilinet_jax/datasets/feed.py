@@ -34,6 +34,7 @@ else:  # JAX takes longer to import than data to load, and is not needed to refu
 HeldOut = Literal["validation", "test"]
 Part = Literal["train", "validation", "test"]
 ONE_SPLIT = {0: "0"}  # labels, where there is but one
+HELD_OUT = 2**20  # examples of a chunk that is evaluated: devices hold no more of them, and whole batches
 
 
 @runtime_checkable
@@ -79,6 +80,9 @@ class Feed(Protocol):
 class Resident:
     """A data set that stays on the devices: one chunk a split, or one that several splits have in common.
 
+    Where a single split holds out more than `HELD_OUT` examples, which may be many times what it trains on, they come
+    in chunks and do not stay.
+
     Attributes:
       notes: sentences of the splits, which the screen and the report say.
       standardisation: what the examples of the first split have gone through; None if they are as they were recorded.
@@ -94,12 +98,14 @@ class Resident:
         Raises:
           UserError: if the examples of a split are none, or not what they should be.
         """
+        self._chunk: dict[str, int] = {}
         if isinstance(splits, Resplits):
             self._examples, self._members = dict.fromkeys(SPLITS, splits.examples), splits.members
             self.labels = splits.labels
         else:
             self._examples = {name: getattr(splits, name) for name in SPLITS}
             self._members = {name: all_of(len(part.y)) for name, part in self._examples.items()}
+            self._chunk = {name: min(HELD_OUT, len(self._examples[name].y)) for name in SPLITS[1:]}
             self.labels = ONE_SPLIT
         for name, examples in self._examples.items():
             check_examples(f"the {name} split", examples, splits.classes, padded=name != "train")
@@ -114,14 +120,16 @@ class Resident:
         self._class_counts: dict[str, Int[np.ndarray, "splits classes"]] = {}
 
     def spec(self, split: str) -> Any:
-        """Shape and type of a split's only chunk, which is the whole split."""
+        """Shape and type of a chunk."""
         import jax
 
-        return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), self._examples[split])
+        most = self._chunk.get(split)
+        return jax.tree.map(lambda own: jax.ShapeDtypeStruct(own[:most].shape, own.dtype), self._examples[split])
 
     def members(self, split: str) -> Members:
         """Which examples of the chunk belong to each split."""
-        return self._members[split]
+        own = self._members[split]
+        return Members(own.rows[..., : self._chunk.get(split)], own.scaling)
 
     def train(self, first: int, sharding: Sharding, augmented: bool = True) -> Iterator[Examples]:
         """The whole training split, again and again.
@@ -135,8 +143,15 @@ class Resident:
         return itertools.repeat(self._place("train", sharding))
 
     def held_out(self, split: HeldOut, sharding: Sharding) -> Iterator[Examples]:
-        """The whole of a split, once, as one chunk."""
-        return iter([self._place(split, sharding)])
+        """The whole of a split, once."""
+        import jax
+
+        examples, size = self._examples[split], self._chunk.get(split)
+        if size is None or len(examples.y) == size:
+            return iter([self._place(split, sharding)])
+        cuts = range(0, len(examples.y), size)
+        parts = (Examples(*(np.asarray(own[first : first + size]) for own in examples)) for first in cuts)
+        return (jax.device_put(filled_up(part, size), sharding) for part in parts)
 
     def class_counts(self, split: str) -> Int[np.ndarray, "splits classes"]:
         """Number of examples of each class, in each split; counted once."""
@@ -159,6 +174,13 @@ class Resident:
 def all_of(examples: int) -> Members:
     """All examples of a chunk, for the only split."""
     return Members(np.arange(examples, dtype=np.int32)[None])
+
+
+def filled_up(examples: Examples, size: int) -> Examples:
+    """A chunk of `size` examples; what is not there has a label of `PADDING`."""
+    missing = size - len(examples.y)
+    x = np.pad(examples.x, [(0, missing), *[(0, 0)] * (examples.x.ndim - 1)])
+    return Examples(x, np.pad(examples.y, (0, missing), constant_values=PADDING))
 
 
 def first_split(feed: Feed, part: Part, most: int | None = None) -> Examples:

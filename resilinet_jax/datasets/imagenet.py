@@ -20,9 +20,9 @@ from jax.sharding import Sharding
 from jaxtyping import Int
 
 from resilinet_jax.datasets.augmentation import random_affine
-from resilinet_jax.datasets.feed import ONE_SPLIT, Augment, HeldOut, all_of
+from resilinet_jax.datasets.feed import ONE_SPLIT, Augment, HeldOut, all_of, filled_up
 from resilinet_jax.datasets.prepared import PreparedSplit, decode_image, find_prepared, square
-from resilinet_jax.datasets.splits import PADDING, Examples, Members
+from resilinet_jax.datasets.splits import Examples, Members
 from resilinet_jax.errors import DataError
 
 NAME = "imagenet2012"
@@ -165,10 +165,7 @@ class ImageNet:
 
         def stack(parts: Sequence[dict[str, Any]]) -> Examples:
             x, y = np.stack([part["x"] for part in parts]), np.array([part["y"] for part in parts], np.int32)
-            missing = size - len(y)
-            return Examples(
-                np.pad(x, [(0, missing), (0, 0), (0, 0), (0, 0)]), np.pad(y, (0, missing), constant_values=PADDING)
-            )
+            return filled_up(Examples(x, y), size)
 
         chunks = images[done * size :].to_iter_dataset(options).batch(size, batch_fn=stack)
         return iter(grain.experimental.device_put(chunks, sharding, cpu_buffer_size=1, device_buffer_size=1))

@@ -14,16 +14,21 @@ _INFO = "dataset_info.json"
 def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
     """Files in a folder and up to `DEPTH` levels below, the highest first.
 
-    Left out are hidden files, downloads, and what TFDS has not finished; of a prepared data set only its description
-    is there.
+    Left out are hidden files, downloads, what TFDS has not finished, and a folder that is linked to a second time; of
+    what TFDS has prepared only its description is there.
     """
-    found = []
-    for path, folders, names in os.walk(folder):
+    found, seen = [], set()
+    for path, folders, names in os.walk(folder, followlinks=True):
         here = pathlib.Path(path)
+        if (own := here.resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(own)
         level = len(here.relative_to(folder).parts)
         skipped = (".", "__MACOSX", "incomplete.") if level else (".", "__MACOSX", "downloads")
         folders[:] = [name for name in folders if level < DEPTH and not name.startswith(skipped)]
-        visible = [_INFO] if _INFO in names else [name for name in names if not name.startswith(".")]
+        prepared = {_INFO, "features.json"} <= set(names)
+        visible = [_INFO] if prepared else [name for name in names if not name.startswith(".")]
         found += [here / name for name in visible]
     return sorted(found, key=lambda path: (len(path.parts), path))
 

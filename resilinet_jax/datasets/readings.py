@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".dat", ".parquet")  # of tables
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz")  # of them
 BY_NAME = "tfds:"  # before a name
 FOLDER = "/"  # stands for any folder, as a suffix does for files
 TABLE_FLAGS = ("label", "subject", "recording", "features", "drop", "columns")  # of tables alone
@@ -130,13 +131,14 @@ def _by_name(name: str, data_dir: pathlib.Path | None, asked: TableSettings | No
 
 def _tables(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None) -> Dataset:
     del data_dir
-    from resilinet_jax.datasets.tables import load_tables
+    from resilinet_jax.datasets.tables import load_tables, unpacked
 
     if asked is None:
         raise DataError(
             f"{name} is a table; say which of its columns hold what by load_dataset(name, folder, settings)"
         )
-    return load_tables(typed_path(name, "--dataset"), asked)
+    with unpacked(typed_path(name, "--dataset")) as path:
+        return load_tables(path, asked)
 
 
 # What `--dataset` may be: a name, a suffix of files, any folder, or what begins with `tfds:`. Adding a data set is a
@@ -145,7 +147,7 @@ LOADERS: dict[str, Callable[[str, pathlib.Path | None, TableSettings | None], Da
     "synthetic": _synthetic,
     "mhealth": _mhealth,
     ".npz": _npz,
-    **dict.fromkeys(SUFFIXES, _tables),
+    **dict.fromkeys((*SUFFIXES, *ARCHIVES), _tables),
     FOLDER: _tables,
     BY_NAME: _by_name,
 }

@@ -204,7 +204,7 @@ def test_describe_tells_what_the_data_hold_and_draws_them(tmp_path, capsys):
     frame = (tmp_path / "t.csv").read_text().split("\n")
     frame = [f"{line},{'twin' if not i else line.split(',')[2]}" for i, line in enumerate(frame) if line]
     (tmp_path / "t.csv").write_text("\n".join(frame))
-    flags = [f"--dataset={tmp_path / 't.csv'}", *shape.flags, "--batch_size=16", f"--results_dir={tmp_path}"]
+    flags = [f"--dataset={tmp_path / 't.csv'}", *shape.flags, f"--results_dir={tmp_path}"]
     command("--describe", *flags)
     said = capsys.readouterr().out
     assert "Features a and twin hold the same, but for a factor." in said

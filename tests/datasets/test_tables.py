@@ -458,3 +458,16 @@ def test_parts_of_an_npz_fit_together(tmp_path):
 def test_people_with_and_without_a_nought_are_different_people(tmp_path):
     (tmp_path / "t.csv").write_text("p,a,label\n" + "01,1,u\n1,2,v\n2,3,u\n" * 9)
     assert set(load(tmp_path / "t.csv", label="label", subject="p").subject.tolist()) == {"01", "1", "2"}
+
+
+def test_what_cannot_be_unpacked_is_told(tmp_path):
+    for name in ("t.zip", "t.tar", "t.csv.gz", "t.tgz"):
+        (tmp_path / name).write_bytes(b"PK\3\4 cut off")
+        with pytest.raises(UserError, match=rf"{name} can't be unpacked \(.*\); unpack it yourself"):
+            load(tmp_path / name, label="activity")
+
+
+def test_tables_beside_a_description_of_hugging_face_are_read(tmp_path):
+    csv()(tmp_path)
+    (tmp_path / "dataset_info.json").write_text("{}")
+    np.testing.assert_array_equal(load(tmp_path, label="activity", subject="person").y, Y)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from resilinet_jax.cells import Learned, draw_weight
+from resilinet_jax.datasets import feed
 from resilinet_jax.datasets.feed import Resident
-from resilinet_jax.datasets.splits import Examples
+from resilinet_jax.datasets.splits import PADDING, Examples
 from resilinet_jax.engine import pass_size
 from resilinet_jax.engine import run_cells as engine
 from resilinet_jax.engine.program import Program, Selection
@@ -64,6 +65,16 @@ def test_a_run_alone_equals_the_same_run_among_others(together):
         np.testing.assert_array_equal(run({name: CELLS[name]}, runs=1)[name], together[name][:1])
     # The others were cells of the same run, which has the same batches; beside another run it has its own as well.
     np.testing.assert_array_equal(run({"dfg": CELLS["dfg"]}, runs=2)["dfg"], together["dfg"][:2])
+
+
+def test_what_is_held_out_may_come_in_chunks(undisturbed, monkeypatch):
+    monkeypatch.setattr(feed, "HELD_OUT", 16)
+    chunks = list(Resident(SPLITS).held_out("test", None))
+    assert [len(chunk.y) for chunk in chunks] == [16] * 3
+    assert (chunks[2].y == PADDING).sum() == 8
+    again = measure({"dfg": CELLS["dfg"]})["dfg"]
+    for one, other in zip(again, undisturbed["dfg"]):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_kept_models_are_those_that_were_measured(undisturbed):

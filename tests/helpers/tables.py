@@ -3,14 +3,19 @@
 All hold the same readings, so that each must give the same data set.
 """
 
+import gzip
+import json
 import pathlib
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 
 ROWS, CLASSES = 240, ("climb", "sit", "walk")
 RNG = np.random.default_rng(5)
@@ -104,7 +109,33 @@ def parquet(folder):
     FRAME.astype({"activity": "category"}).to_parquet(folder / "t.parquet")
 
 
+def hugging_face(folder):
+    """As their `datasets` writes it: numbers for the classes, whose names stand in the schema."""
+    kinds = {"activity": {"names": list(CLASSES), "_type": "ClassLabel"}, "a": [{"dtype": "float64"}]}
+    numbered = pa.Table.from_pandas(FRAME.assign(activity=Y), preserve_index=False)
+    told = {"huggingface": json.dumps({"info": {"features": kinds}})}
+    pyarrow.parquet.write_table(numbered.replace_schema_metadata(told), folder / "t.parquet")
+
+
+def packed(kind):
+    def write(folder):
+        each_person(folder)
+        shutil.make_archive(str(folder / "t"), kind, folder / "recordings")
+        shutil.rmtree(folder / "recordings")
+
+    return write
+
+
+def linked(folder):
+    """A folder that is linked to, and that holds a link back."""
+    each_person(folder / "elsewhere")
+    (folder / "named").mkdir()
+    (folder / "named/link").symlink_to(folder / "elsewhere", target_is_directory=True)
+    (folder / "elsewhere/back").symlink_to(folder / "named", target_is_directory=True)
+
+
 USUAL = ("--label=activity", "--subject=person")
+BY_FILE = ("--label=activity", r"--subject=file:sub_(\d+)")
 SHAPES = (
     Shape("commas", csv(), "t.csv", USUAL),
     Shape("semicolons and decimal commas", csv(sep=";", decimal=","), "t.csv", USUAL),
@@ -127,7 +158,7 @@ SHAPES = (
     Shape("Windows' line ends", text("t.csv", lambda t: t.replace("\n", "\r\n")), "t.csv", USUAL),
     Shape("labels 1, 2, 4", csv(frame=FRAME.replace({"activity": dict(zip(CLASSES, (1, 2, 4)))})), "t.csv", USUAL,
           ("1", "2", "4")),
-    Shape("a file for each person", each_person, "recordings", ("--label=activity", r"--subject=file:sub_(\d+)")),
+    Shape("a file for each person", each_person, "recordings", BY_FILE),
     Shape("a folder for each class", each_class, "by_class", ("--label=folder", r"--subject=file:p(\d+)\.csv")),
     Shape("HAR: tables beside each other", beside, "har", (), ("1", "2", "4"), test=True),
     Shape("Kaggle: train.csv and test.csv", two_files, "kaggle", USUAL, test=True),
@@ -137,6 +168,12 @@ SHAPES = (
     Shape("UCI's question marks", text("t.csv", lambda t: t + "1,walk,?,0,0\n,sit,1,1,1\n"), "t.csv",
           (*USUAL, "--missing=drop")),
     Shape("Parquet", parquet, "t.parquet", USUAL),
+    Shape("Hugging Face's Parquet", hugging_face, "t.parquet", USUAL),
+    Shape("a zip of tables", packed("zip"), "t.zip", BY_FILE),
+    Shape("a tar.gz of tables", packed("gztar"), "t.tar.gz", BY_FILE),
+    Shape("a compressed table", lambda folder: (folder / "t.csv.gz").write_bytes(
+        gzip.compress(FRAME.to_csv(index=False).encode())), "t.csv.gz", USUAL),
+    Shape("links", linked, "named", BY_FILE),
 )  # fmt: skip
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import pathlib
 import re
-from collections.abc import Collection
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from resilinet_jax.datasets.lying import files_in
 from resilinet_jax.datasets.naming import part_of, role_of
-from resilinet_jax.datasets.readings import SUFFIXES
-from resilinet_jax.errors import DataError, listed
+from resilinet_jax.datasets.readings import ARCHIVES, SUFFIXES
+from resilinet_jax.errors import DataError, first_line, listed
 
 
 class Source(NamedTuple):
@@ -37,6 +43,38 @@ class Found(NamedTuple):
 
 
 _NO_TABLE = re.compile(r"(?i)(read.?me|licen[cs]e|notes?|info|description|about|changelog|citation|requirements)\b.*")
+
+
+@contextlib.contextmanager
+def unpacked(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """What an archive holds, in a folder that goes away again; anything else as it is.
+
+    Args:
+      path: that a user has named.
+
+    Raises:
+      DataError: if it can't be unpacked.
+    """
+    if path.suffix.lower() not in ARCHIVES:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as room:
+        folder = pathlib.Path(room, path.name)
+        folder.mkdir()
+        try:
+            if path.suffix.lower() == ".zip":
+                with zipfile.ZipFile(path) as archive:
+                    archive.extractall(folder)
+            elif path.suffix.lower() == ".gz" and not tarfile.is_tarfile(path):
+                with gzip.open(path) as packed, (folder / path.stem).open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+            else:
+                with tarfile.open(path) as archive:
+                    archive.extractall(folder, filter="data")
+        except Exception as error:  # zipfile, tarfile and the decompressors raise whatever the bytes lead them to
+            remedy = "unpack it yourself, and give the folder"
+            raise DataError(f"{path} can't be unpacked ({first_line(error)}); {remedy}") from None
+        yield folder
 
 
 def find_sources(path: pathlib.Path, label: str | None) -> Found:

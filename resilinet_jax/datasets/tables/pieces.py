@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -213,8 +214,21 @@ def _parquet_pieces(table: Table, texts: list[str], numbers: list[str]) -> Itera
             raise DataError(
                 f"{table.called}, column {name!r} holds {kind}, expected numbers; leave it out by --drop={name}"
             )
+    class_names = _class_names(file.schema_arrow.metadata or {})
     for batch in file.iter_batches(ROWS, columns=[*texts, *numbers]):
         piece = batch.to_pandas(ignore_metadata=True)
         for name in texts:
+            if name in class_names:
+                piece[name] = piece[name].map(dict(enumerate(class_names[name])))
             piece[name] = piece[name].astype(object).where(piece[name].notna(), "").astype(str)
         yield piece.astype(dict.fromkeys(numbers, np.float64))
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """What Hugging Face's `datasets` calls the classes that a column numbers, by the column."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return {
+        name: kind["names"]
+        for name, kind in features.items()
+        if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
+    }
