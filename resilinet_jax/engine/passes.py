@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from resilinet_jax.cells import draw_weight
-from resilinet_jax.datasets.splits import Members, chance_of_counts, guessed_counts
+from resilinet_jax.datasets.splits import Examples, Members, chance_of_counts, guessed_counts
 from resilinet_jax.engine.evaluation import Tally, accuracy_of, class_counts_of, empty_tally
 from resilinet_jax.engine.plan import NOTHING
 from resilinet_jax.engine.program import Models, Program
@@ -116,12 +116,21 @@ def _validation_accuracy(
     tally = jax.device_put(empty_tally(len(models.order), plan.answers, classes=program.feed.classes), split)
     for number, chunk in enumerate(program.feed.held_out("validation", whole)):
         tally = validate(tally, state, models, chunk, jax.device_put(np.int32(number), whole), members)
+        jax.block_until_ready(tally)  # at most one chunk is under way
     own = np.asarray(models.split)
     # Only where it matters: a streamed feed reads many labels for it.
     chance = chance_of_counts(*_labels(program, own)) if NOTHING in plan.cloud else 0.0
     accuracy = accuracy_of(tally, plan, program.feed.sizes["validation"][own], chance)
     probability = program.settings.selection.probability
     return accuracy @ (probability / probability.sum())
+
+
+def _counted(program: Program, whole: NamedSharding, tally: Tally, count: Callable[[Tally, Examples], Tally]) -> Tally:
+    """The tally when all of the test split is counted in, of which at most one chunk is under way."""
+    for chunk in program.feed.held_out("test", whole):
+        interruption.check()
+        tally = jax.block_until_ready(count(tally, chunk))
+    return tally
 
 
 def _labels(
@@ -147,8 +156,7 @@ def _tested(
     """Accuracies on the test split, and the counts of each class there."""
     shape = models.variant.skip_units.shape
     tally = jax.device_put(empty_tally(*shape, program.plan.answers, classes=program.feed.classes), split)
-    for chunk in program.feed.held_out("test", whole):
-        tally = test(tally, state, models, chunk, members)
+    tally = _counted(program, whole, tally, lambda before, chunk: test(before, state, models, chunk, members))
     if recalibrated is not None:
         asked = np.asarray(models.variant.recalibrated) > 0
         tally = jax.tree.map(
@@ -184,9 +192,10 @@ def _recalibrated_tally(
     tally = jax.device_put(
         empty_tally(*models.variant.skip_units.shape, program.plan.answers, classes=program.feed.classes), split
     )
-    for chunk in program.feed.held_out("test", whole):
-        tally = call["test"](tally, statistics, state, models, chunk, members["test"])
-    return tally
+    own = members["test"]
+    return _counted(
+        program, whole, tally, lambda before, chunk: call["test"](before, statistics, state, models, chunk, own)
+    )
 
 
 def _measured(
