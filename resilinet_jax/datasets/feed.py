@@ -179,6 +179,8 @@ def all_of(examples: int) -> Members:
 def filled_up(examples: Examples, size: int) -> Examples:
     """A chunk of `size` examples; what is not there has a label of `PADDING`."""
     missing = size - len(examples.y)
+    if not missing:
+        return examples
     x = np.pad(examples.x, [(0, missing), *[(0, 0)] * (examples.x.ndim - 1)])
     return Examples(x, np.pad(examples.y, (0, missing), constant_values=PADDING))
 

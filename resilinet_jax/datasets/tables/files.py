@@ -101,7 +101,7 @@ def find_sources(path: pathlib.Path, label: str | None) -> Found:
     if not tables:
         found = listed([str(each.relative_to(path)) for each in there])
         raise DataError(
-            f"--dataset={path}: no table in it; found {found}; expected files that end in {_told(SUFFIXES)}"
+            f"--dataset={path.name}: no table in it; found {found}; expected files that end in {_told(SUFFIXES)}"
         )
     roles = {each: role_of(each.stem) for each in tables}
     features = [each for each in tables if roles[each] == "features" and _beside(each, roles, "label")]

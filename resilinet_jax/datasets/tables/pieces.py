@@ -222,6 +222,7 @@ def _parquet_pieces(table: Table, texts: list[str], numbers: list[str]) -> Itera
                 piece[name] = piece[name].map(dict(enumerate(class_names[name])))
             piece[name] = piece[name].astype(object).where(piece[name].notna(), "").astype(str)
         yield piece.astype(dict.fromkeys(numbers, np.float64))
+    pa.default_memory_pool().release_unused()  # which it would keep
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
