@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import common
 from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from resilinet_jax.scenarios._base import Scenario
 
 FAILOUT_RATE = 0.05  # and skips active with probability 0.5
+CORES = common.cores()
 
 
 class Case(NamedTuple):
@@ -29,7 +31,8 @@ class Case(NamedTuple):
       steps: in an epoch; validation has an eighth as many examples.
       epochs: whose losses are compared; 0 where there is nothing to learn.
       stacks: models of this project's contenders.
-      peers: ways of PyTorch and Keras, with the models that each trains at once.
+      peers: ways of PyTorch and Keras, with the models that each process trains at once, and the processes, among
+        which the cores are divided.
       product: whether the rate of a large matrix product is measured beside them.
     """
 
@@ -39,7 +42,7 @@ class Case(NamedTuple):
     steps: int
     epochs: int
     stacks: tuple[int, ...]
-    peers: tuple[tuple[str, int], ...]
+    peers: tuple[tuple[str, int, int], ...]
     product: bool = False
 
     @property
@@ -48,13 +51,23 @@ class Case(NamedTuple):
         return self.scenario == "health"
 
 
-_DENSE_PEERS = (("eager", 1), ("compile", 1), ("vmap", 10), ("bf16", 1), ("keras", 1))
+def _peers(stacked: int) -> tuple[tuple[str, int, int], ...]:
+    """Ways to train dense networks, stacks of so many in all; one process with all cores, or one for each."""
+    alone, stacks = ("eager", "compile"), ("vmap", "bmm", "bmm compile")
+    each = [(way, 1, processes) for processes in (1, CORES) for way in alone]
+    each += [(way, stacked // processes, processes) for processes in (1, CORES) for way in stacks]
+    return (*dict.fromkeys(each), ("bf16", 1, 1), ("keras", 1, 1))
+
+
+HEALTH = (1, 2, 3, 4)
 CASES = {
     "cifar10": [
-        Case("cifar10", {"alpha": alpha}, 128, 8, 0, (1, 4), (("eager", 1), ("compile", 1))) for alpha in (0.25, 0.75)
+        Case("cifar10", {"alpha": alpha}, 128, 8, 0, (1, 4), (("eager", 1, 1), ("compile", 1, 1)))
+        for alpha in (0.25, 0.75)
     ],
-    "health": [Case("health", {"units": 250, "layers": (1, 2, 3, 4)}, 1024, 40, 5, (1, 10, 40), _DENSE_PEERS, True)],
-    "small": [Case("health", {"units": 32, "layers": (1, 2, 2, 1)}, 128, 128, 2, (1, 80), _DENSE_PEERS)],
+    "health": [Case("health", {"units": 250, "layers": HEALTH}, 1024, 40, 5, (1, 10, 40), _peers(10), True)],
+    "quick": [Case("health", {"units": 100, "layers": HEALTH}, 256, 80, 3, (1, 35), _peers(40), True)],
+    "small": [Case("health", {"units": 32, "layers": (1, 2, 2, 1)}, 128, 128, 2, (1, 80), _peers(80), True)],
 }
 
 

@@ -1,12 +1,13 @@
 """The Health network in PyTorch.
 
-Trained as an engineer would, one model after another or stacked by `torch.func`; evaluated as the paper's code does
-it, a forward pass for each failure combination.
+Trained as an engineer would: one model after another, or stacked by `torch.func` or by hand; evaluated as the paper's
+code does it, a forward pass for each failure combination.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 from collections.abc import Callable
 
@@ -29,7 +30,7 @@ class ResiliNet(nn.Module):
         for count in layers:
             parts: list[nn.Module] = []
             for _ in range(count):
-                parts += [nn.Linear(width, units), nn.ReLU()]
+                parts += [nn.Linear(width, units), nn.ReLU(inplace=True)]
                 width = units
             stages.append(nn.Sequential(*parts))
         self.stages = nn.ModuleList(stages)
@@ -43,6 +44,28 @@ class ResiliNet(nn.Module):
         n2 = alive[1] * self.stages[1](n1 + gate[0] * self.skip(x))
         n3 = alive[2] * self.stages[2](n2 + gate[1] * n1)
         return self.head(self.stages[3](n3 + gate[2] * n2))
+
+
+class StackedLinear(nn.Module):
+    """The same layer of several models, as one batched product."""
+
+    def __init__(self, layers: list[nn.Linear]):
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([each.weight.detach().T for each in layers]).contiguous())
+        self.bias = nn.Parameter(torch.stack([each.bias.detach()[None] for each in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From [models, batch, features] to [models, batch, units]."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+def stack_by_hand(models: list[ResiliNet]) -> ResiliNet:
+    """One network of all models, whose masks are of shape [nodes, models, 1, 1]."""
+    whole = copy.deepcopy(models[0])
+    for name, module in models[0].named_modules():
+        if isinstance(module, nn.Linear):
+            whole.set_submodule(name, StackedLinear([each.get_submodule(name) for each in models]))
+    return whole
 
 
 def evaluation_turn(x: np.ndarray, y: np.ndarray, batch_size: int, compiled: bool) -> Callable[[], list[float]]:
@@ -68,8 +91,9 @@ def trainer(
     """Training with failout, drawn skips and Adam: from a seed to a function that trains for an epoch.
 
     Args:
-      way: `eager`, `bf16` (eager with autocast) or `compile`, which train one model, or `vmap`, which stacks.
-      models: how many for `vmap`.
+      way: `eager`, `bf16` (eager with autocast) or `compile`, which train one model; or `vmap`, `bmm` or `bmm compile`,
+        which stack.
+      models: how many are stacked.
       splits: what to train on and validate with.
       batch_size: examples per step.
       units: of a layer.
@@ -118,11 +142,27 @@ def trainer(
 
         return step, lambda x: each(params, x, lives, select).argmax(-1)
 
+    def by_hand(whole: ResiliNet) -> tuple[Callable, Callable]:
+        optimizer = adam(list(whole.parameters()))
+        call = torch.compile(whole) if way == "bmm compile" else whole
+
+        def step(x: Tensor, y: Tensor, alive: Tensor, active: Tensor) -> Tensor:
+            optimizer.zero_grad(set_to_none=True)
+            logits = call(x, alive.T[..., None, None], active.T[..., None, None])
+            each = loss_of(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+            each.sum().backward()
+            optimizer.step()
+            return each.detach()
+
+        return step, lambda x: whole(x.expand(models, *x.shape), lives, select).argmax(-1)
+
     def start(seed: int) -> Callable[[], list[float]]:
         torch.manual_seed(seed)
         for model in made:
             initialise(model)
-        if way == "vmap":
+        if way.startswith("bmm"):
+            step, predict = by_hand(stack_by_hand(made))
+        elif way == "vmap":
             # Detached: torch.func differentiates by itself, and no graph is recorded beside it.
             params = {name: value.detach() for name, value in torch.func.stack_module_state(made)[0].items()}
             step, predict = stacked(adam(list(params.values())), params)

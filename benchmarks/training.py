@@ -2,14 +2,15 @@
 
 All train the same distributed network on the same data with failout, drawn skips, shuffling and Adam, and validate
 after each epoch on an eighth as many examples. The peers: PyTorch one model after another, by eager execution and by
-`torch.compile`, and stacked by `torch.func.vmap`; Keras 3 with TensorFlow, by `fit`. This project trains one model at
-a time or a stack of them, through its engine's own compiled functions. `small` has 32 units, as for a
-microcontroller.
+`torch.compile`; stacked by `torch.func.vmap`; and stacked by hand, with batched products and one fused Adam, eager and
+compiled. Each in one process with all cores and in one for each core. Keras 3 with TensorFlow, by `fit`. This project
+trains one model at a time or a stack of them, through its engine's own compiled functions. `quick` is what the command
+line's preset of that name trains; `small` has 32 units, as for a microcontroller.
 
 Dense networks learn, and every contender in float32 has to show the same mean loss over its first steps, with the
-same failout rate. MobileNet trains on noise here; `benchmarks.parity` compares what it learns. For `health` the rate
-of a large square float32 matrix product is measured beside them, on one device with all cores as its threads and on
-a device per core.
+same failout rate. MobileNet trains on noise here; `benchmarks.parity` compares what it learns. For dense networks the
+rate of a large square float32 matrix product is measured beside them, on one device with all cores as its threads and
+on a device per core.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ PEERS = {
     "eager": "PyTorch, eager",
     "compile": "PyTorch, torch.compile",
     "vmap": "PyTorch, torch.func.vmap",
+    "bmm": "PyTorch, torch.bmm by hand",
+    "bmm compile": "PyTorch, torch.bmm by hand, torch.compile",
     "bf16": "PyTorch, eager (bf16, for information)",
     "keras": "Keras, fit",
 }
@@ -86,9 +89,13 @@ def square_product(devices: int) -> Callable[[], object]:
     return lambda: call(x).block_until_ready()
 
 
-def work(number: int, way: str, models: int) -> None:
+def work(number: int, way: str, models: int, processes: int = 1) -> None:
     """A contender's process."""
     common.set_up_jax()
+    if way not in (OWN, SQUARE, "keras"):
+        import torch
+
+        torch.set_num_threads(common.cores() // processes)
     if way == SQUARE:
         race.serve(square_product(models), {})
         return
@@ -97,18 +104,23 @@ def work(number: int, way: str, models: int) -> None:
     race.serve(start(0), {"losses": losses(start, case, models), **told})
 
 
-def contenders(case: Case) -> dict[str, tuple[str, int]]:
-    """By name, how each trains and how many models at once; the square product's models are its devices."""
+def contenders(case: Case) -> dict[str, tuple[str, int, int]]:
+    """By name, how each trains, how many models at once, and in how many processes.
+
+    The square product's models are its devices.
+    """
     torch, keras = common.installed("torch"), common.installed("keras", "tensorflow")
     found = {}
-    for way, models in case.peers:
+    for way, models, processes in case.peers:
         if keras if way == "keras" else torch:
-            found[PEERS[way] + (f", {models} at a time" if models > 1 else "")] = (way, models)
+            at_once = f", {models} at a time" if models > 1 else ""
+            side_by_side = f", {processes} processes" if processes > 1 else ""
+            found[PEERS[way] + at_once + side_by_side] = (way, models, processes)
     for models in case.stacks:
-        found[f"{OWN}, {models} at a time" if models > 1 else "JAX, one run at a time"] = (OWN, models)
+        found[f"{OWN}, {models} at a time" if models > 1 else "JAX, one run at a time"] = (OWN, models, 1)
     if case.product:
         for devices in sorted({1, common.cores()}):
-            found[f"square product of {SIDE}, {devices} device{'s' * (devices > 1)}"] = (SQUARE, devices)
+            found[f"square product of {SIDE}, {devices} device{'s' * (devices > 1)}"] = (SQUARE, devices, 1)
     return found
 
 
@@ -119,10 +131,12 @@ def measure(number: int, case: Case) -> list[dict[str, Any]]:
         (
             name,
             race.contender(
-                "training", [{"number": number, "way": way, "models": models}], [f"--scenario={_SCENARIO.value}"]
+                "training",
+                [{"number": number, "way": way, "models": models, "processes": processes}] * processes,
+                [f"--scenario={_SCENARIO.value}"],
             ),
         )
-        for name, (way, models) in named.items()
+        for name, (way, models, processes) in named.items()
     )
     examples = case.steps * case.batch_size
     if OWN not in (named[name][0] for name in raced):
@@ -130,12 +144,13 @@ def measure(number: int, case: Case) -> list[dict[str, Any]]:
     parameters = next(rival.told[0]["parameters"] for rival, _ in raced.values() if "parameters" in rival.told[0])
     rows = []
     for name, (rival, rates) in raced.items():
-        way, models = named[name]
-        row: dict[str, Any] = {"contender": name, "way": way, "models": models, "case": case._asdict()}
+        way, models, processes = named[name]
+        row: dict[str, Any] = {"contender": name, "way": way, "models": models, "processes": processes}
+        row["case"] = case._asdict()
         if way == SQUARE:
             row["GFLOP/s"] = 2 * SIDE**3 * models * statistics.median(rates) / 1e9
         else:
-            row["turns"] = [models * examples * rate for rate in rates]
+            row["turns"] = [processes * models * examples * rate for rate in rates]
             row["models x examples/s"] = statistics.median(row["turns"])
             if case.dense:
                 row["GFLOP/s"] = FLOP * parameters * row["models x examples/s"] / 1e9

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 OWN, SQUARE = "resilinet_jax", "square product"  # ways of contending, besides those of the peers
-FLOAT32 = ("eager", "compile", "vmap")  # PyTorch's, of which the best counts
+FLOAT32 = ("eager", "compile", "vmap", "bmm", "bmm compile")  # PyTorch's, of which the best counts
 TOLERANCE = 0.1  # between a contender's loss and the median
 
 
