@@ -7,30 +7,56 @@ import pathlib
 import re
 from collections.abc import Collection
 
-DEPTH = 3  # levels below the folder
+from resilinet_jax.errors import DataError
+
 _INFO = "dataset_info.json"
 
 
-def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Files in a folder and up to `DEPTH` levels below, the highest first.
+def files_in(folder: pathlib.Path, depth: int = 3) -> list[pathlib.Path]:
+    """Files in a folder and below, the highest first.
 
-    Left out are hidden files, downloads, what TFDS has not finished, and a folder that is linked to a second time; of
-    what TFDS has prepared only its description is there.
+    Left out are hidden files, downloads, what TFDS has not finished, and links to what is there anyway; of what TFDS
+    has prepared only its description is there.
+
+    Args:
+      folder: to look in.
+      depth: levels below it.
+
+    Raises:
+      DataError: for a folder that can't be read.
     """
-    found, seen = [], set()
-    for path, folders, names in os.walk(folder, followlinks=True):
-        here = pathlib.Path(path)
-        if (own := here.resolve()) in seen:
-            folders.clear()
-            continue
+    whole, found = folder.resolve(), []
+    seen: set[tuple[int, int]] = set()
+
+    def is_new(path: pathlib.Path) -> bool:
+        if not path.exists():  # a link to nothing: whoever opens it says so
+            return True
+        own = path.stat().st_dev, path.stat().st_ino
+        if own in seen or (path.is_symlink() and path.resolve().is_relative_to(whole)):
+            return False
         seen.add(own)
+        return True
+
+    for path, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        here = pathlib.Path(path)
         level = len(here.relative_to(folder).parts)
-        skipped = (".", "__MACOSX", "incomplete.") if level else (".", "__MACOSX", "downloads")
-        folders[:] = [name for name in folders if level < DEPTH and not name.startswith(skipped)]
+        skipped = (".", "__MACOSX", "incomplete.") if level else (".", "__MACOSX")
+        inside = [name for name in sorted(folders) if not name.startswith(skipped) and (level or name != "downloads")]
+        folders[:] = [name for name in inside if level < depth and is_new(here / name)]
         prepared = {_INFO, "features.json"} <= set(names)
-        visible = [_INFO] if prepared else [name for name in names if not name.startswith(".")]
-        found += [here / name for name in visible]
+        visible = [_INFO] if prepared else [name for name in sorted(names) if not name.startswith(".")]
+        found += [here / name for name in visible if is_new(here / name)]
     return sorted(found, key=lambda path: (len(path.parts), path))
+
+
+def _unreadable(error: OSError) -> None:
+    if isinstance(error, PermissionError):
+        raise DataError(f"{error.filename} can't be read ({error.strerror}); change its permissions, or take it out")
+
+
+def common_folder(files: Collection[pathlib.Path]) -> pathlib.Path:
+    """The folder that holds all files, as far down as there is one."""
+    return pathlib.Path(os.path.commonpath([path.parent for path in files]))
 
 
 def fullest(files: Collection[pathlib.Path]) -> list[pathlib.Path]:

@@ -159,7 +159,16 @@ def _part(name: str, found: _Found, part: str | None, check: Callable[[str, np.n
         raise DataError(
             f"{told}: subject has shape {subject.shape}, expected ({len(x)},): one per row of x; save {remedy}"
         )
+    if subject is not None:
+        _check_subject(told, subject)
     return Part(x, y, subject, part == "test")
+
+
+def _check_subject(name: str, subject: np.ndarray) -> None:
+    missing = np.isin(np.char.strip(subject.astype(str)), ABSENT)
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise DataError(f"{name}: row {row} of subject is {str(subject[row])!r}, nobody; leave it out")
 
 
 def _of_objects(name: str) -> str:

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from resilinet_jax.datasets.labels import number_classes
-from resilinet_jax.datasets.lying import files_in
+from resilinet_jax.datasets.lying import common_folder, files_in
 from resilinet_jax.datasets.naming import is_part, part_of
 from resilinet_jax.datasets.npz import read_parts, test_rows
 from resilinet_jax.datasets.prepared import FORMATS, one_line_for, square
@@ -105,7 +105,8 @@ def _of_folders(folder: pathlib.Path, size: int) -> _Found:
             f"--dataset={folder}: no images of classes in it, found {there}; put the PNG or JPEG files of each class "
             "into a folder that is called as the class"
         )
-    folders = [path.relative_to(folder).parts[:-1] for path in inside]
+    common = common_folder(inside) if len({path.parent for path in inside}) > 1 else folder
+    folders = [path.relative_to(common).parts[:-1] for path in inside]
     said = [next((part for name in names if (part := part_of(name))), None) for names in folders]
     classes = [next((name for name in reversed(names) if not is_part(name)), None) for names in folders]
     split = "test" in said and bool({"train", "validation"} & set(said))
@@ -129,6 +130,9 @@ def _picture(path: pathlib.Path, called: str) -> Image.Image:
 
 def _of_arrays(path: pathlib.Path, size: int) -> _Found:
     parts, _ = read_parts(path, _check_arrays)
+    kinds = sorted({str(part.x.dtype) for part in parts})
+    if len(kinds) > 1:
+        raise DataError(f"{path.name}: images of its parts are {' and '.join(kinds)}; save all of them alike")
     x = _as_pixels(path.name, np.concatenate([part.x for part in parts]), size)
     return _Found(x, [str(label).strip() for part in parts for label in part.y], test_rows(parts))
 
@@ -149,11 +153,11 @@ def _as_pixels(name: str, x: np.ndarray, size: int) -> UInt8[np.ndarray, "images
         x = x.transpose(0, 2, 3, 1)
     if x.ndim == 3:
         x = x[..., None]
-    if x.dtype != np.uint8:
-        low, high = float(x.min()), float(x.max())
-        if low < 0 or high > 255:
-            raise DataError(f"{name}: pixels are in [{low:g}, {high:g}], expected [0, 255] or [0, 1]; scale them")
-        x = np.round(x * (255 if high <= 1 and x.dtype.kind == "f" else 1)).astype(np.uint8)
+    low, high = float(x.min()), float(x.max())
+    if low < 0 or high > 255:
+        raise DataError(f"{name}: pixels are in [{low:g}, {high:g}], expected [0, 255] or [0, 1]; scale them")
+    if x.dtype != np.uint8 or 0 < high <= 1:
+        x = np.round(x * (255.0 if high <= 1 else 1)).astype(np.uint8)
     colours = np.broadcast_to(x, (*x.shape[:3], 3))
     return np.stack([square(Image.fromarray(np.ascontiguousarray(each)), size) for each in colours])
 

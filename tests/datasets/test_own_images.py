@@ -225,3 +225,22 @@ def test_the_scale_of_an_npz_is_that_of_all_its_parts(tmp_path):
     images = load_images(str(tmp_path / "a.npz"), None, 8)
     assert (images.train.x == 200).all()
     assert (images.test.x == 1).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32])
+def test_pixels_that_are_nought_or_one_are_black_or_white(tmp_path, kind):
+    np.savez(tmp_path / "a.npz", x=np.stack([np.eye(8)] * 12).astype(kind), y=np.arange(12) % 2)
+    images = load_images(str(tmp_path / "a.npz"), None, 8)
+    assert (images.train.x[..., 0] == 255 * np.eye(8)).all()
+
+
+def test_parts_of_other_kinds_are_refused(tmp_path):
+    x, y = np.full((12, 8, 8), 200, np.uint8), np.arange(12) % 2
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x / 255, y_test=y)
+    with pytest.raises(UserError, match=r"images of its parts are float64 and uint8; save all of them alike"):
+        load_images(str(tmp_path / "a.npz"), None, 8)
+
+
+def test_what_all_folders_have_in_common_says_no_part(tmp_path):
+    root = folders(tmp_path / "my test set")
+    assert len(load_images(str(root), None, 32).test.y) == len(load_images(str(root.parent), None, 32).test.y) == 12

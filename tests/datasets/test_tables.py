@@ -1,7 +1,12 @@
 """A user's own tables: every dialect gives the same data, and what is wrong with one is told in a line."""
 
+import re
+import shutil
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
@@ -11,7 +16,7 @@ from resilinet_jax.datasets.readings import load_dataset
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.errors import UserError
-from tests.helpers.tables import CLASSES, FRAME, PERSON, SHAPES, USUAL, X, Y, csv, to
+from tests.helpers.tables import CLASSES, FRAME, PERSON, SHAPES, USUAL, X, Y, csv, to, two_files
 
 
 def load(path, **asked):
@@ -78,7 +83,10 @@ MISTAKES = (
     ("an unknown feature", nothing, {"features": "a,q"}, "--features=a,q: t.csv has no column 'q'"),
     ("the label as a feature", nothing, {"features": "a,activity"}, "names 'activity', which is the class"),
     ("nothing left", nothing, {"drop": "a,b,c"}, "no column left to learn from"),
-    ("other columns", nothing, {"columns": "a,b"}, "--columns names 2 columns, expected 5"),
+    ("other columns", lambda lines: lines.pop(0), {"columns": "a,b"}, "--columns names 2 columns, expected 5"),
+    ("names for named columns", nothing, {"columns": "a,b"}, "t.csv has names .*, as 'person'; leave --columns out"),
+    ("a heading in two lines", lambda lines: lines.__setitem__(0, 'person,activity,"a\n(g)",b,c'), {},
+     "a quote that its first line opens does not end there"),
     ("a bad expression", nothing, {"subject": "file:("}, "is no regular expression"),
     ("an expression that fits nothing", nothing, {"subject": "file:q+"}, "finds nothing in t.csv"),
 )  # fmt: skip
@@ -321,7 +329,7 @@ def test_a_header_of_numbers_is_one_where_it_counts_the_columns(tmp_path):
     to(tmp_path / "b.csv", frame, index=True)
     dataset = load(tmp_path / "b.csv", label="3")
     np.testing.assert_array_equal(dataset.x, X)
-    assert dataset.notes == ("The first column of b.csv has no name and was left out.",)
+    assert dataset.notes == ("Left out of b.csv, for it has no name: column 1.",)
     to(tmp_path / "c.csv", pd.DataFrame(X.astype(float), columns=[400.5, 401.0, 402.0]).assign(kind=FRAME.activity))
     assert load(tmp_path / "c.csv", label="kind").class_names == CLASSES
 
@@ -471,3 +479,120 @@ def test_tables_beside_a_description_of_hugging_face_are_read(tmp_path):
     csv()(tmp_path)
     (tmp_path / "dataset_info.json").write_text("{}")
     np.testing.assert_array_equal(load(tmp_path, label="activity", subject="person").y, Y)
+
+
+def by_class(folder, suffix=".csv", **texts):
+    """A file for each class, in a folder that is called as it."""
+    for name, whole in texts.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / f"1{suffix}").write_text(whole)
+    return folder
+
+
+def test_two_columns_of_whole_numbers_are_no_decimals(tmp_path):
+    rows = [f"{i},{7 * i}" for i in range(1, 31)]
+    named = "\n".join(["left,right", *rows, ""])
+    for name, whole in (("named", named), ("bare", "\n".join([*rows, ""]))):
+        dataset = load(by_class(tmp_path / name, walk=whole, run=whole), label="folder")
+        np.testing.assert_array_equal(dataset.x[:30], [[i, 7 * i] for i in range(1, 31)])
+    decimals = "\n".join([*(f"{i},0{i}" for i in range(1, 10)), *(f"{i},5" for i in range(10, 31)), ""])
+    dataset = load(by_class(tmp_path / "decimals", walk=decimals, run=decimals), label="folder")
+    np.testing.assert_allclose(
+        dataset.x[:10, 0] + dataset.offset, [*(i + i / 100 for i in range(1, 10)), 10.5], rtol=1e-6
+    )
+
+
+def test_what_all_folders_have_in_common_says_no_part(tmp_path):
+    for outer in ("my test", "training-data"):
+        two_files(tmp_path / outer)
+        assert load(tmp_path / outer, label="activity").test.sum() == (PERSON == 4).sum()
+        assert load(tmp_path, label="activity").test.sum() == (PERSON == 4).sum()
+        shutil.rmtree(tmp_path / outer)
+
+
+def test_links_bring_nothing_twice(tmp_path):
+    whole = FRAME[list("abc")].to_csv(index=False)
+    folder = by_class(tmp_path / "data", run=whole, sit=whole, walk=whole)
+    expected = load(folder, label="folder")
+    (folder / "best").symlink_to(folder / "run")  # before `run` in the alphabet
+    (folder / "sit/see_also").symlink_to(folder / "run")
+    (folder / "walk/latest.csv").symlink_to(folder / "walk/1.csv")
+    (folder / "walk/hard.csv").hardlink_to(folder / "walk/1.csv")
+    dataset = load(folder, label="folder")
+    assert dataset.class_names == expected.class_names == ("run", "sit", "walk")
+    assert dataset.fingerprint() == expected.fingerprint()
+
+
+def test_what_is_not_read_is_told(tmp_path):
+    csv()(tmp_path)
+    for name in ("more.csv.gz", "more.pq", "more.zip"):
+        (tmp_path / name).write_bytes(b"")
+    (note,) = load(tmp_path, label="activity").notes
+    assert re.fullmatch(r"Left out of .*: more.csv.gz, more.pq, more.zip.", note)
+
+
+def test_lines_end_where_pandas_ends_them(tmp_path):
+    (tmp_path / "t.csv").write_bytes(
+        "# recorded by M\xfcller \x85\n".encode("latin-1") + FRAME.to_csv(index=False).encode()
+    )
+    np.testing.assert_array_equal(load(tmp_path / "t.csv", label="activity", subject="person").x, X)
+
+
+def test_columns_may_be_named_above_a_header_that_counts(tmp_path):
+    to(tmp_path / "t.csv", pd.DataFrame(np.c_[X, Y]))
+    np.testing.assert_array_equal(load(tmp_path / "t.csv", label="label", columns="a,b,c,label").x, X)
+    (tmp_path / "walk").mkdir()
+    (tmp_path / "run").mkdir()
+    for name in ("walk", "run"):  # a reading, though it counts
+        to(tmp_path / name / "1.csv", pd.DataFrame(np.arange(60).reshape(20, 3) + 1), header=False)
+    (tmp_path / "t.csv").unlink()
+    assert len(load(tmp_path, label="folder").y) == 40
+
+
+def test_numbers_of_rows_from_several_savings_are_left_out(tmp_path):
+    FRAME.to_csv(tmp_path / "t.csv")
+    pd.read_csv(tmp_path / "t.csv").to_csv(tmp_path / "t.csv")
+    dataset = load(tmp_path / "t.csv", label="activity", subject="person")
+    assert dataset.feature_names == ("a", "b", "c")
+    assert dataset.notes == ("Left out of t.csv, for it has no name: column 1, column 2.",)
+
+
+def test_long_numbers_of_people_stay_whole_in_parquet(tmp_path):
+    ids = pd.array([None, *(76561198000000000 + PERSON[1:])], dtype="Int64")
+    FRAME.assign(person=ids).to_parquet(tmp_path / "t.parquet")
+    dataset = load(tmp_path / "t.parquet", label="activity", subject="person", missing="drop")
+    assert sorted(set(map(str, dataset.subject))) == [f"7656119800000000{person}" for person in (1, 2, 3, 4)]
+
+
+def test_two_columns_of_one_name_are_told_in_parquet(tmp_path):
+    columns = [pa.array([1.0, 2.0]), pa.array(["a", "b"]), pa.array(["a", "b"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["x", "label", "label"]), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t.parquet: several columns are called 'label'"):
+        load(tmp_path / "t.parquet", label="label")
+
+
+def test_whole_numbers_beyond_64_bits_are_numbers(tmp_path):
+    to(tmp_path / "t.csv", FRAME.assign(a=[*range(len(FRAME) - 1), 10**20]))
+    dataset = load(tmp_path / "t.csv", label="activity", subject="person")
+    assert dataset.x[-1, 0] + dataset.offset[0] == pytest.approx(1e20)
+
+
+def test_a_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    csv()(tmp_path)
+
+    def walk(folder, onerror, followlinks):
+        onerror(PermissionError(13, "Permission denied", f"{folder}/closed"))
+        return iter(())
+
+    monkeypatch.setattr("resilinet_jax.datasets.lying.os.walk", walk)
+    with pytest.raises(UserError, match=r"closed can't be read \(Permission denied\)"):
+        load(tmp_path, label="activity")
+
+
+@pytest.mark.parametrize("nobody", [np.nan, ""])
+def test_rows_of_nobody_are_refused_in_arrays(tmp_path, nobody):
+    subject = PERSON.astype(float if nobody is np.nan else str)
+    subject[5] = nobody
+    np.savez(tmp_path / "t.npz", x=X, y=Y, subject=subject)
+    with pytest.raises(UserError, match=r"t.npz: row 5 of subject is '(nan)?', nobody; leave it out"):
+        load(tmp_path / "t.npz")

@@ -24,14 +24,14 @@ class Columns(NamedTuple):
       subject: of the person; None if nobody is told apart, or a table beside it has it.
       recording: of the recording; None if each file is one.
       features: names of the columns to learn from.
-      counting: name of the column that only counts rows, and may be left out; None if there is none.
+      unnamed: what columns without a name are called, which count rows and are left out.
     """
 
     label: str | None
     subject: str | None
     recording: str | None
     features: tuple[str, ...]
-    counting: str | None = None
+    unnamed: tuple[str, ...] = ()
 
     @property
     def texts(self) -> list[str]:
@@ -60,9 +60,9 @@ def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings)
     given = {what: _resolve(what, getattr(asked, what), beside[what] is not None, first, every) for what in beside}
     texts = [each for each in given.values() if each in every]
     dropped = _named("drop", asked.drop, first, every)
-    index = next((name for name in names if name == "" or re.fullmatch(r"Unnamed: 0|__index_level_0__", name)), None)
+    unnamed = [name for name in names if re.fullmatch(r"|Unnamed: \d+(\.\d+)?|__index_level_0__", name)]
     features = _named("features", asked.features, first, every) or [
-        name for name in names if name not in (*texts, *dropped, index)
+        name for name in names if name not in (*texts, *dropped, *unnamed)
     ]
     both = [name for name in features if name in texts]
     if both:
@@ -77,7 +77,7 @@ def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings)
             )
     for _, other in others:
         missing = [name for name in features if name not in other.names]
-        further = [] if asked.features else [n for n in other.names if n not in (*names, *dropped, index, "")]
+        further = [] if asked.features else [n for n in other.names if n not in (*names, *dropped, "")]
         if missing or further:
             in_all = [name for name in features if all(name in table.names for _, table in tables)]
             what, who = (missing, f"lacks {missing[0]!r}, which {first.called} has") if missing else (
@@ -85,7 +85,7 @@ def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings)
             )  # fmt: skip
             remedy = f"--features={','.join(in_all)}" if in_all and len(in_all) <= 8 else f"--drop={','.join(what)}"
             raise DataError(f"{other.called} {who}; add {remedy} to learn from what all files have")
-    return Columns(given["label"], given["subject"], given["recording"], tuple(features), index)
+    return Columns(given["label"], given["subject"], given["recording"], tuple(features), tuple(unnamed))
 
 
 def listed_all(names: Sequence[str]) -> str:

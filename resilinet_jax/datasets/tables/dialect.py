@@ -64,6 +64,8 @@ def find_dialect(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> 
     closing = ";" if once and all(line.rstrip().endswith(";") for line in lines) else None
     if closing:
         lines = [line.rstrip().removesuffix(closing) for line in lines]
+    if lines[0].count('"') % 2:
+        raise DataError(f"{called}: a quote that its first line opens does not end there; write all names in one line")
     separator = _separator(lines)
     rows = [fields(line, separator) for line in lines]
     values = [field for row in rows[1:] for field in row]
@@ -75,7 +77,9 @@ def find_dialect(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> 
         )
     decimal = "," if separator != "," and comma else "."
     width, _ = _usual_width(rows)
-    header = not given and _is_header(rows, decimal)
+    if given and _text_above_numbers(rows, decimal) is not None:
+        raise DataError(f"{called} has names of columns itself, as {rows[0][0]!r}; leave --columns out")
+    header = _counts(rows[0]) if given else _is_header(rows, decimal)
     usual = [row for row in rows[1:] or rows if len(row) == width]
     empty = width > 1 and all(not row[-1] for row in usual)
     unused = int(empty and (not header or len(rows[0]) < width or not rows[0][-1]))
@@ -103,9 +107,14 @@ def fields(line: str, separator: str) -> list[str]:
 
 def _separator(lines: Sequence[str]) -> str:
     """What cuts nearly all lines into equally many columns, more than one; rather one that fits the first line too."""
-    whole = lines[1:] or lines
-    # Text of blanks and decimal commas has no comma that separates.
-    commas = any(not _DECIMAL_COMMA.fullmatch(part) for line in whole for part in line.split() if "," in part)
+    # Text of blanks and decimal commas has no comma that separates; nor has a single column of decimals, some of which
+    # begin with a nought behind the comma. Two columns of whole numbers look the same but for that.
+    parts = [part for line in lines for part in line.split()]
+    decimals = all(_DECIMAL_COMMA.fullmatch(part) for part in parts if "," in part)
+    commas = not decimals or (
+        all("," in line and len(line.split()) == 1 for line in lines)
+        and not any(re.search(r",0\d", part) for part in parts)
+    )
     fitting = {}
     for separator in SEPARATORS if commas else SEPARATORS[:3] + SEPARATORS[4:]:
         rows = [fields(line, separator) for line in lines]
@@ -135,7 +144,7 @@ def _lines(path: pathlib.Path, called: str) -> tuple[str, list[str], int]:
                 encoding, text = "latin-1", head.decode("latin-1")
     except OSError as error:
         raise DataError(f"{called} can't be read ({first_line(error)}); give another") from None
-    whole = text.splitlines()[: -1 if more else None]
+    whole = re.split("\r\n|\r|\n", text)[: -1 if more else None]  # fewer signs than `splitlines` takes for an end
     above = next((number for number, line in enumerate(whole) if not _ASIDE.match(line)), len(whole))
     lines = [line for line in whole[above : above + LINES] if line.strip()]
     lengths = itertools.accumulate(map(len, lines))
@@ -158,21 +167,44 @@ def _is_header(rows: Sequence[Sequence[str]], decimal: str) -> bool:
     It does if it has text above numbers, or text that is none of the classes below it, or if it counts the columns.
     """
     first, *others = rows
-    numbers = [_is_number(field, decimal) for field in first]
-    counted = [field for field in first if field]
-    if len(counted) > 1 and counted in ([str(i + start) for i in range(len(counted))] for start in (0, 1)):
+    if _counts(first) or _text_above_numbers(rows, decimal) is not None:
         return True
+    numbers = [_is_number(field, decimal) for field in first]
     named = False
-    for i, (field, number) in enumerate(zip(first, numbers)):
-        below = [row[i] for row in others if i < len(row) and row[i] not in ABSENT]
+    for field, number, below in zip(first, numbers, _below(rows)):
         if number or field in ABSENT or not below:
             continue
-        if all(_is_number(each, decimal) for each in below):
-            return True
         if field in below:
             return False
         named = named or not any(numbers) or len(set(below)) <= len(below) / 2
     return named or not others
+
+
+def _below(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The values of each column below the first line."""
+    return [[row[i] for row in rows[1:] if i < len(row) and row[i] not in ABSENT] for i in range(len(rows[0]))]
+
+
+def _text_above_numbers(rows: Sequence[Sequence[str]], decimal: str) -> str | None:
+    """The first text of the first line below which there are only numbers; None if there is none."""
+    return next(
+        (
+            field
+            for field, below in zip(rows[0], _below(rows))
+            if field not in ABSENT and not _is_number(field, decimal)
+            if below and all(_is_number(each, decimal) for each in below)
+        ),
+        None,
+    )
+
+
+def _counts(first: Sequence[str]) -> bool:
+    """Whether a line counts columns: as pandas does from 0, or from 1; few numbers may be a reading."""
+    counted = [field for field in first if field]
+    return any(
+        len(counted) >= fewest and counted == [str(i + start) for i in range(len(counted))]
+        for start, fewest in ((0, 3), (1, 5))
+    )
 
 
 def _is_number(text: str, decimal: str) -> bool:

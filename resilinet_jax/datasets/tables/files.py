@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from resilinet_jax.datasets.lying import files_in
+from resilinet_jax.datasets.lying import common_folder, files_in
 from resilinet_jax.datasets.naming import part_of, role_of
 from resilinet_jax.datasets.readings import ARCHIVES, SUFFIXES
 from resilinet_jax.errors import DataError, first_line, listed
@@ -42,6 +42,7 @@ class Found(NamedTuple):
     left_out: list[str]
 
 
+DEPTH = 5  # levels of folders
 _NO_TABLE = re.compile(r"(?i)(read.?me|licen[cs]e|notes?|info|description|about|changelog|citation|requirements)\b.*")
 
 
@@ -55,7 +56,7 @@ def unpacked(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       DataError: if it can't be unpacked.
     """
-    if path.suffix.lower() not in ARCHIVES:
+    if path.suffix.lower() not in ARCHIVES or not path.is_file():
         yield path
         return
     with tempfile.TemporaryDirectory() as room:
@@ -80,7 +81,7 @@ def unpacked(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def find_sources(path: pathlib.Path, label: str | None) -> Found:
     """The tables that a user has named.
 
-    A folder's tables are all files with one of `SUFFIXES`, up to three levels below it. Files that are called as those
+    A folder's tables are all files with one of `SUFFIXES`, up to five levels below it. Files that are called as those
     of training and test usually are make a published split, and others are left out then; `X_train`, `y_train` and
     `subject_train` go together, unless `label` says where the class is.
 
@@ -95,9 +96,8 @@ def find_sources(path: pathlib.Path, label: str | None) -> Found:
         raise DataError(f"--dataset={path}: no such file or folder; give one that is there")
     if path.is_file():
         return Found([Source(path)], [])
-    there = files_in(path)
-    all_tables = [each for each in there if each.suffix.lower() in SUFFIXES]
-    tables = [each for each in all_tables if not _NO_TABLE.fullmatch(each.stem)]
+    there = files_in(path, DEPTH)
+    tables = [each for each in there if each.suffix.lower() in SUFFIXES and not _NO_TABLE.fullmatch(each.stem)]
     if not tables:
         found = listed([str(each.relative_to(path)) for each in there])
         raise DataError(
@@ -105,7 +105,8 @@ def find_sources(path: pathlib.Path, label: str | None) -> Found:
         )
     roles = {each: role_of(each.stem) for each in tables}
     features = [each for each in tables if roles[each] == "features" and _beside(each, roles, "label")]
-    parts = {each: _part(each, path) for each in tables}
+    inside = common_folder(tables)
+    parts = {each: _part(each, inside) for each in tables}
     if features and label is None:
         sources = [Source(each, _beside(each, roles, "label"), _beside(each, roles, "subject")) for each in features]
         for what in ("label", "subject"):
@@ -121,7 +122,7 @@ def find_sources(path: pathlib.Path, label: str | None) -> Found:
         rest = [source for source in sources if said & {"train", "validation"} and parts[source.path] is None]
         sources = [each._replace(test=parts[each.path] == "test") for each in sources if each not in rest]
     used = {each for source in sources for each in source[:3]}
-    return Found(sources, [str(each.relative_to(path)) for each in all_tables if each not in used])
+    return Found(sources, [str(each.relative_to(path)) for each in there if each not in used])
 
 
 def _told(names: Collection[str]) -> str:

@@ -63,7 +63,14 @@ def open_table(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> Ta
             _check_closing(path, called, dialect.closing)
         return Table(path, called, dialect.names, dialect)
     with _told(called):
-        return Table(path, called, tuple(_parquet(path).schema_arrow.names))
+        names = tuple(_parquet(path).schema_arrow.names)
+    if len(set(names)) < len(names):
+        raise DataError(f"{called}: several columns are called {_twice(names)!r}; give each a name of its own")
+    return Table(path, called, names)
+
+
+def _twice(names: Sequence[str]) -> str:
+    return next(name for name in names if names.count(name) > 1)
 
 
 def pieces(table: Table, texts: Sequence[str], numbers: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -121,7 +128,7 @@ def _csv_pieces(table: Table, texts: list[str], numbers: list[str]) -> Iterator[
     for piece in _without_last_blanks(_csv(table, texts, numbers)):
         for name in numbers:
             if piece[name].dtype.kind not in "biuf":
-                _check_numbers(table, piece[name], begun)
+                piece[name] = _as_numbers(table, piece[name], begun)
         yield piece.astype(dict.fromkeys(numbers, np.float64))
         begun += len(piece)
 
@@ -172,8 +179,8 @@ def _csv(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.Data
             yield from (piece[[*texts, *numbers]] for piece in reader)
 
 
-def _check_numbers(table: Table, column: pd.Series, begun: int) -> None:
-    """Refuses the first value that is no number, where there is one.
+def _as_numbers(table: Table, column: pd.Series, begun: int) -> pd.Series:
+    """A column that pandas left as text: whole numbers too large for 64 bits, or one with a value that is none.
 
     Args:
       table: that is read.
@@ -188,8 +195,11 @@ def _check_numbers(table: Table, column: pd.Series, begun: int) -> None:
         points = points.where(~points.str.contains(".", regex=False), "no number").str.replace(
             decimal, ".", regex=False
         )
-    wrong = (pd.to_numeric(points, errors="coerce").isna() & column.notna()).to_numpy()
-    row = int(np.flatnonzero(wrong)[0]) if wrong.any() else 0
+    numbers = pd.to_numeric(points, errors="coerce").astype(np.float64)
+    wrong = (numbers.isna() & column.notna()).to_numpy()
+    if not wrong.any():
+        return numbers
+    row = int(np.flatnonzero(wrong)[0])
     raise DataError(
         f"{table.called}, {table.where(begun + row)}, column {column.name!r}: {str(column.iloc[row])!r} is no number; "
         f"mend it, or leave the column out by --drop={column.name}"
@@ -218,8 +228,12 @@ def _parquet_pieces(table: Table, texts: list[str], numbers: list[str]) -> Itera
     for batch in file.iter_batches(ROWS, columns=[*texts, *numbers]):
         piece = batch.to_pandas(ignore_metadata=True)
         for name in texts:
+            if pa.types.is_integer(
+                batch.column(name).type
+            ):  # by way of floats, as pandas has them where one is missing
+                piece[name] = batch.column(name).cast(pa.string()).to_pandas()
             if name in class_names:
-                piece[name] = piece[name].map(dict(enumerate(class_names[name])))
+                piece[name] = piece[name].map({str(code): text for code, text in enumerate(class_names[name])})
             piece[name] = piece[name].astype(object).where(piece[name].notna(), "").astype(str)
         yield piece.astype(dict.fromkeys(numbers, np.float64))
     pa.default_memory_pool().release_unused()  # which it would keep
@@ -227,9 +241,8 @@ def _parquet_pieces(table: Table, texts: list[str], numbers: list[str]) -> Itera
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """What Hugging Face's `datasets` calls the classes that a column numbers, by the column."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return {
-        name: kind["names"]
-        for name, kind in features.items()
-        if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
-    }
+    told: Any = json.loads(metadata.get(b"huggingface", b"{}"))
+    for key in ("info", "features"):
+        told = told.get(key) if isinstance(told, dict) else None
+    classes = {name: kind.get("names") for name, kind in (told or {}).items() if isinstance(kind, dict)}
+    return {name: names for name, names in classes.items() if isinstance(names, list)}

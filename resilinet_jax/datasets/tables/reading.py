@@ -159,7 +159,7 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
         test = np.repeat([bool(source.test) for source, _ in opened], [scan.rows.get(i, 0) for i in range(len(opened))])
     notes = [
         *[f"Left out of {path.name}: {listed(found.left_out)}."] * bool(found.left_out),
-        *[f"The first column of {path.name} has no name and was left out."] * (columns.counting is not None),
+        *[f"Left out of {path.name}, for it has no name: {_placed(columns, opened)}."] * bool(columns.unnamed),
         *[f"{scan.missing:,} of {scan.missing + rows:,} rows lack a value and were left out."] * bool(scan.missing),
     ]
     return Dataset(
@@ -185,6 +185,11 @@ def _people(tables: _Tables, scan: _Scan) -> np.ndarray | None:
         who = who.astype(np.int64)
         who = who.astype(np.min_scalar_type(-1 - who.max()))
     return who[scan.all_of("subjects")]
+
+
+def _placed(columns: Columns, opened: Sequence[tuple[Source, Table]]) -> str:
+    """Which columns have no name, by their place in the first table."""
+    return listed([f"column {opened[0][1].names.index(name) + 1}" for name in columns.unnamed])
 
 
 def _called(path: pathlib.Path, root: pathlib.Path) -> str:
