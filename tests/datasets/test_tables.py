@@ -538,6 +538,13 @@ def test_lines_end_where_pandas_ends_them(tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "t.csv", label="activity", subject="person").x, X)
 
 
+@pytest.mark.parametrize("header", ["# person,activity,a,b,c", "#,activity,a,b,c", "%person,activity,a,b,c"])
+def test_names_may_stand_in_a_remark_above_the_table(tmp_path, header):
+    whole = FRAME.to_csv(index=False).split("\n", 1)[1]
+    (tmp_path / "t.csv").write_text(f"# made by hand\n{header}\n{whole}")
+    np.testing.assert_array_equal(load(tmp_path / "t.csv", label="activity", features="a,b,c").x, X)
+
+
 def test_columns_may_be_named_above_a_header_that_counts(tmp_path):
     to(tmp_path / "t.csv", pd.DataFrame(np.c_[X, Y]))
     np.testing.assert_array_equal(load(tmp_path / "t.csv", label="label", columns="a,b,c,label").x, X)

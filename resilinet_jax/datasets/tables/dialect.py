@@ -80,10 +80,13 @@ def find_dialect(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> 
     if given and _text_above_numbers(rows, decimal) is not None:
         raise DataError(f"{called} has names of columns itself, as {rows[0][0]!r}; leave --columns out")
     header = _counts(rows[0]) if given else _is_header(rows, decimal)
+    # As `numpy.savetxt` writes names.
+    aside = fields(above[-1].lstrip("#% "), separator) if above and not given and not header else []
+    aside = aside if len(aside) == width and not any(_is_number(name, decimal) for name in aside) else []
     usual = [row for row in rows[1:] or rows if len(row) == width]
     empty = width > 1 and all(not row[-1] for row in usual)
     unused = int(empty and (not header or len(rows[0]) < width or not rows[0][-1]))
-    names = tuple(given) or (tuple(rows[0]) if header else tuple(map(str, range(1, width - unused + 1))))
+    names = tuple(given or aside) or (tuple(rows[0]) if header else tuple(map(str, range(1, width - unused + 1))))
     if header and len(names) == width and unused:
         names = names[:-1]
     if header and len(names) == width - unused - 1:
@@ -94,7 +97,7 @@ def find_dialect(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> 
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise DataError(f"{called}: several columns are called {twice[0]!r}; give each a name of its own")
-    return Dialect(encoding, separator, decimal, names, above + header, unused, closing)
+    return Dialect(encoding, separator, decimal, names, len(above) + header, unused, closing)
 
 
 def fields(line: str, separator: str) -> list[str]:
@@ -124,8 +127,8 @@ def _separator(lines: Sequence[str]) -> str:
     return min(fitting, key=lambda each: fitting[each], default="," if commas else ";")
 
 
-def _lines(path: pathlib.Path, called: str) -> tuple[str, list[str], int]:
-    """The encoding, the first lines that are not empty, and how many stand above them."""
+def _lines(path: pathlib.Path, called: str) -> tuple[str, list[str], list[str]]:
+    """The encoding, the first lines that are not empty, and those that stand above the table."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -151,7 +154,7 @@ def _lines(path: pathlib.Path, called: str) -> tuple[str, list[str], int]:
     lines = lines[: max(FEWEST, sum(length <= TEXT for length in lengths))]
     if not lines:
         raise DataError(f"{called} is empty; give a file with a line for each reading")
-    return encoding, lines, above
+    return encoding, lines, whole[:above]
 
 
 def _usual_width(rows: Sequence[Sequence[str]]) -> tuple[int, float]:
