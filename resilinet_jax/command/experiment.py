@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
+from resilinet_jax.cells import Cell
 from resilinet_jax.command import notes
 from resilinet_jax.command.cluster import job_of
 from resilinet_jax.command.ingredients import (
@@ -30,6 +31,7 @@ from resilinet_jax.engine.training import CROSS_ENTROPY
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.files import digest, discard, only_command_in, write_file
+from resilinet_jax.network.forward import Network
 from resilinet_jax.network.rehearsal import keeps_statistics, rehearse
 from resilinet_jax.report.graph_drawing import draw_graph
 from resilinet_jax.report.sweep import Sweep
@@ -96,9 +98,9 @@ def run_experiment(
       UserError: for what only the data can tell, before anything compiles.
     """
     settings, scenario = choice.settings, choice.scenario
-    sweeps = _possible(choice, sweeps, console)
+    sweeps = possible_sweeps(choice, sweeps, console)
     if not settings.overwrite:
-        for changes in _by_network(sweeps):
+        for changes in by_network(sweeps):
             check_identity(
                 _apart(choice.runs_folder, changes, overwriting=False), _identity(choice.with_network(dict(changes)))
             )
@@ -119,13 +121,22 @@ def run_experiment(
             console.print(note, soft_wrap=True)
         if settings.overwrite and not any(choice.folder.glob("*_overwriting")):
             discard(choice.tensorboard_folder)
-        groups = _by_network(sweeps)
+        groups = by_network(sweeps)
         diverged = [_run_on_network(work, changes, sharing) for changes, sharing in groups.items()]
     return "; ".join(filter(None, diverged)) or None
 
 
-def _possible(choice: Choice, sweeps: Mapping[str, Sweep], console: Console) -> dict[str, Sweep]:
-    """The sweeps whose network the scenario can build: some want more than the scenario's own."""
+def possible_sweeps(choice: Choice, sweeps: Mapping[str, Sweep], console: Console) -> dict[str, Sweep]:
+    """The sweeps whose network the scenario can build: some want more than the scenario's own.
+
+    Args:
+      choice: whose scenario it is.
+      sweeps: the chosen ones by name.
+      console: told which are left out.
+
+    Raises:
+      UserError: if the only one that was chosen is left out.
+    """
     taken = inspect.signature(choice.scenario.build_network).parameters
     possible = {name: sweep for name, sweep in sweeps.items() if set(sweep.network) <= set(taken)}
     for name in sweeps.keys() - possible.keys():
@@ -163,7 +174,7 @@ MODELS = "models"  # where trained networks are kept, in the folder of their run
 Changes = tuple[tuple[str, Any], ...]
 
 
-def _by_network(sweeps: Mapping[str, Sweep]) -> dict[Changes, dict[str, Sweep]]:
+def by_network(sweeps: Mapping[str, Sweep]) -> dict[Changes, dict[str, Sweep]]:
     """The sweeps that share a network; most take the scenario's own."""
     groups: dict[Changes, dict[str, Sweep]] = {}
     for name, sweep in sweeps.items():
@@ -189,12 +200,7 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     choice, data, combinations = work.choice.with_network(dict(changes)), work.data, work.combinations
     settings, failure_settings = choice.settings, choice.scenario.failure_settings
     network = build_network(choice, data.classes)
-    keeps = keeps_statistics(network, data.feed.spec("train").x)
-    by_sweep = {
-        name: build_cells(network.graph, failure_settings, choice.preset, sweep, keeps)
-        for name, sweep in sweeps.items()
-    }
-    cells = {f"{name}/{cell}": numbers for name, made in by_sweep.items() for cell, numbers in made.items()}
+    cells, keeps = cells_by_sweep(choice, network, data, sweeps)
     crew, progress = work.crew, Progress(curves=live_curves(choice))
     identity = identity_with_data(choice, data, combinations) | (crew.rests_on if crew else {})
     runs = _ready_for_runs(choice, changes, identity)
@@ -235,15 +241,33 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
         work.console.print(told, soft_wrap=True)
     sizes = message_bytes(network, data.feed.spec("train").x)
     for name, sweep in sweeps.items():
-        runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in by_sweep[name]}
+        own_cells = {cell.removeprefix(f"{name}/"): cells[cell] for cell in cells if cell.startswith(f"{name}/")}
+        runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in own_cells}
         record = _record(work, choice, name, sweep, sizes, keeps)
         units = build_units(record, [data.feed.labels[number // MOST_RUNS] for number in numbers])
         names = record.dataset["class_names"]
-        results = Results(combinations, failure_settings, by_sweep[name], runs_of, sizes, units, class_names=names)
+        results = Results(combinations, failure_settings, own_cells, runs_of, sizes, units, class_names=names)
         publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
     if settings.overwrite:
         _replace_old_runs(choice, changes)
     return notes.diverged_line(cells, measured, len(wanted))
+
+
+def cells_by_sweep(
+    choice: Choice, network: Network, data: Data, sweeps: Mapping[str, Sweep]
+) -> tuple[dict[str, Cell], bool]:
+    """The cells of sweeps as `<sweep>/<cell>`, and whether the network keeps running statistics.
+
+    Args:
+      choice: what the user asked for.
+      network: that the sweeps share.
+      data: to train on.
+      sweeps: by name.
+    """
+    keeps = keeps_statistics(network, data.feed.spec("train").x)
+    how = network.graph, choice.scenario.failure_settings, choice.preset
+    made = {name: build_cells(*how, sweep, keeps) for name, sweep in sweeps.items()}
+    return {f"{name}/{cell}": numbers for name, own in made.items() for cell, numbers in own.items()}, keeps
 
 
 def training_settings(choice: Choice, data: Data, combinations: Combinations) -> TrainingSettings:

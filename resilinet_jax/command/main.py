@@ -110,6 +110,11 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
     console = PlainConsole()
     for note in notes:
         console.print(note, soft_wrap=True)
+    if mode.dry_run:
+        from resilinet_jax.command.forecasting import tell_forecasts
+
+        tell_forecasts(choice, loaded, console, early.pop() if early else None)
+        return
     with cluster.connected(mode, choice) if mode.ray is not None else contextlib.nullcontext() as crew:
         # Not held here as well: a cluster keeps them in shared memory.
         diverged = run_experiment(choice, loaded, console, early.pop() if early else None, crew)

@@ -198,6 +198,9 @@ class Mode:
     artefact: str | None = _flag(
         None, "Where it goes; <results_dir>/<scenario>/artefacts/<sweep>/<cell>/run_<n> without it."
     )
+    dry_run: bool = _flag(
+        False, "Tells how many runs the sweep has, and what they take in time and memory, without training."
+    )
     huge_pages: bool = _flag(True, "Start anew with memory settings that make training on CPU faster.")
     compilation_cache: bool = _flag(True, "Keep compiled programs in the user's cache folder.")
     ray: str | None = _flag(
@@ -222,6 +225,8 @@ class Mode:
             asked.append("--sweep")
         if len(asked) > 1:
             raise UserError(f"{' and '.join(asked)} are two things to do; give one of them")
+        if self.dry_run and asked not in ([], ["--sweep"]):
+            raise UserError(f"--dry_run is about training, and {asked[0]} trains nothing; leave it out")
         owners = {
             "export": ("a sweep's results", ("cell", "run", "artefact", "onnx")),
             "deploy": ("an artefact", ("chaos_seconds", "strikes", "engine")),
@@ -341,7 +346,8 @@ class Choice:
         by_name = BY_NAME in scenario.datasets and asked.dataset.startswith(BY_NAME)
         if asked.dataset not in ("auto", *named) and not is_folder and not by_name:
             if not any(asked.dataset.lower().endswith(suffix) for suffix in suffixes):
-                known = ", ".join(["auto", *named, *(f"a {suffix} file" for suffix in suffixes), *folders])
+                files = [f"a file ({' '.join(suffixes)})"] * bool(suffixes)
+                known = ", ".join(["auto", *named, *files, *folders])
                 raise UserError(
                     f"--dataset={asked.dataset} is unknown to --scenario={asked.scenario}; expected {known}"
                 )

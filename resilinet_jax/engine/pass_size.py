@@ -59,7 +59,7 @@ def models_per_pass(program: Program, first: Models, count: int, progress: Progr
     abreast = program.abreast
     trial = Trial(program)
     flops = trial.flops_per_step * program.steps_per_epoch
-    kept = (CPU_COPIES if jax.default_backend() == "cpu" else DEVICE_COPIES) * trial.bytes_per_model
+    kept = kept_bytes(trial)
     limit = memory_limit(program.devices)
     if count <= abreast or (count * flops <= SURE_FLOPS * EPOCH_SECONDS and count * kept <= limit / 2):
         return max(count, abreast)
@@ -71,6 +71,11 @@ def models_per_pass(program: Program, first: Models, count: int, progress: Progr
                 raise
             return -(-abreast // 2)
     return fitting(cost, abreast, program.steps_per_epoch, kept, limit)
+
+
+def kept_bytes(trial: Trial) -> int:
+    """Bytes that each model of a pass takes beside the working memory."""
+    return (CPU_COPIES if jax.default_backend() == "cpu" else DEVICE_COPIES) * trial.bytes_per_model
 
 
 def fitting(cost: Cost, abreast: int, steps: int, kept: int, limit: int) -> int:

@@ -210,7 +210,16 @@ class Program:
         own = members.of(models.split)
         return validate_chunk(*how, state, models.cell, models.keys, tally, chunk, number, own)
 
-    def _test(self, tally: Tally, state: RunState, models: Models, chunk: Examples, members: Members) -> Tally:
+    def test(self, tally: Tally, state: RunState, models: Models, chunk: Examples, members: Members) -> Tally:
+        """Tests one model on a chunk under every failure combination, in each of its variants.
+
+        Args:
+          tally: of the chunks before.
+          state: of the model; its best variables count.
+          models: the model alone, so without the leading axis.
+          chunk: of the test split.
+          members: of the test split.
+        """
         weight, own = draw_weight(models.cell, models.keys.weight), members.of(models.split)
 
         def one(variant: tuple[Cell, Tally]) -> Tally:
@@ -362,7 +371,7 @@ class Program:
             "train": Traceable(train, (state, models, chunk["train"], drawn, members["train"]), donated=(0,)),
             "validate": Traceable(validate, validating),
             "finish": Traceable(finish, (state, score), donated=(0,)),
-            "test": Traceable(stacked(self._test, 3, 2, self.stack), testing),
+            "test": Traceable(stacked(self.test, 3, 2, self.stack), testing),
         }
 
     def _recalibrating(self, mesh: Mesh, models: Models, orders: tuple[Array, Array]) -> dict[str, Traceable]:

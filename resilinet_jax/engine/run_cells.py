@@ -199,11 +199,7 @@ def train_here(
       Each pass as soon as it is finished.
     """
     variants = max(len(model.training.variants) for model in models)
-    # Apart: the gradient of a hyperconnection's weight costs a sum over all that it carries.
-    programs = {
-        learns: Program(dataclasses.replace(network, learns_weights=learns), feed, settings, combinations)
-        for learns in {model.learns_weights for model in models}
-    }
+    programs = programs_for(network, feed, models, settings, combinations)
     examples = next(iter(programs.values())).examples_per_epoch
     progress.start(models=len(models), epochs=settings.epochs, examples=examples)
     try:
@@ -246,6 +242,26 @@ def train_here(
         if checkpoints is not None:
             checkpoints.close()
         progress.finish()
+
+
+def programs_for(
+    network: Network, feed: Feed, models: Iterable[Model], settings: TrainingSettings, combinations: Combinations
+) -> dict[bool, Program]:
+    """The programs that train models, by whether hyperconnections' weights are learned.
+
+    They are apart because the gradient of a hyperconnection's weight costs a sum over all that it carries.
+
+    Args:
+      network: of the scenario.
+      feed: of its data.
+      models: at least one.
+      settings: how to train.
+      combinations: that are evaluated.
+    """
+    return {
+        learns: Program(dataclasses.replace(network, learns_weights=learns), feed, settings, combinations)
+        for learns in {model.learns_weights for model in models}
+    }
 
 
 def _networks(count: int, best: Variables) -> list[Arrays]:

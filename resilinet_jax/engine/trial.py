@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from resilinet_jax.engine.evaluation import empty_tally
 from resilinet_jax.engine.program import Models, Program, over_models
+from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import Wiring
 
 
@@ -61,13 +63,10 @@ class Trial:
           The call, which waits for its end, and the function's working memory in bytes over all devices.
         """
         program = self.program
-        models, mesh = program.place(models)
-        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
-        padded, batch = len(models.order), program.settings.batch_size
-        state = jax.tree.map(
-            lambda leaf: jax.device_put(np.zeros((padded, *leaf.shape), leaf.dtype), split), program.state_shapes
-        )
-        examples = jax.tree.map(lambda s: np.zeros((batch, *s.shape[1:]), s.dtype), program.feed.spec("train"))
+        models, mesh, state = self._placed(models)
+        whole = NamedSharding(mesh, PartitionSpec())
+        batch = program.settings.batch_size
+        examples = self._empty("train", batch)
         # Whatever the number of orders: an index beyond them means the last one.
         orders = np.broadcast_to(np.arange(batch, dtype=np.int32), (1, steps, batch))
         members = program.members["train"]
@@ -77,3 +76,38 @@ class Trial:
         memory = train.memory_analysis()  # None where a backend does not tell
         working = memory.temp_size_in_bytes * mesh.size if memory else 0
         return lambda: jax.block_until_ready(train(*arguments)), working
+
+    def prepare_test(self, models: Models, examples: int) -> Callable[[], Any]:
+        """The evaluation of so many examples, compiled; the call waits for its end.
+
+        Args:
+          models: to evaluate.
+          examples: how many.
+        """
+        program = self.program
+        models, mesh, state = self._placed(models)
+        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+        shape = *models.variant.skip_units.shape, program.plan.answers
+        tally = jax.device_put(empty_tally(*shape, classes=program.feed.classes), split)
+        own = program.members["test"]
+        members = own._replace(rows=np.broadcast_to(np.arange(examples, dtype=np.int32), (len(own.rows), examples)))
+        arguments = (tally, state, models, *jax.device_put((self._empty("test", examples), members), whole))
+        function = jax.jit(over_models(mesh, program.stack, program.test, 3, 2))
+        test = function.lower(*arguments).compile(program.options())
+        return lambda: jax.block_until_ready(test(*arguments))
+
+    def _placed(self, models: Models) -> tuple[Models, Mesh, RunState]:
+        """Models on their devices, and a state of zeros for each."""
+        models, mesh = self.program.place(models)
+        split, padded = NamedSharding(mesh, PartitionSpec("models")), len(models.order)
+        return (
+            models,
+            mesh,
+            jax.tree.map(
+                lambda leaf: jax.device_put(np.zeros((padded, *leaf.shape), leaf.dtype), split),
+                self.program.state_shapes,
+            ),
+        )
+
+    def _empty(self, part: str, examples: int) -> Any:
+        return jax.tree.map(lambda s: np.zeros((examples, *s.shape[1:]), s.dtype), self.program.feed.spec(part))

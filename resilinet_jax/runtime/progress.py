@@ -157,7 +157,7 @@ class Progress:
         speed = self._trained * self._examples / self._seconds
         left = self._left * self._examples / speed
         # On a terminal two lines, each of which fits 80 columns; in a log one.
-        text = f"{where}, {_duration(left)} left\n{what}, {_thousands(speed)} models x examples/s"
+        text = f"{where}, {duration(left)} left\n{what}, {_thousands(speed)} models x examples/s"
         if last or self._now - self._printed >= self.log_every:
             self._printed = self._now
             self._show(text)
@@ -230,7 +230,7 @@ class CrewProgress:
 
     def _over_all(self) -> str:
         done, seconds = self._models - self._left, time.perf_counter() - self._since
-        left = f", {_duration(seconds * self._left / done)} left" if done and self._left else ""
+        left = f", {duration(seconds * self._left / done)} left" if done and self._left else ""
         retries = f", {self.retries.total()} begun again" if self.retries else ""
         machines = f"{len(self._lines)} machine{'s' * (len(self._lines) != 1)}"
         return f"{machines}: {done} of {self._models} runs finished{retries}{left}"
@@ -253,7 +253,8 @@ def _thousands(value: float) -> str:
     return f"{value / 1000:,.0f}k" if value >= 10_000 else f"{value:,.0f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours as people say them."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

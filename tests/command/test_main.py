@@ -234,3 +234,17 @@ def test_classes_keep_their_names_from_the_table_to_the_report(tmp_path, capsys)
     capsys.readouterr()
     command(f"--report={folder}")
     assert (folder / "report.md").read_text() == before
+
+
+def test_a_dry_run_tells_what_is_left_and_leaves_nothing(tmp_path, npz, here):
+    flags = ["--sweep=failure_combinations", f"--dataset={npz}", "--results_dir=r", "--epochs=2", "--batch_size=32"]
+    flags += ["--hidden_units=4", "--runs=1", "--nocompilation_cache"]
+    done = here(*flags, "--dry_run")
+    assert "failure_combinations: 3 of 3 runs are to be trained, in 1 pass." in done.stdout
+    for name in ("compiling", "training", "evaluating", "in all", "memory", "operations"):
+        assert re.search(rf"^  {name} +\S", done.stdout, re.MULTILINE), name
+    assert not [path for path in tmp_path.rglob("r/**/*") if path.is_file()]
+    assert here(*flags).returncode == 0
+    assert "0 of 3 runs are to be trained." in here(*flags, "--dry_run").stdout
+    again = here("--report=r/health/failure_combinations", "--dry_run")
+    assert "error: --dry_run is about training, and --report trains nothing; leave it out" in again.stderr

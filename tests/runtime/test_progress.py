@@ -79,4 +79,4 @@ def test_epochs_trained_before_count_for_the_time_left_but_not_for_the_speed(clo
     ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (61, "1 min 01 s"), (7260, "2 h 01 min")]
 )
 def test_durations(seconds, text):
-    assert progress._duration(seconds) == text
+    assert progress.duration(seconds) == text
