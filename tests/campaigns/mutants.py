@@ -641,9 +641,22 @@ MUTANTS: dict[str, list[Mutant]] = {
     ],
     "datasets/tables/dialect.py": [
         Mutant('decimal = "," if separator != ","', 'decimal = "," if separator == ","', TABLES),
-        Mutant("for start in (0, 1)", "for start in ()", TABLES),
+        Mutant("((0, 3), (1, 5))", "()", TABLES),
+        Mutant("((0, 3), (1, 5))", "((0, 3), (1, 3))", TABLES),
+        Mutant("commas = not decimals or (", "commas = not decimals or False and (", TABLES),
+        Mutant('re.search(r",0\\d", part)', 're.search("a", part)', TABLES),
+        Mutant("if len(aside) == width", "if False", TABLES),
     ],
-    "datasets/tables/files.py": [Mutant("part_of(name)) is not None", "part_of('')) is not None", TABLES)],
+    "datasets/tables/files.py": [
+        Mutant("part_of(name)) is not None", "part_of('')) is not None", TABLES),
+        Mutant("inside = common_folder(tables)", "inside = path", TABLES),
+        Mutant("for each in there if each not in used", "for each in tables if each not in used", TABLES),
+    ],
+    "datasets/lying.py": [
+        Mutant("if own in seen or (", "if (", TABLES),
+        Mutant("(path.is_symlink() and path.resolve().is_relative_to(whole))", "False", TABLES),
+        Mutant("followlinks=True", "followlinks=False", TABLES),
+    ],
     "datasets/tables/columns.py": [
         Mutant("if not is_part(name)]", "]", TABLES),
     ],
@@ -651,6 +664,8 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("skip_blank_lines=False", "skip_blank_lines=True", TABLES),
         Mutant("skiprows=dialect.begin", "skiprows=int(dialect.begin > 0)", TABLES),
         Mutant("> 1:", "> 9:", TABLES),
+        Mutant("if pa.types.is_integer(column.type)", "if False", TABLES),
+        Mutant("if name in class_names", "if False", TABLES),
     ],
     "datasets/windows.py": [
         Mutant("np.arange(begin, end - rows + 1, hop)", "np.arange(begin, end, hop)", WINDOWS),
@@ -668,7 +683,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("records[:, 1].tolist()", "records[:, 0].tolist()", IMAGES),
         Mutant(".transpose(0, 2, 3, 1))", ".transpose(0, 3, 2, 1))", IMAGES),
         Mutant("if (module, name) not in known:", "if False:", IMAGES),
-        Mutant('x * (255 if high <= 1 and x.dtype.kind == "f" else 1)', "x * 1", IMAGES),
+        Mutant("x * (255.0 if high <= 1 else 1)", "x * 1", IMAGES),
     ],
     "datasets/inspection.py": [
         Mutant("np.isin(marks[asked], marks[there])", "np.isin(marks[there], marks[asked])", INSPECTION),

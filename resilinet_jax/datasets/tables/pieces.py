@@ -228,10 +228,9 @@ def _parquet_pieces(table: Table, texts: list[str], numbers: list[str]) -> Itera
     for batch in file.iter_batches(ROWS, columns=[*texts, *numbers]):
         piece = batch.to_pandas(ignore_metadata=True)
         for name in texts:
-            if pa.types.is_integer(
-                batch.column(name).type
-            ):  # by way of floats, as pandas has them where one is missing
-                piece[name] = batch.column(name).cast(pa.string()).to_pandas()
+            column = batch.column(name)
+            if pa.types.is_integer(column.type):  # not by way of floats, as pandas has them where one is missing
+                piece[name] = column.cast(pa.string()).to_pandas()
             if name in class_names:
                 piece[name] = piece[name].map({str(code): text for code, text in enumerate(class_names[name])})
             piece[name] = piece[name].astype(object).where(piece[name].notna(), "").astype(str)
