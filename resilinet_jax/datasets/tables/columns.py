@@ -85,7 +85,8 @@ def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings)
             )  # fmt: skip
             remedy = f"--features={','.join(in_all)}" if in_all and len(in_all) <= 8 else f"--drop={','.join(what)}"
             raise DataError(f"{other.called} {who}; add {remedy} to learn from what all files have")
-    return Columns(given["label"], given["subject"], given["recording"], tuple(features), tuple(unnamed))
+    unread = tuple(name for name in unnamed if name not in (*features, *texts, *dropped))
+    return Columns(given["label"], given["subject"], given["recording"], tuple(features), unread)
 
 
 def listed_all(names: Sequence[str]) -> str:
