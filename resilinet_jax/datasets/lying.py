@@ -50,8 +50,8 @@ def files_in(folder: pathlib.Path, depth: int = 3) -> list[pathlib.Path]:
 
 
 def _unreadable(error: OSError) -> None:
-    if isinstance(error, PermissionError):
-        raise DataError(f"{error.filename} can't be read ({error.strerror}); change its permissions, or take it out")
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):  # whoever asks says that nothing is there
+        raise DataError(f"{error.filename} can't be read ({error.strerror}); mend that, or take it out")
 
 
 def common_folder(files: Collection[pathlib.Path]) -> pathlib.Path:

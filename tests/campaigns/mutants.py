@@ -643,6 +643,8 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant('decimal = "," if separator != ","', 'decimal = "," if separator == ","', TABLES),
         Mutant("((0, 3), (1, 5))", "()", TABLES),
         Mutant("((0, 3), (1, 5))", "((0, 3), (1, 3))", TABLES),
+        Mutant("2 if decimals else fewest", "fewest", TABLES),
+        Mutant("        if field in below:\n            return False\n", "", TABLES),
         Mutant("commas = not decimals or (", "commas = not decimals or False and (", TABLES),
         Mutant('re.search(r",0\\d", part)', 're.search("a", part)', TABLES),
         Mutant("if len(aside) == width", "if False", TABLES),

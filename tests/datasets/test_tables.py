@@ -556,6 +556,21 @@ def test_columns_may_be_named_above_a_header_that_counts(tmp_path):
     assert len(load(tmp_path, label="folder").y) == 40
 
 
+def test_few_numbers_that_count_are_names_where_decimals_stand_below(tmp_path):
+    for names in (["0", "1"], ["1", "2"]):
+        to(tmp_path / "t.csv", pd.DataFrame(np.c_[X[:, 0], Y], columns=names))
+        np.testing.assert_array_equal(load(tmp_path / "t.csv", label=names[1]).x, X[:, :1])
+
+
+def test_a_word_in_the_first_reading_makes_no_header_of_it(tmp_path):
+    lines = FRAME[["activity", *"abc"]].to_csv(index=False, header=False).split("\n")
+    first = lines[0].split(",")
+    (tmp_path / "t.csv").write_text("\n".join([",".join([*first[:2], "much", first[3]]), *lines[1:]]))
+    for asked in ({"label": "1"}, {"label": "d", "columns": "d,a,b,c"}):
+        with pytest.raises(UserError, match=r"t.csv, line 1, column .*: 'much' is no number"):
+            load(tmp_path / "t.csv", **asked)
+
+
 def test_numbers_of_rows_from_several_savings_are_left_out(tmp_path):
     FRAME.to_csv(tmp_path / "t.csv")
     pd.read_csv(tmp_path / "t.csv").to_csv(tmp_path / "t.csv")

@@ -77,9 +77,9 @@ def find_dialect(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> 
         )
     decimal = "," if separator != "," and comma else "."
     width, _ = _usual_width(rows)
-    if given and _text_above_numbers(rows, decimal) is not None:
+    if given and _told(rows, decimal):
         raise DataError(f"{called} has names of columns itself, as {rows[0][0]!r}; leave --columns out")
-    header = _counts(rows[0]) if given else _is_header(rows, decimal)
+    header = _counts(rows) if given else _is_header(rows, decimal)
     # As `numpy.savetxt` writes names.
     aside = fields(above[-1].lstrip("#% "), separator) if above and not given and not header else []
     aside = aside if len(aside) == width and not any(_is_number(name, decimal) for name in aside) else []
@@ -170,17 +170,12 @@ def _is_header(rows: Sequence[Sequence[str]], decimal: str) -> bool:
     It does if it has text above numbers, or text that is none of the classes below it, or if it counts the columns.
     """
     first, *others = rows
-    if _counts(first) or _text_above_numbers(rows, decimal) is not None:
-        return True
-    numbers = [_is_number(field, decimal) for field in first]
-    named = False
-    for field, number, below in zip(first, numbers, _below(rows)):
-        if number or field in ABSENT or not below:
-            continue
-        if field in below:
-            return False
-        named = named or not any(numbers) or len(set(below)) <= len(below) / 2
-    return named or not others
+    told = _told(rows, decimal)
+    if told is not None or _counts(rows):
+        return _counts(rows) or bool(told)
+    some = any(_is_number(field, decimal) for field in first)
+    texts = [below for field, below in zip(first, _below(rows)) if below and not _is_text_free(field, decimal)]
+    return not others or any(not some or len(set(below)) <= len(below) / 2 for below in texts)
 
 
 def _below(rows: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -188,26 +183,33 @@ def _below(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[row[i] for row in rows[1:] if i < len(row) and row[i] not in ABSENT] for i in range(len(rows[0]))]
 
 
-def _text_above_numbers(rows: Sequence[Sequence[str]], decimal: str) -> str | None:
-    """The first text of the first line below which there are only numbers; None if there is none."""
-    return next(
-        (
-            field
-            for field, below in zip(rows[0], _below(rows))
-            if field not in ABSENT and not _is_number(field, decimal)
-            if below and all(_is_number(each, decimal) for each in below)
-        ),
-        None,
-    )
+def _told(rows: Sequence[Sequence[str]], decimal: str) -> bool | None:
+    """Whether the first line names columns, by the first column that tells: text above numbers, or a class below it."""
+    for field, below in zip(rows[0], _below(rows)):
+        if not below or _is_text_free(field, decimal):
+            continue
+        if all(_is_number(each, decimal) for each in below):
+            return True
+        if field in below:
+            return False
+    return None
 
 
-def _counts(first: Sequence[str]) -> bool:
-    """Whether a line counts columns: as pandas does from 0, or from 1; few numbers may be a reading."""
-    counted = [field for field in first if field]
+def _counts(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first line counts columns, as pandas does from 0, or from 1.
+
+    A few whole numbers may be a reading, unless decimals stand below them.
+    """
+    counted = [field for field in rows[0] if field]
+    decimals = any(below and all(re.search(r"[.,e]", each) for each in below) for below in _below(rows))
     return any(
-        len(counted) >= fewest and counted == [str(i + start) for i in range(len(counted))]
+        len(counted) >= (2 if decimals else fewest) and counted == [str(i + start) for i in range(len(counted))]
         for start, fewest in ((0, 3), (1, 5))
     )
+
+
+def _is_text_free(field: str, decimal: str) -> bool:
+    return field in ABSENT or _is_number(field, decimal)
 
 
 def _is_number(text: str, decimal: str) -> bool:
