@@ -114,7 +114,7 @@ class Resident:
         self.notes = splits.notes
         self.standardisation = splits.standardisation
         self.class_names = splits.class_names
-        self.feature_names = getattr(splits, "feature_names", ())
+        self.feature_names = splits.feature_names
         self.sizes = {name: members.sizes for name, members in self._members.items()}
         self._placed: dict[tuple[int, Sharding], Examples] = {}
         self._class_counts: dict[str, Int[np.ndarray, "splits classes"]] = {}

@@ -301,6 +301,7 @@ class Resplits(NamedTuple):
       notes: sentences about the data that a reader must know.
       standardisation: what the examples of the first split have gone through in all.
       class_names: of classes 0..C-1; none if they have no other names.
+      feature_names: of the last axis of the examples; none if they have none.
     """
 
     examples: Examples
@@ -310,6 +311,7 @@ class Resplits(NamedTuple):
     notes: tuple[str, ...]
     standardisation: Standardisation
     class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
 
 
 def standardisation_of(x: Num[np.ndarray, "train *features"]) -> tuple[Standardisation, Bool[np.ndarray, "*constant"]]:

@@ -98,7 +98,8 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     first = Standardisation(shared.centre + shared.scale * fitted[0].centre, shared.scale * fitted[0].scale)
     labels = {part.number: part.label for part in drawn}
     whole = _as_recorded(dataset, first)
-    return Resplits(Examples(x, y), members, labels, dataset.classes, notes, whole, dataset.class_names)
+    names = dataset.class_names, dataset.feature_names
+    return Resplits(Examples(x, y), members, labels, dataset.classes, notes, whole, *names)
 
 
 def _as_recorded(dataset: Dataset, standardise: Standardisation) -> Standardisation:

@@ -216,6 +216,10 @@ def test_describe_tells_what_the_data_hold_and_draws_them(tmp_path, capsys):
     assert tables.X[:, 1].min() <= least < mean < most <= tables.X[:, 1].max() + 1e-4
     assert deviation == pytest.approx(tables.X[:, 1].std(), rel=0.2)
     assert (tmp_path / "health/data.png").read_bytes().startswith(b"\x89PNG")
+    command("--describe", *flags, "--split=leave_one_subject_out")
+    said = capsys.readouterr().out
+    assert "The first of 4 splits:" in said
+    assert re.search(r"\nb +\S+ +\S+ +\S+ +\S+\n", said)
 
 
 @pytest.mark.usefixtures("unrendered")
