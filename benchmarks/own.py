@@ -53,9 +53,13 @@ class Own:
         each = [engine.Model(training, run) for training in trainings for run in range(min(models, RUNS))]
         self._each = each
 
+    def assembled(self, seed: int = 0) -> Models:
+        """The models, before they are anywhere."""
+        return engine.assemble(self._each, 1, seed)
+
     def place(self, seed: int = 0) -> tuple[Models, Mesh]:
         """The models on their devices."""
-        return self.program.place(engine.assemble(self._each, 1, seed))
+        return self.program.place(self.assembled(seed))
 
     def start(self, seed: int) -> Callable[[], list[float]]:
         """A function that trains all models for an epoch, validates them, and returns mean training losses.

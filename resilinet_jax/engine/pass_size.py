@@ -27,8 +27,11 @@ from resilinet_jax.runtime.progress import Progress
 EPOCH_SECONDS = 180.0  # of a pass, between two signs of life and two checkpoints
 SURE_FLOPS = 2.5e10  # per second, of any machine: what ends in time at this rate needs no measurement
 CPU_BYTES = 4 * 2**30  # that a pass may take where nothing but other programs limits it
-DEVICE_COPIES = 2  # of what a model keeps between steps: XLA may copy it once
-CPU_COPIES = 6  # there checkpoints share the memory: two are on their way to the disk at times, each of them twice
+DEVICE_SHARE = 0.8  # of what an accelerator has, for a pass
+# Of what a model keeps between steps, that a pass has room for. XLA makes 0.8 for a GPU and up to 2.9 for a TPU beside
+# the model's own (`python -m benchmarks.ahead`). On CPU checkpoints share the memory: two are on their way to the disk
+# at times, each of them twice.
+COPIES = {"gpu": 2, "tpu": 4, "cpu": 6}
 TRIAL_FLOPS = 4e9  # of one call that is timed: enough for a clock, little for a person
 
 
@@ -75,7 +78,7 @@ def models_per_pass(program: Program, first: Models, count: int, progress: Progr
 
 def kept_bytes(trial: Trial) -> int:
     """Bytes that each model of a pass takes beside the working memory."""
-    return (CPU_COPIES if jax.default_backend() == "cpu" else DEVICE_COPIES) * trial.bytes_per_model
+    return COPIES.get(jax.default_backend(), max(COPIES.values())) * trial.bytes_per_model
 
 
 def fitting(cost: Cost, abreast: int, steps: int, kept: int, limit: int) -> int:
@@ -108,7 +111,7 @@ def memory_limit(devices: list[jax.Device]) -> int:
     """Bytes for one pass: four fifths of what accelerators say they have, else a part of the machine's memory."""
     told = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
     if all(told):
-        return int(0.8 * sum(filter(None, told)))
+        return int(DEVICE_SHARE * sum(filter(None, told)))
     left = memory_left()
     return CPU_BYTES if left is None else min(CPU_BYTES, left // 2)
 

@@ -325,7 +325,7 @@ class Program:
 
     def compile(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
         """Compiles ahead of the first call, once per stack shape, so that no epoch's time holds a compilation."""
-        return self._compile("train and test", self._traceables, mesh, models)
+        return self._compile("train and test", self.traceables, mesh, models)
 
     def compile_recalibration(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
         """Compiles what only a pass with recalibrated cells calls, once per stack shape."""
@@ -345,7 +345,14 @@ class Program:
                 self._compiled[shape] = {name: each.result() for name, each in coming.items()}
         return self._compiled[shape]
 
-    def _traceables(self, mesh: Mesh, models: Models, orders: tuple[Array, Array]) -> dict[str, Traceable]:
+    def traceables(self, mesh: Mesh, models: Models, orders: tuple[Any, Any]) -> dict[str, Traceable]:
+        """The functions by name, before tracing.
+
+        Args:
+          mesh: of the devices that they run on, which need not be there.
+          models: of a pass, or their shapes.
+          orders: as `orders_of` gives them, or their shapes.
+        """
         padded, variants = models.variant.skip_units.shape
         split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
 
@@ -353,14 +360,14 @@ class Program:
             return over_models(mesh, stack, function, mapped, shared)
 
         start = stacked(self._start, 1, 0)
-        state = _placed(jax.eval_shape(start, models.keys), split)
-        validation = _placed(empty_tally(padded, self.validation_plan.answers, classes=self.feed.classes), split)
-        test = _placed(empty_tally(padded, variants, self.plan.answers, classes=self.feed.classes), split)
+        state = shapes_on(jax.eval_shape(start, models.keys), split)
+        validation = shapes_on(empty_tally(padded, self.validation_plan.answers, classes=self.feed.classes), split)
+        test = shapes_on(empty_tally(padded, variants, self.plan.answers, classes=self.feed.classes), split)
         score = jax.ShapeDtypeStruct((padded,), np.float32, sharding=split)
-        chunk = {name: _placed(self.feed.spec(name), whole) for name in SPLITS}
-        members = _placed(self.members, whole)
+        chunk = {name: shapes_on(self.feed.spec(name), whole) for name in SPLITS}
+        members = shapes_on(self.members, whole)
         order, number = stacked(self._order, 2, 2), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-        drawn = _placed(jax.eval_shape(order, *orders, number, members["train"]), whole)
+        drawn = shapes_on(jax.eval_shape(order, *orders, number, members["train"]), whole)
         train = stacked(self.train, 2, 3, self.stack)
         validate, finish = stacked(self._validate, 3, 3, self.stack), stacked(finish_epoch, 2, 0)
         validating = validation, state, models, chunk["validation"], number, members["validation"]
@@ -376,17 +383,17 @@ class Program:
 
     def _recalibrating(self, mesh: Mesh, models: Models, orders: tuple[Array, Array]) -> dict[str, Traceable]:
         split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
-        members, number = _placed(self.members, whole), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+        members, number = shapes_on(self.members, whole), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
         order = jax.eval_shape(over_models(mesh, 1, self._order, 2, 2), *orders, number, members["train"])
-        state = _placed(jax.eval_shape(over_models(mesh, 1, self._start, 1, 0), models.keys), split)
+        state = shapes_on(jax.eval_shape(over_models(mesh, 1, self._start, 1, 0), models.keys), split)
         fresh = over_models(mesh, 1, self._fresh, 1, 0)
-        statistics = _placed(jax.eval_shape(fresh, models), split)
-        tally = _placed(
+        statistics = shapes_on(jax.eval_shape(fresh, models), split)
+        tally = shapes_on(
             empty_tally(*models.variant.skip_units.shape, self.plan.answers, classes=self.feed.classes), split
         )
-        train, test = (_placed(self.feed.spec(name), whole) for name in ("train", "test"))
+        train, test = (shapes_on(self.feed.spec(name), whole) for name in ("train", "test"))
         again = over_models(mesh, self.stack, self._recalibrate, 3, 4)
-        data = train, number, _placed(order, whole), members["train"]
+        data = train, number, shapes_on(order, whole), members["train"]
         tested = over_models(mesh, self.stack, self._test_recalibrated, 4, 2)
         return {
             "fresh": Traceable(fresh, (models,)),
@@ -409,7 +416,7 @@ class Program:
         return self.settings.rests_on, purpose, plans, shapes, how, self.feed.augment is None
 
 
-def _placed(tree: Any, sharding: NamedSharding) -> Any:
+def shapes_on(tree: Any, sharding: NamedSharding) -> Any:
     """Shapes and types of a tree's arrays, on these devices."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
