@@ -4,15 +4,19 @@ import dataclasses
 import json
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import clock, common, cost, own, race, verdict
+from benchmarks import clock, common, cost, own, precision, race, verdict
 from benchmarks.cases import CASES, build_network
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.engine.run_cells import run_cells
+from resilinet_jax.engine.training import CROSS_ENTROPY
+from resilinet_jax.network.forward import Variables, Wiring
 from resilinet_jax.scenarios import load_scenario
 from tests.helpers.blobs import CELLS, NETWORK, SETTINGS, SPLITS
 
@@ -138,3 +142,38 @@ def test_ratios_are_to_the_best_pytorch_in_float32():
     verdict.compare(rows)
     assert rows[2]["of best PyTorch"] == 3
     assert rows[2]["of square product"] == 0.5
+
+
+def test_products_are_rounded_as_they_go_in_forward_and_backward():
+    """Against NumPy: operands cut to bfloat16 by their upper 16 bits, to the nearest, and products exact."""
+
+    def nearest(x):
+        bits = np.asarray(x, np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+
+    rng = np.random.default_rng(0)
+    a, b, g = (rng.normal(size=shape).astype(np.float32) for shape in ((4, 3), (3, 5), (4, 5)))
+    product = precision.rounded_product(precision.MANTISSA["bfloat16"])
+    result, pull = jax.vjp(lambda a, b: product(a, b, (((1,), (0,)), ((), ()))), a, b)
+    np.testing.assert_allclose(result, nearest(a) @ nearest(b), rtol=1e-5)
+    of_a, of_b = pull(g)
+    np.testing.assert_allclose(of_a, nearest(g) @ nearest(b).T, rtol=1e-5)
+    np.testing.assert_allclose(of_b, nearest(a).T @ nearest(g), rtol=1e-5)
+    assert not np.allclose(result, a @ b, rtol=1e-5)
+
+
+def test_the_dense_layers_of_a_network_multiply_rounded(monkeypatch):
+    x, y = SPLITS.test.x[:2], np.zeros(2, np.int32)
+    variables = NETWORK.init(jax.random.key(0), x)
+    edges = len(NETWORK.graph.hyperconnections)
+    masks = jnp.ones(len(NETWORK.graph.fallible)), Wiring(*[jnp.ones(edges)] * 3)
+
+    def gradient(params):
+        return CROSS_ENTROPY(NETWORK.apply(Variables(params, variables.statistics), x, *masks).logits, y).sum()
+
+    exact = jax.grad(gradient)(variables.params)
+    monkeypatch.setattr(jax.lax, "dot_general", precision.rounded_product(precision.MANTISSA["bfloat16"]))
+    pairs = zip(jax.tree.leaves(exact), jax.tree.leaves(jax.grad(gradient)(variables.params)))
+    changed = [not np.array_equal(*pair) for pair in pairs if pair[0].ndim == 2]
+    assert changed
+    assert all(changed)

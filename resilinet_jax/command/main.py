@@ -12,8 +12,10 @@ from resilinet_jax.command import cluster
 from resilinet_jax.command.flags import parse_flags
 from resilinet_jax.command.process import (
     check_output,
+    check_precision,
     find_devices,
     import_jax,
+    multiply_in,
     own_environment,
     own_streams,
     set_up_jax,
@@ -98,6 +100,7 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
         check_safetensors()
     # A mistake should cost no more than what it takes to find it: JAX alone takes longer to import than data to load.
     early = [] if choice.rests_on_more_than_data else [choice.load_data()]
+    multiply_in(choice.settings.matmul_precision)
     import_jax()
     from resilinet_jax.command.experiment import run_experiment
     from resilinet_jax.command.ingredients import load_sweep
@@ -107,6 +110,8 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
     interruption.check()
     loaded = {name: load_sweep(asked, sweeps) for name, asked in chosen.items()}
     find_devices()
+    if mode.ray is None:
+        check_precision(choice.settings.matmul_precision)
     console = PlainConsole()
     for note in notes:
         console.print(note, soft_wrap=True)

@@ -110,6 +110,34 @@ def own_environment() -> None:
     logging.lastResort = None
 
 
+def multiply_in(precision: str | None) -> None:
+    """Has JAX, once it is imported, and the processes that this one starts, round what they multiply like this.
+
+    Args:
+      precision: one of `settings.PRECISIONS`; None leaves it as it is.
+    """
+    if precision is not None:
+        os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = precision
+
+
+def check_precision(precision: str | None) -> None:
+    """Refuses a precision of products where all that trains are CPUs, which would take no notice of it.
+
+    Args:
+      precision: as for `multiply_in`.
+
+    Raises:
+      UserError: on such a machine.
+    """
+    import jax
+
+    if precision is not None and jax.default_backend() == "cpu":
+        raise UserError(
+            f"--matmul_precision={precision}: a CPU multiplies in float32, whatever is asked; leave the flag out, or "
+            "train on a GPU or TPU"
+        )
+
+
 def import_jax() -> None:
     """Imports JAX, which reads its variables.
 

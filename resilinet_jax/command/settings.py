@@ -27,6 +27,7 @@ from resilinet_jax.scenarios._base import Data, Preset, Scenario
 
 SELECTIONS = ("no_failure", "average", "last")
 PRESETS = ("quick", "paper")
+PRECISIONS = ("bfloat16", "tensorfloat32", "float32")
 PROGRAM = "python -m resilinet_jax"  # starts the command line wherever it is installed
 _NETWORK_FLAGS = ("hidden_units", "alpha", "image_size")
 _NO_MATTER = (
@@ -130,6 +131,11 @@ class Settings:
         "no_failure",
         "Which epoch of a run counts: the best on the validation split without failures (no_failure), by its average "
         "accuracy under the scenario's usual failures (average), or the last (last).",
+    )
+    matmul_precision: str | None = _flag(
+        None,
+        f"To what GPUs and TPUs round what they multiply: {', '.join(PRECISIONS)}; JAX's default without it. CPUs do "
+        "not round.",
     )
     tolerance: float = _flag(
         0.005, "Width of the intervals if a graph is too large to enumerate.", Range(0.0, 1.0, includes_low=False)
@@ -399,6 +405,8 @@ def choose(settings: Settings) -> Choice:
     if settings.test_subject is not None and settings.split != LEAVE_ONE_OUT:
         raise UserError(f"--test_subject={settings.test_subject} belongs to --split={LEAVE_ONE_OUT}; add that")
     _check_known("select_by", settings.select_by, SELECTIONS)
+    if settings.matmul_precision is not None:
+        _check_known("matmul_precision", settings.matmul_precision, PRECISIONS)
     _check_known("missing", settings.missing, MISSING)
     if settings.hop is not None and settings.window is None:
         raise UserError(f"--hop={settings.hop} belongs to --window; add that")

@@ -132,6 +132,7 @@ CASES = (
         lambda here: ((here / "health").mkdir(), (here / "health" / "failure_combinations_macro_f1").touch()),
     ),
     Case("an unknown selection", ("--select_by=best",), r"unknown select_by 'best' \(known: no_failure, ave"),
+    Case("an unknown precision", ("--matmul_precision=bf16",), r"unknown matmul_precision 'bf16'.* \(known: bfl"),
     Case("no such file", ("--dataset={here}/none.npz",), "--dataset=./none.npz: no such file"),
     Case("a folder as .npz", ("--dataset={here}/d.npz",), "no such file", lambda here: (here / "d.npz").mkdir()),
     Case("nobody's file", ("--dataset=~nosuchuser/x.npz",), "no such home folder; write the path in full"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 
+import jax
 import pytest
 
 from resilinet_jax.command import process
@@ -118,3 +119,24 @@ def test_what_an_encoding_lacks_becomes_a_question_mark(monkeypatch, encoding):
     process.check_output()
     expected = {"ascii": b"97.1 ? 0.2 ? n1\n", "utf-8": "97.1 ± 0.2 → n1\n".encode()}
     assert streams["stdout"].buffer.getvalue() == expected.get(encoding, b"97.1 \xb1 0.2 ? n1\n")
+
+
+def test_a_precision_that_would_change_nothing_is_refused(monkeypatch):
+    process.check_precision(None)
+    with pytest.raises(UserError, match=r"--matmul_precision=bfloat16: a CPU multiplies in float32, whatever is asked"):
+        process.check_precision("bfloat16")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    process.check_precision("bfloat16")
+
+
+def test_a_precision_reaches_the_products_of_this_and_other_processes(monkeypatch):
+    """What is asked goes to JAX's variable, of which a Python that starts with it makes products of that precision."""
+    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "float32")
+    process.multiply_in(None)
+    assert os.environ["JAX_DEFAULT_MATMUL_PRECISION"] == "float32"
+    process.multiply_in("tensorfloat32")
+    code = (
+        "import jax, numpy as np; x = np.ones((2, 2), np.float32); print(jax.jit(lambda x: x @ x).lower(x).as_text())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "precision = [HIGH, HIGH]" in done.stdout
