@@ -24,6 +24,7 @@ from resilinet_jax.network.senders import senders
 
 MOST_NODES = 14  # that may fail, for all combinations to be evaluated
 MOST_COMBINATIONS = 2**20  # looked at for one failure setting, however little they weigh
+MOST_STATES = 2**20  # of nodes, alive or failed, in all combinations evaluated for a failure setting: minutes of work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +141,7 @@ def likely_combinations(
     Args:
       graph: of any size.
       failure_probability: of all that may fail, independently of each other.
-      tolerance: the probability that may be left out; more is if `MOST_COMBINATIONS` don't get there.
+      tolerance: the probability that may be left out; more is if `MOST_COMBINATIONS` and `MOST_STATES` don't allow it.
     """
     failure = np.asarray(failure_probability, np.float64)
     reachable = information_probability(graph, failure)
@@ -159,7 +160,7 @@ def likely_combinations(
         limit += 0.25
     order = np.argsort(-probability, kind="stable")
     enough = np.searchsorted(np.cumsum(probability[order]), reachable - tolerance) + 1
-    return survival[order[: min(enough, MOST_COMBINATIONS)]]
+    return survival[order[: min(enough, MOST_COMBINATIONS, MOST_STATES // len(failure))]]
 
 
 def _subsets(cost: Float[np.ndarray, " nodes"], limit: float) -> Bool[np.ndarray, "subsets nodes"]:

@@ -259,7 +259,8 @@ class Network:
         graph = self.graph
         statistics = dict(variables.statistics)
         always = jnp.ones(())
-        alive = dict(zip(graph.fallible, survival))
+        # Not by iteration, by which JAX fails while it traces: for arrays at hand of a hundred entries or more.
+        alive = dict(zip(graph.fallible, jnp.unstack(survival)))
         sent: dict[str, Sent] = {}
         for node in graph.order:
             lives = alive.get(node, always)

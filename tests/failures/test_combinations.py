@@ -114,3 +114,11 @@ def test_what_is_too_much_is_cut_off(monkeypatch):
     monkeypatch.setattr(combinations, "MOST_COMBINATIONS", 20)
     got = likely_combinations(chain(12), RNG.uniform(0.3, 0.4, 12), 1e-6)
     assert len(got) <= 20
+
+
+def test_no_more_states_are_evaluated_than_take_minutes(monkeypatch):
+    """Of twelve nodes fifty combinations, the most probable of those that all the others would have been."""
+    failure = RNG.uniform(0.3, 0.4, 12)
+    every = likely_combinations(chain(12), failure, 1e-6)
+    monkeypatch.setattr(combinations, "MOST_STATES", 12 * 50 + 11)
+    np.testing.assert_array_equal(likely_combinations(chain(12), failure, 1e-6), every[:50])

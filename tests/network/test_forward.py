@@ -290,3 +290,13 @@ def test_initial_parameters_are_keras_defaults():
     assert not np.asarray(layer["bias"]).any()
     assert np.abs(layer["kernel"]).max() == pytest.approx(limit, rel=0.01)
     assert np.asarray(layer["kernel"]).std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
+
+
+def test_a_graph_may_have_more_than_a_hundred_nodes():
+    """While it traces, JAX can't iterate over an array at hand that has a hundred entries or more."""
+    graph = build_chain(["i", *(f"n{number}" for number in range(120)), "cloud"])
+    network = Network(graph, {"cloud": DenseStage(1, 5, 3)}, {})
+    alive, wiring = jnp.ones(120), Wiring(*[jnp.ones(len(graph.hyperconnections))] * 3)
+    variables = jax.eval_shape(network.init, jax.random.key(0), X)
+    logits = jax.eval_shape(lambda variables: network.apply(variables, X, alive, wiring).logits, variables)
+    assert logits.shape == (4, 3)
