@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import clock, common, cost, own, precision, race, verdict
+from benchmarks import clock, common, cost, growth, own, precision, race, verdict
 from benchmarks.cases import CASES, build_network
+from resilinet_jax import sweeps
+from resilinet_jax.command.ingredients import load_sweep
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.engine.run_cells import run_cells
@@ -177,3 +179,29 @@ def test_the_dense_layers_of_a_network_multiply_rounded(monkeypatch):
     changed = [not np.array_equal(*pair) for pair in pairs if pair[0].ndim == 2]
     assert changed
     assert all(changed)
+
+
+def test_growth_is_told_as_a_power():
+    """Time with the square of the size, memory not at all."""
+    rows = [{"nodes": size, "seconds": size**2, "MB": 700.0} for size in (3, 8, 14)]
+    growth.slopes(rows, "nodes")
+    assert [row.get("seconds: power") for row in rows] == [None, pytest.approx(2), pytest.approx(2)]
+    assert [row.get("MB: power") for row in rows] == [None, 0, 0]
+    axes = growth.figure({"nodes": rows, "runs": [{"runs": 1, "seconds": 1.0, "MB": 1.0}]}).axes
+    assert [each.get_xlabel() for each in axes] == ["", "", "nodes that may fail", "runs"]
+
+
+@pytest.mark.parametrize("nodes", [3, 8])
+def test_what_grows_is_a_chain_and_a_sweep_of_one_cell(tmp_path, nodes):
+    scenario, sweep = tmp_path / "chain.py", tmp_path / "one.py"
+    scenario.write_text(growth.SCENARIO.format(nodes=nodes, examples=1000, runs=1))
+    sweep.write_text(growth.SWEEP)
+    loaded = load_scenario(str(scenario))
+    network = loaded.build_network(8)
+    assert len(network.graph.fallible) == nodes
+    assert len(network.graph.hyperconnections) == 2 * nodes + 1
+    variables = jax.eval_shape(network.init, jax.random.key(0), np.zeros((2, 16), np.float32))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(variables.params) if leaf.ndim == 2)
+    assert weights == (nodes + 2) * 16 * 16 + 16 * 8  # a layer a node and the adapter, and the head
+    cells = load_sweep(str(sweep), sweeps).cells(lambda method: method)
+    assert cells == {"resilinet": "resilinet"}
