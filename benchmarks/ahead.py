@@ -99,7 +99,6 @@ class Instruction(NamedTuple):
 
 # What no device is asked to do, or what only waits for the end of something.
 _NO_KERNEL = re.compile("parameter|constant|tuple|get-tuple-element|bitcast|after-all|call|while|.*-done")
-_PRODUCT = re.compile("dot|convolution")
 _HINDRANCES = {
     "float64": r"\bf64\[",
     "host callback": r'custom_call_target="[^"]*callback',
