@@ -102,7 +102,7 @@ _NO_KERNEL = re.compile("parameter|constant|tuple|get-tuple-element|bitcast|afte
 _HINDRANCES = {
     "float64": r"\bf64\[",
     "host callback": r'custom_call_target="[^"]*callback',
-    "transfer": r"\s(infeed|outfeed|send|recv)\(",
+    "transfer": r"\s(infeed|outfeed|send|recv)\(|S\(5\)",  # memory space 5 is the host's
     "grouped convolution": r"(feature|batch)_group_count=(?!1\b)\d",
 }
 

@@ -111,7 +111,7 @@ def own_environment() -> None:
 
 
 def multiply_in(precision: str | None) -> None:
-    """Has JAX, once it is imported, and the processes that this one starts, round what they multiply like this.
+    """Has JAX, once it is imported, and the processes that this one starts, multiply at least this precisely.
 
     Args:
       precision: one of `settings.PRECISIONS`; None leaves it as it is.

@@ -134,8 +134,8 @@ class Settings:
     )
     matmul_precision: str | None = _flag(
         None,
-        f"To what GPUs and TPUs round what they multiply: {', '.join(PRECISIONS)}; JAX's default without it. CPUs do "
-        "not round.",
+        f"How precisely GPUs and TPUs multiply at least, by JAX's names: {', '.join(PRECISIONS)}; JAX's default "
+        "without it. CPUs always take float32.",
     )
     tolerance: float = _flag(
         0.005, "Width of the intervals if a graph is too large to enumerate.", Range(0.0, 1.0, includes_low=False)
