@@ -229,6 +229,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     jax.config.update("jax_platforms", "cpu")  # else the compilers are sent away where no such device is
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}  # and look for one on the network, loudly
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # beside a process that has loaded it, as no device is shared
     rows = []
     for name in _DEVICES.value or DEVICES:
         device = DEVICES[name]
