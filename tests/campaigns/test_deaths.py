@@ -13,7 +13,7 @@ def test_a_sweep_under_deaths_ends_as_it_does_alone(tmp_path):
     y = draw.integers(0, 3, 2_000)
     np.savez(tmp_path / "data.npz", x=draw.normal(size=(2_000, 5)) + 2 * np.eye(3, 5)[y], y=y)
     campaign = [f"--folder={tmp_path}", "--deaths=1", "--in_training", "--kinds", "node removed", "--"]
-    sweep = ["--sweep=average_accuracy", "--hidden_units=4", "--batch_size=16", "--runs=2", "--epochs=200"]
+    sweep = ["--sweep=average_accuracy", "--hidden_units=4", "--batch_size=16", "--runs=2", "--epochs=100"]
     # Ray forks, which a process that holds JAX should not.
     done = subprocess.run(
         [sys.executable, "-m", "tests.campaigns.deaths", *campaign, f"--dataset={tmp_path / 'data.npz'}", *sweep],
