@@ -31,7 +31,7 @@ class Case(NamedTuple):
       steps: in an epoch; validation has an eighth as many examples.
       epochs: whose losses are compared; 0 where there is nothing to learn.
       stacks: models of this project's contenders.
-      peers: ways of PyTorch and Keras, with the models that each process trains at once, and the processes, among
+      peers: ways of PyTorch, Keras and JAX, with the models that each process trains at once, and the processes, among
         which the cores are divided.
       product: whether the rate of a large matrix product is measured beside them.
     """
@@ -52,11 +52,15 @@ class Case(NamedTuple):
 
 
 def _peers(stacked: int) -> tuple[tuple[str, int, int], ...]:
-    """Ways to train dense networks, stacks of so many in all; one process with all cores, or one for each."""
+    """Ways to train dense networks, stacks of so many in all; one process with all cores, or one for each.
+
+    What stands beside the others as information trains one model.
+    """
     alone, stacks = ("eager", "compile"), ("vmap", "bmm", "bmm compile")
     each = [(way, 1, processes) for processes in (1, CORES) for way in alone]
     each += [(way, stacked // processes, processes) for processes in (1, CORES) for way in stacks]
-    return (*dict.fromkeys(each), ("bf16", 1, 1), ("keras", 1, 1))
+    each += [("nnx", 1, 1), *(("nnx", stacked // processes, processes) for processes in (1, CORES))]
+    return (*dict.fromkeys(each), ("bf16", 1, 1), ("keras", 1, 1), ("keras jax", 1, 1))
 
 
 HEALTH = (1, 2, 3, 4)
@@ -65,7 +69,7 @@ CASES = {
         Case("cifar10", {"alpha": alpha}, 128, 8, 0, (1, 4), (("eager", 1, 1), ("compile", 1, 1)))
         for alpha in (0.25, 0.75)
     ],
-    "health": [Case("health", {"units": 250, "layers": HEALTH}, 1024, 40, 5, (1, 10, 40), _peers(10), True)],
+    "health": [Case("health", {"units": 250, "layers": HEALTH}, 1024, 40, 5, (1, 10), _peers(10), True)],
     "quick": [Case("health", {"units": 100, "layers": HEALTH}, 256, 80, 3, (1, 35), _peers(40), True)],
     "small": [Case("health", {"units": 32, "layers": (1, 2, 2, 1)}, 128, 128, 2, (1, 80), _peers(80), True)],
 }

@@ -3,9 +3,10 @@
 All train the same distributed network on the same data with failout, drawn skips, shuffling and Adam, and validate
 after each epoch on an eighth as many examples. The peers: PyTorch one model after another, by eager execution and by
 `torch.compile`; stacked by `torch.func.vmap`; and stacked by hand, with batched products and one fused Adam, eager and
-compiled. Each in one process with all cores and in one for each core. Keras 3 with TensorFlow, by `fit`. This project
-trains one model at a time or a stack of them, through its engine's own compiled functions. `quick` is what the command
-line's preset of that name trains; `small` has 32 units, as for a microcontroller.
+compiled. Each in one process with all cores and in one for each core. Keras 3 on TensorFlow and on JAX, by `fit`. JAX
+with Flax NNX and optax, one model or `vmap` over all. This project trains one model at a time or a stack of them,
+through its engine's own compiled functions. `quick` is what the command line's preset of that name trains; `small` has
+32 units, as for a microcontroller.
 
 Dense networks learn, and every contender in float32 has to show the same mean loss over its first steps, with the
 same failout rate. MobileNet trains on noise here; `benchmarks.parity` compares what it learns. For dense networks the
@@ -15,6 +16,7 @@ on a device per core.
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +25,7 @@ from absl import app, flags
 
 from benchmarks import common, race
 from benchmarks.cases import CASES, Case, load_splits
-from benchmarks.verdict import OWN, SQUARE, check_losses, compare
+from benchmarks.verdict import OWN, SQUARE, TORCH, check_losses, compare
 
 _SCENARIO = flags.DEFINE_enum("scenario", "cifar10", list(CASES), "Whose network is trained.")
 
@@ -35,7 +37,9 @@ PEERS = {
     "bmm": "PyTorch, torch.bmm by hand",
     "bmm compile": "PyTorch, torch.bmm by hand, torch.compile",
     "bf16": "PyTorch, eager (bf16, for information)",
-    "keras": "Keras, fit",
+    "keras": "Keras on TensorFlow, fit",
+    "keras jax": "Keras on JAX, fit",
+    "nnx": "JAX, Flax NNX and optax",
 }
 SIDE = 4096  # of the square matrices
 FLOP = 6 + 2 / 8  # per parameter and example: a product forward and two backward; and one forward to validate an eighth
@@ -49,7 +53,12 @@ def trainer(case: Case, way: str, models: int) -> tuple[Callable[[int], Callable
 
         own = own_case(case, splits, models)
         return own.start, {"parameters": parameters(own.network, splits)}
-    if way == "keras":
+    if way == "nnx":
+        from benchmarks import plain_jax
+
+        return plain_jax.trainer(models, splits, case.batch_size, **case.size), {}
+    if way.startswith("keras"):
+        os.environ["KERAS_BACKEND"] = "jax" if way == "keras jax" else "tensorflow"
         from benchmarks import keras_health
 
         return keras_health.trainer(splits, case.batch_size, **case.size), {}
@@ -91,8 +100,12 @@ def square_product(devices: int) -> Callable[[], object]:
 
 def work(number: int, way: str, models: int, processes: int = 1) -> None:
     """A contender's process."""
-    common.set_up_jax()
-    if way not in (OWN, SQUARE, "keras"):
+    if way in ("nnx", "keras jax"):  # one device, with the threads that are its process' share
+        os.environ["NPROC"] = str(common.cores() // processes)
+        common.set_up_jax(1)
+    else:
+        common.set_up_jax()
+    if way in TORCH:
         import torch
 
         torch.set_num_threads(common.cores() // processes)
@@ -109,10 +122,11 @@ def contenders(case: Case) -> dict[str, tuple[str, int, int]]:
 
     The square product's models are its devices.
     """
-    torch, keras = common.installed("torch"), common.installed("keras", "tensorflow")
+    needs = {"keras": ("keras", "tensorflow"), "keras jax": ("keras",), "nnx": ()}
+    there = {packages: common.installed(*packages) for packages in {("torch",), *needs.values()}}
     found = {}
     for way, models, processes in case.peers:
-        if keras if way == "keras" else torch:
+        if there[needs.get(way, ("torch",))]:
             at_once = f", {models} at a time" if models > 1 else ""
             side_by_side = f", {processes} processes" if processes > 1 else ""
             found[PEERS[way] + at_once + side_by_side] = (way, models, processes)
@@ -148,7 +162,8 @@ def measure(number: int, case: Case) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"contender": name, "way": way, "models": models, "processes": processes}
         row["case"] = case._asdict()
         if way == SQUARE:
-            row["GFLOP/s"] = 2 * SIDE**3 * models * statistics.median(rates) / 1e9
+            row["turns"] = [2 * SIDE**3 * models * rate / 1e9 for rate in rates]
+            row["GFLOP/s"] = statistics.median(row["turns"])
         else:
             row["turns"] = [processes * models * examples * rate for rate in rates]
             row["models x examples/s"] = statistics.median(row["turns"])

@@ -8,18 +8,29 @@ from typing import Any
 
 OWN, SQUARE = "resilinet_jax", "square product"  # ways of contending, besides those of the peers
 FLOAT32 = ("eager", "compile", "vmap", "bmm", "bmm compile")  # PyTorch's, of which the best counts
+TORCH = (*FLOAT32, "bf16")
+RIVALS = {"best PyTorch": FLOAT32, "best JAX without the engine": ("nnx",), "square product": (SQUARE,)}
 TOLERANCE = 0.1  # between a contender's loss and the median
 
 
 def compare(rows: list[dict[str, Any]]) -> None:
-    """Adds to each row its ratios to the best PyTorch in float32 and to the better square product."""
-    best = max((row["models x examples/s"] for row in rows if row["way"] in FLOAT32), default=None)
-    square = max((row["GFLOP/s"] for row in rows if row["way"] == SQUARE), default=None)
-    for row in rows:
-        if best and row["way"] != SQUARE:
-            row["of best PyTorch"] = row["models x examples/s"] / best
-        if square:
-            row["of square product"] = row["GFLOP/s"] / square
+    """Adds to each row its ratios to the best rival of each kind, and to the best of ours the ratios turn by turn."""
+    rate = "models x examples/s"
+    ours = max((row for row in rows if row["way"] == OWN), key=lambda row: row[rate])
+    ours["pairs"] = {}
+    for kind, ways in RIVALS.items():
+        unit = "GFLOP/s" if ways == (SQUARE,) else rate
+        rivals = [row for row in rows if row["way"] in ways]
+        if not rivals:
+            continue
+        rival = max(rivals, key=lambda row: row[unit])
+        for row in rows:
+            if unit in row:
+                row[f"of {kind}"] = row[unit] / rival[unit]
+        scale = ours.get(unit, 0.0) / ours[rate]  # of a turn, which is told in models x examples/s
+        ours["pairs"][f"{kind}: {rival['contender']}"] = [
+            scale * own / other for own, other in zip(ours["turns"], rival["turns"])
+        ]
 
 
 def check_losses(rows: Sequence[dict[str, Any]]) -> None:

@@ -136,14 +136,24 @@ def test_contenders_must_learn_the_same(loss, same):
 
 def test_ratios_are_to_the_best_pytorch_in_float32():
     rows = [
-        {"way": "eager", "models x examples/s": 10.0, "GFLOP/s": 1.0},
-        {"way": "bf16", "models x examples/s": 90.0, "GFLOP/s": 9.0},
-        {"way": verdict.OWN, "models x examples/s": 30.0, "GFLOP/s": 3.0},
-        {"way": verdict.SQUARE, "GFLOP/s": 6.0},
+        {"contender": "a", "way": "eager", "models x examples/s": 10.0, "turns": [10.0, 8.0, 10.0], "GFLOP/s": 1.0},
+        {"contender": "b", "way": "bf16", "models x examples/s": 90.0, "turns": [90.0] * 3, "GFLOP/s": 9.0},
+        {"contender": "c", "way": verdict.OWN, "models x examples/s": 5.0, "turns": [5.0] * 3, "GFLOP/s": 0.5},
+        {
+            "contender": "d",
+            "way": verdict.OWN,
+            "models x examples/s": 30.0,
+            "turns": [30.0, 32.0, 24.0],
+            "GFLOP/s": 3.0,
+        },
+        {"contender": "e", "way": verdict.SQUARE, "turns": [6.0, 6.0, 4.0], "GFLOP/s": 6.0},
     ]
     verdict.compare(rows)
-    assert rows[2]["of best PyTorch"] == 3
-    assert rows[2]["of square product"] == 0.5
+    assert rows[3]["of best PyTorch"] == 3
+    assert rows[3]["of square product"] == 0.5
+    # Turn by turn, of the best of ours alone.
+    assert rows[3]["pairs"] == {"best PyTorch: a": [3, 4, 2.4], "square product: e": pytest.approx([0.5, 3.2 / 6, 0.6])}
+    assert "pairs" not in rows[2]
 
 
 def test_products_are_rounded_as_they_go_in_forward_and_backward():

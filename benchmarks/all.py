@@ -1,0 +1,85 @@
+"""Every ratio to a peer that the documentation quotes, in one run: `python -m benchmarks.all` (most of an hour).
+
+Each benchmark is a process of its own, and its rivals take turns. The table has the least, the median and the most of
+the ratios turn by turn. Keep the machine free of other work.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import app, flags
+
+from benchmarks import common
+
+_ONLY = flags.DEFINE_list("only", None, "Which parts to run; all without it.")
+PARTS = {
+    "health": ["training", "--scenario=health"],
+    "quick": ["training", "--scenario=quick"],
+    "small": ["training", "--scenario=small"],
+    "cifar10": ["training", "--scenario=cifar10"],
+    "evaluation": ["evaluation"],
+    "checkpointing": ["checkpointing", "--models=4", "--epochs=2"],
+}
+PACE = ["--rounds=5", "--seconds=3", "--limit=120"]
+
+
+def told(module: str, *given: str) -> dict[str, Any]:
+    """What `python -m benchmarks.<module>` writes as JSON; it prints its own table meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "told.json")
+        subprocess.run([sys.executable, "-m", f"benchmarks.{module}", f"--json={path}", *given], check=True)
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def ratios(part: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each rival that this part's rows tell ratios to."""
+    return [
+        {
+            "part": " ".join(filter(None, [part, row.get("network") or row.get("what")])),
+            "to": rival,
+            "pairs": len(pairs),
+            "least": min(pairs),
+            "median": statistics.median(pairs),
+            "most": max(pairs),
+        }
+        for row in rows
+        for rival, pairs in row.get("pairs", {}).items()
+    ]
+
+
+def tell(title: str, parts: Mapping[str, Sequence[str]], pace: Sequence[str] = ()) -> None:
+    """Runs the parts and prints one table; a part that fails is named below it, and the command fails at the end."""
+    rows: list[dict[str, Any]] = []
+    notes, failed = [], False
+    for part in _ONLY.value or parts:
+        start = time.monotonic()
+        try:
+            rows += ratios(part, told(*parts[part], *pace)["rows"])
+        except subprocess.CalledProcessError as error:
+            failed = True
+            notes.append(f"{part}: ended with status {error.returncode} (see what it said above)")
+        else:
+            notes.append(f"{part}: {time.monotonic() - start:.0f} s")
+    columns = {"part": "", "to": "", "pairs": "", "least": ".2f", "median": ".2f", "most": ".2f"}
+    common.tell(title, columns, rows, notes)
+    if failed:
+        raise SystemExit("error: not every part got through, see above")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs everything."""
+    del argv
+    tell("Speed as a ratio to rivals, turn by turn", PARTS, PACE)
+
+
+if __name__ == "__main__":
+    app.run(main)
