@@ -21,22 +21,23 @@ from absl import app, flags
 from benchmarks import common
 
 _ONLY = flags.DEFINE_list("only", None, "Which parts to run; all without it.")
-PARTS = {
-    "health": ["training", "--scenario=health"],
-    "quick": ["training", "--scenario=quick"],
-    "small": ["training", "--scenario=small"],
-    "cifar10": ["training", "--scenario=cifar10"],
-    "evaluation": ["evaluation"],
-    "checkpointing": ["checkpointing", "--models=4", "--epochs=2"],
-}
 PACE = ["--rounds=5", "--seconds=3", "--limit=120"]
+PARTS = {
+    "health": ["training", "--scenario=health", *PACE],
+    "quick": ["training", "--scenario=quick", *PACE],
+    "small": ["training", "--scenario=small", *PACE],
+    "cifar10": ["training", "--scenario=cifar10", *PACE],
+    "evaluation": ["evaluation", *PACE],
+    "checkpointing": ["checkpointing", "--models=4", "--epochs=2", *PACE],
+}
 
 
-def told(module: str, *given: str) -> dict[str, Any]:
-    """What `python -m benchmarks.<module>` writes as JSON; it prints its own table meanwhile."""
+def told(module: str, *given: str, limit: float | None = None) -> dict[str, Any]:
+    """What `python -m benchmarks.<module>` writes as JSON, within so many seconds; it prints its own table as well."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "told.json")
-        subprocess.run([sys.executable, "-m", f"benchmarks.{module}", f"--json={path}", *given], check=True)
+        command = [sys.executable, "-m", f"benchmarks.{module}", f"--json={path}", *given]
+        subprocess.run(command, check=True, timeout=limit)
         return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -56,17 +57,23 @@ def ratios(part: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     ]
 
 
-def tell(title: str, parts: Mapping[str, Sequence[str]], pace: Sequence[str] = ()) -> None:
-    """Runs the parts and prints one table; a part that fails is named below it, and the command fails at the end."""
+def tell(title: str, parts: Mapping[str, Sequence[str]], limits: Mapping[str, float] | None = None) -> None:
+    """Runs the parts and prints one table; a part that fails is named below it, and the command fails at the end.
+
+    Args:
+      title: of the table.
+      parts: by name, the module of each and its flags.
+      limits: seconds that a part may take; without them as long as it needs.
+    """
     rows: list[dict[str, Any]] = []
     notes, failed = [], False
     for part in _ONLY.value or parts:
         start = time.monotonic()
         try:
-            rows += ratios(part, told(*parts[part], *pace)["rows"])
-        except subprocess.CalledProcessError as error:
+            rows += ratios(part, told(*parts[part], limit=(limits or {}).get(part))["rows"])
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             failed = True
-            notes.append(f"{part}: ended with status {error.returncode} (see what it said above)")
+            notes.append(f"{part}: {error}")
         else:
             notes.append(f"{part}: {time.monotonic() - start:.0f} s")
     columns = {"part": "", "to": "", "pairs": "", "least": ".2f", "median": ".2f", "most": ".2f"}
@@ -78,7 +85,7 @@ def tell(title: str, parts: Mapping[str, Sequence[str]], pace: Sequence[str] = (
 def main(argv: Sequence[str]) -> None:
     """Runs everything."""
     del argv
-    tell("Speed as a ratio to rivals, turn by turn", PARTS, PACE)
+    tell("Speed as a ratio to rivals, turn by turn", PARTS)
 
 
 if __name__ == "__main__":

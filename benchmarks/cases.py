@@ -73,6 +73,16 @@ CASES = {
     "quick": [Case("health", {"units": 100, "layers": HEALTH}, 256, 80, 3, (1, 35), _peers(40), True)],
     "small": [Case("health", {"units": 32, "layers": (1, 2, 2, 1)}, 128, 128, 2, (1, 80), _peers(80), True)],
 }
+# What is raced on a GPU: all models at once against CUDA graphs.
+CARD = {
+    "health": (280, (("graphs", 1, 1), ("bmm graphs", 40, 1), ("bmm graphs", 280, 1), ("nnx", 280, 1))),
+    "small": (280, (("bmm graphs", 280, 1), ("nnx", 280, 1))),
+    "cifar10": (70, (("graphs", 1, 1),)),
+}
+CASES |= {
+    f"{name}_card": [CASES[name][-1]._replace(stacks=(models,), peers=rivals, product=False)]
+    for name, (models, rivals) in CARD.items()
+}
 
 
 def load_splits(case: Case) -> Splits:

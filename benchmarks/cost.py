@@ -22,6 +22,7 @@ from resilinet_jax.network.forward import Network, Variables, Wiring
 from resilinet_jax.scenarios import load_scenario
 
 _RATE = flags.DEFINE_float("rate", 200.0, "Of the device, in 10¹² operations a second, for the hours.", lower_bound=0.0)
+_PRICE = flags.DEFINE_float("price", None, "Of an hour of the device; adds a column.", lower_bound=0.0)
 
 BATCH = 4  # examples that are counted
 
@@ -80,6 +81,7 @@ def row(scenario_name: str) -> dict[str, Any]:
     each = operations_per_example(network, data)
     run = each * data.train * preset.epochs
     models = len(plan_trainings(cells)) * preset.runs
+    hours = run * models / (_RATE.value * 1e12) / 3600
     return {
         "scenario": scenario_name,
         "MFLOP/example": each / 1e6,
@@ -88,7 +90,8 @@ def row(scenario_name: str) -> dict[str, Any]:
         "FLOP/run": run,
         "hours/run": run / (_RATE.value * 1e12) / 3600,
         "runs": models,
-        "hours": run * models / (_RATE.value * 1e12) / 3600,
+        "hours": hours,
+        "price": hours * (_PRICE.value or 0),
     }
 
 
@@ -97,6 +100,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     forms = {"scenario": "", "MFLOP/example": ",.1f", "examples": ",", "epochs": "", "FLOP/run": ".2e"}
     forms |= {"hours/run": ",.4f", "runs": ",", "hours": ",.2f"}
+    if _PRICE.value is not None:
+        forms["price"] = ",.2f"
     title = f"Training at the paper's sizes, and its hours at {_RATE.value:g} TFLOP/s"
     common.tell(title, forms, [row(name) for name in DATA])
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.pytorch_training import adam, epochs, initialise
+from benchmarks.pytorch_training import DEVICE, GRAPHS, adam, epochs, initialise
 from resilinet_jax.datasets.splits import Splits
 
 LAYERS = (1, 2, 3, 4)
@@ -70,11 +70,11 @@ def stack_by_hand(models: list[ResiliNet]) -> ResiliNet:
 
 def evaluation_turn(x: np.ndarray, y: np.ndarray, batch_size: int, compiled: bool) -> Callable[[], list[float]]:
     """A function that evaluates one model under every combination; returns the accuracies."""
-    model = ResiliNet(x.shape[1], 250, int(y.max()) + 1).eval()
+    model = ResiliNet(x.shape[1], 250, int(y.max()) + 1).to(DEVICE).eval()
     forward = torch.compile(model) if compiled else model
-    xs, ys = torch.from_numpy(x).split(batch_size), torch.from_numpy(y).split(batch_size)
-    masks = [torch.tensor(bits) for bits in itertools.product((1.0, 0.0), repeat=3)]
-    select = torch.zeros(3)
+    xs, ys = (torch.from_numpy(part).to(DEVICE).split(batch_size) for part in (x, y))
+    masks = [torch.tensor(bits, device=DEVICE) for bits in itertools.product((1.0, 0.0), repeat=3)]
+    select = torch.zeros(3, device=DEVICE)
 
     @torch.inference_mode()
     def turn() -> list[float]:
@@ -91,22 +91,23 @@ def trainer(
     """Training with failout, drawn skips and Adam: from a seed to a function that trains for an epoch.
 
     Args:
-      way: `eager`, `bf16` (eager with autocast) or `compile`, which train one model; or `vmap`, `bmm` or `bmm compile`,
-        which stack.
+      way: `eager`, `bf16` (eager with autocast), `compile` or `graphs` (compiled, with CUDA graphs), which train one
+        model; or `vmap`, `bmm`, `bmm compile` or `bmm graphs`, which stack.
       models: how many are stacked.
       splits: what to train on and validate with.
       batch_size: examples per step.
       units: of a layer.
       layers: of each node.
     """
-    made = [ResiliNet(splits.train.x.shape[1], units, splits.classes, layers) for _ in range(models)]
+    made = [ResiliNet(splits.train.x.shape[1], units, splits.classes, layers).to(DEVICE) for _ in range(models)]
     loss_of = nn.functional.cross_entropy
-    lives, select = torch.ones(3), torch.zeros(3)
+    lives, select = torch.ones(3, device=DEVICE), torch.zeros(3, device=DEVICE)
     base = made[0]
-    forward = torch.compile(base) if way == "compile" else base
+    mode = GRAPHS if way.endswith("graphs") else None
+    forward = torch.compile(base, mode=mode) if way in ("compile", "graphs") else base
 
     def precision() -> contextlib.AbstractContextManager:
-        return torch.autocast("cpu", torch.bfloat16) if way == "bf16" else contextlib.nullcontext()
+        return torch.autocast(DEVICE.type, torch.bfloat16) if way == "bf16" else contextlib.nullcontext()
 
     def one(optimizer: torch.optim.Optimizer) -> tuple[Callable, Callable]:
         def step(x: Tensor, y: Tensor, alive: Tensor, active: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def trainer(
 
     def by_hand(whole: ResiliNet) -> tuple[Callable, Callable]:
         optimizer = adam(list(whole.parameters()))
-        call = torch.compile(whole) if way == "bmm compile" else whole
+        call = whole if way == "bmm" else torch.compile(whole, mode=mode)
 
         def step(x: Tensor, y: Tensor, alive: Tensor, active: Tensor) -> Tensor:
             optimizer.zero_grad(set_to_none=True)

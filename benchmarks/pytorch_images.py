@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.pytorch_training import adam, epochs, initialise
+from benchmarks.pytorch_training import DEVICE, GRAPHS, adam, epochs, initialise
 from resilinet_jax.datasets.splits import Splits
 
 LAYERS = (
@@ -87,10 +87,10 @@ def as_input(images: Tensor) -> Tensor:
 
 
 def trainer(way: str, splits: Splits, batch_size: int, alpha: float) -> Callable[[int], Callable[[], list[float]]]:
-    """Training of one model, `eager` or by `compile`: from a seed to a function that trains for an epoch."""
-    model = ResiliNet(alpha, splits.classes).to(memory_format=torch.channels_last)
-    forward = torch.compile(model) if way == "compile" else model
-    alive, silent = torch.ones(2), torch.zeros(2)
+    """Training of one model, `eager`, by `compile` or with CUDA `graphs`: from a seed to a function of an epoch."""
+    model = ResiliNet(alpha, splits.classes).to(DEVICE, memory_format=torch.channels_last)
+    forward = model if way == "eager" else torch.compile(model, mode=GRAPHS if way == "graphs" else None)
+    alive, silent = torch.ones(2, device=DEVICE), torch.zeros(2, device=DEVICE)
 
     def start(seed: int) -> Callable[[], list[float]]:
         torch.manual_seed(seed)

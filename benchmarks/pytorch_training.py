@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from benchmarks.cases import FAILOUT_RATE
 from resilinet_jax.datasets.splits import Examples, Splits
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+GRAPHS = "reduce-overhead"  # torch.compile's name for CUDA graphs
+if DEVICE.type == "cuda":  # products in TF32, as JAX's are there unless told otherwise
+    torch.set_float32_matmul_precision("high")
+
 
 def initialise(model: nn.Module) -> None:
     """Keras' initialisation of weights."""
@@ -53,17 +58,18 @@ def epochs(
     """
 
     def tensors(examples: Examples) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(np.asarray(examples.x)), torch.from_numpy(np.asarray(examples.y)).long()
+        x, y = (torch.from_numpy(np.asarray(part)).to(DEVICE) for part in examples)
+        return x, y.long()
 
     (xs, ys), (held_x, held_y) = tensors(splits.train), tensors(splits.validation)
     steps = len(ys) // batch_size
     held_out = list(zip(held_x.split(validation_batch), held_y.split(validation_batch)))
 
     def epoch() -> list[float]:
-        orders = torch.stack([torch.randperm(len(ys)) for _ in range(models)])
-        alive = (torch.rand(steps, models, masks) >= FAILOUT_RATE).float()
-        active = (torch.rand(steps, models, masks) < 0.5).float()
-        total = torch.zeros(models)
+        orders = torch.stack([torch.randperm(len(ys), device=DEVICE) for _ in range(models)])
+        alive = (torch.rand(steps, models, masks, device=DEVICE) >= FAILOUT_RATE).float()
+        active = (torch.rand(steps, models, masks, device=DEVICE) < 0.5).float()
+        total = torch.zeros(models, device=DEVICE)
         for number in range(steps):
             indices = orders[:, number * batch_size : (number + 1) * batch_size]
             total += step(xs[indices], ys[indices], alive[number], active[number])

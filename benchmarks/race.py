@@ -172,7 +172,8 @@ def started(commands: Sequence[Sequence[str]]) -> Iterator[Contender]:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
-                    env=os.environ | huge_pages_environment(),
+                    # On a GPU they share its memory as well.
+                    env=os.environ | huge_pages_environment() | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
                 )
             )
             processes.append(process)

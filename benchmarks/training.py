@@ -36,6 +36,8 @@ PEERS = {
     "vmap": "PyTorch, torch.func.vmap",
     "bmm": "PyTorch, torch.bmm by hand",
     "bmm compile": "PyTorch, torch.bmm by hand, torch.compile",
+    "graphs": "PyTorch, CUDA graphs",
+    "bmm graphs": "PyTorch, torch.bmm by hand, CUDA graphs",
     "bf16": "PyTorch, eager (bf16, for information)",
     "keras": "Keras on TensorFlow, fit",
     "keras jax": "Keras on JAX, fit",

@@ -1,7 +1,10 @@
 """The benchmarks' own parts, without their peers: they must not rot between measurements."""
 
 import dataclasses
+import importlib
 import json
+import pathlib
+import subprocess
 import sys
 
 import jax
@@ -10,7 +13,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import clock, common, cost, growth, own, precision, race, verdict
+from benchmarks import accelerator, clock, common, cost, growth, own, precision, race, verdict
+from benchmarks import all as every
 from benchmarks.cases import CASES, build_network
 from resilinet_jax import sweeps
 from resilinet_jax.command.ingredients import load_sweep
@@ -39,6 +43,29 @@ def parsed():
     flags.FLAGS(["benchmark"])
     yield flags.FLAGS
     flags.FLAGS.unparse_flags()
+
+
+@pytest.mark.parametrize("given", [*every.PARTS.values(), *accelerator.PARTS.values()], ids=" ".join)
+def test_every_part_is_a_benchmark_with_these_flags(given, parsed):
+    module, *asked = given
+    importlib.import_module(f"benchmarks.{module}")
+    parsed(["benchmark", *asked])
+
+
+def test_one_table_tells_the_ratios_of_every_part(parsed, tmp_path, capsys, monkeypatch):
+    rows = [{"what": "chain", "pairs": {"a peer": [1.0, 3.0, 2.0]}}, {"what": "the peer"}]
+
+    def run(command, check, timeout):
+        if "slow" in command:
+            raise subprocess.TimeoutExpired(command, timeout)
+        pathlib.Path(command[3].removeprefix("--json=")).write_text(json.dumps({"rows": rows}))
+
+    monkeypatch.setattr(every.subprocess, "run", run)
+    with pytest.raises(SystemExit, match="not every part got through"):
+        every.tell("Ratios", {"one": ["one"], "two": ["two", "slow"]}, {"two": 3.0})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[2].split() == ["one", "chain", "a", "peer", "3", "1.00", "2.00", "3.00"]
+    assert "timed out after 3.0 seconds" in printed[-1]
 
 
 def test_a_table_is_printed_and_written(parsed, tmp_path, capsys, monkeypatch):
