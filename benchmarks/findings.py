@@ -115,8 +115,8 @@ def data_sets(dsads: str | None, cifar10: str | None, digits: str) -> dict[str, 
         ),
         "cifar10": DataSet(
             "CIFAR-10 subset (one split)",
-            "8,000 training and 2,000 test images for the same network; 5 runs on subsets of the published split, "
-            "so that intervals cover training runs alone",
+            "a subset of the published split for the same network: 7,200 images to train on, 800 to validate, 2,000 to "
+            "test; 8 epochs; 5 runs on this one split, so that intervals cover training runs alone",
             ("--scenario=cifar10", f"--data_dir={cifar10}", "--runs=5"),
             ("statistics", "failure_combinations", "average_accuracy"),
         ),
