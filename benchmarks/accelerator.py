@@ -45,7 +45,8 @@ def sweep(cells: int, examples: int) -> None:
     x = rng.normal(size=(len(y), *published.shape)).astype(np.float32)
     x[np.arange(len(y)), y] += 2
     parts = np.split(np.arange(len(y)), [examples, 9 * examples // 8])
-    splits = Splits(*(Examples(x[rows], y[rows]) for rows in parts), published.classes)
+    train, validation, test = (Examples(x[rows], y[rows]) for rows in parts)
+    splits = Splits(train, validation, test, published.classes)
     network = scenario.build_network(published.classes, **preset.network)
     build = CellBuilder(network.graph, scenario.failure_settings, preset.failout_rate, preset.learning_rate)
     made = {f"{rate}": build("resilinet", failout_rate=rate) for rate in np.linspace(0.01, 0.5, cells)}
