@@ -50,7 +50,8 @@ def sweep(cells: int, examples: int) -> None:
     network = scenario.build_network(published.classes, **preset.network)
     build = CellBuilder(network.graph, scenario.failure_settings, preset.failout_rate, preset.learning_rate)
     made = {f"{rate}": build("resilinet", failout_rate=rate) for rate in np.linspace(0.01, 0.5, cells)}
-    settings = TrainingSettings(preset.runs, preset.epochs, preset.batch_size, 0)
+    options = scenario.compiler_options()
+    settings = TrainingSettings(preset.runs, preset.epochs, preset.batch_size, 0, compiler_options=options)
     start = time.perf_counter()
     run_cells(network, Resident(splits), made, settings, Clock())
     seconds = time.perf_counter() - start

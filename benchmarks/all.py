@@ -1,4 +1,4 @@
-"""Every ratio to a peer that the documentation quotes, in one run: `python -m benchmarks.all` (most of an hour).
+"""The ratios to rivals in one run: `python -m benchmarks.all` (over an hour).
 
 Each benchmark is a process of its own, and its rivals take turns. The table has the least, the median and the most of
 the ratios turn by turn. Keep the machine free of other work.
@@ -6,8 +6,11 @@ the ratios turn by turn. Keep the machine free of other work.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -37,7 +40,14 @@ def told(module: str, *given: str, limit: float | None = None) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "told.json")
         command = [sys.executable, "-m", f"benchmarks.{module}", f"--json={path}", *given]
-        subprocess.run(command, check=True, timeout=limit)
+        with subprocess.Popen(command, process_group=0) as process:
+            try:
+                status = process.wait(limit)
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # it has ended, and its contenders with it
+                    os.killpg(process.pid, signal.SIGKILL)
+        if status:
+            raise subprocess.CalledProcessError(status, command)
         return json.loads(path.read_text(encoding="utf-8"))
 
 

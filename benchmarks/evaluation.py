@@ -40,6 +40,7 @@ from resilinet_jax.scenarios.health import dense_network
 
 _MODELS = flags.DEFINE_integer("models", 40, "Models of the Health network.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 10_240, "Test examples.", lower_bound=1)
+_WHAT = flags.DEFINE_multi_enum("what", ["health", "14", "30"], ["health", "14", "30"], "Health, chains of so many.")
 
 OURS = "resilinet_jax, plan"
 FEATURES, CLASSES, BATCH = 23, 12, 1024
@@ -64,11 +65,11 @@ def planned(data: Examples) -> Callable[[], np.ndarray]:
     """Ours: correct answers by model and combination."""
     own, models, mesh, state = health_models(data)
     plan = plan_applications(own.network.graph, all_combinations(own.network.graph).survival)
-    call = own.program.compile(mesh, models)["test"]
+    call, members = own.program.compile(mesh, models)["test"], own.program.place_members(mesh)["test"]
     tally = empty_tally(*models.variant.skip_units.shape, plan.answers, classes=CLASSES)
 
     def turn() -> np.ndarray:
-        return accuracy_of(call(tally, state, models, data), plan, len(data.y), 0.0)[:, 0]
+        return accuracy_of(call(tally, state, models, data, members), plan, len(data.y), 0.0)[:, 0]
 
     return turn
 
@@ -251,12 +252,17 @@ def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
     common.set_up_jax()
-    rows = health_rows(examples(_EXAMPLES.value))
-    of_14, note_14 = chain_of_14(examples(4096))
-    of_30, note_30 = chain_of_30()
+    rows, notes = [], []
+    if "health" in _WHAT.value:
+        rows += health_rows(examples(_EXAMPLES.value))
+        notes.append(f"Health: 8 combinations on {_EXAMPLES.value:,} examples, per model; medians.")
+    for number, chain in (("14", lambda: chain_of_14(examples(4096))), ("30", chain_of_30)):
+        if number in _WHAT.value:
+            more, note = chain()
+            rows += more
+            notes.append(note)
     columns = {"what": "", "how": "", "seconds": ",.3f", "times as long": ".2f"}
-    health = f"Health: 8 combinations on {_EXAMPLES.value:,} examples, per model; medians."
-    common.tell("Evaluation under failure combinations", columns, rows + of_14 + of_30, [health, note_14, note_30])
+    common.tell("Evaluation under failure combinations", columns, rows, notes)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 OWN, SQUARE = "resilinet_jax", "square product"  # ways of contending, besides those of the peers
-FLOAT32 = (
-    "eager",
-    "compile",
-    "graphs",
-    "vmap",
-    "bmm",
-    "bmm compile",
-    "bmm graphs",
-)  # PyTorch's, of which the best counts
+# PyTorch's, of which the best counts.
+FLOAT32 = ("eager", "compile", "graphs", "vmap", "bmm", "bmm compile", "bmm graphs")
 TORCH = (*FLOAT32, "bf16")
 RIVALS = {"best PyTorch": FLOAT32, "best JAX without the engine": ("nnx",), "square product": (SQUARE,)}
 TOLERANCE = 0.1  # between a contender's loss and the median

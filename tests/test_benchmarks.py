@@ -59,17 +59,23 @@ def test_every_part_is_a_benchmark_with_these_flags(given):
 def test_one_table_tells_the_ratios_of_every_part(parsed, tmp_path, capsys, monkeypatch):
     rows = [{"what": "chain", "pairs": {"a peer": [1.0, 3.0, 2.0]}}, {"what": "the peer"}]
 
-    def run(command, check, timeout):
-        if "slow" in command:
-            raise subprocess.TimeoutExpired(command, timeout)
-        pathlib.Path(command[3].removeprefix("--json=")).write_text(json.dumps({"rows": rows}))
-
-    monkeypatch.setattr(every.subprocess, "run", run)
+    # Writes its rows; or fails; or waits beside a process of its own, which has to end with it.
+    python = tmp_path / "python"
+    kinds = (
+        f"""*one) echo '{json.dumps({"rows": rows})}' > "${{3#--json=}}";; *two) exit 3;;"""
+        f" *) sleep 1000 & echo $! > {tmp_path}/beside; wait;;"
+    )
+    python.write_text(f'#!/bin/sh\ncase "$*" in {kinds} esac\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(every.sys, "executable", str(python))
     with pytest.raises(SystemExit, match="not every part got through"):
-        every.tell("Ratios", {"one": ["one"], "two": ["two", "slow"]}, {"two": 3.0})
+        every.tell("Ratios", {name: ["module", name] for name in ("one", "two", "three")}, {"three": 0.5})
     printed = capsys.readouterr().out.splitlines()
     assert printed[2].split() == ["one", "chain", "a", "peer", "3", "1.00", "2.00", "3.00"]
-    assert "timed out after 3.0 seconds" in printed[-1]
+    assert "non-zero exit status 3" in printed[-2]
+    assert "timed out after 0.5 seconds" in printed[-1]
+    beside = pathlib.Path(f"/proc/{(tmp_path / 'beside').read_text().strip()}/stat")
+    assert not beside.exists() or ") Z" in beside.read_text()
 
 
 def test_a_table_is_printed_and_written(parsed, tmp_path, capsys, monkeypatch):
@@ -101,6 +107,15 @@ def test_a_clock_times_the_epochs_of_a_pass(monkeypatch):
     settings = dataclasses.replace(SETTINGS, epochs=4, runs=2, runs_per_pass=1)
     run_cells(NETWORK, Resident(SPLITS), {"dfg": CELLS["dfg"]}, settings, timed)
     assert timed.seconds() == 3  # the median of 3, 2 and 10, of the last pass
+
+
+def test_evaluation_by_the_plan_contends_with_plain_vmap():
+    """In a process of its own: it fails unless both say the same."""
+    asked = ["--what=health", "--models=2", "--examples=1024", "--rounds=1"]
+    command = [sys.executable, "-m", "benchmarks.evaluation", *asked]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "resilinet_jax, plain vmap" in done.stdout
 
 
 def test_the_project_contends_and_learns():
