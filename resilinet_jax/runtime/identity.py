@@ -45,7 +45,7 @@ def check_identity(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
     except FileNotFoundError:
         return  # each file of runs tells what it belongs to
     except (OSError, ValueError):
-        raise UserError(f"{path} is damaged; {_REMEDIES}") from None
+        raise UserError(f"{path} is damaged, or of another version of the code; {_REMEDIES}") from None
     if differences := told_differences(known, identity):
         raise UserError(f"{folder.parent} holds runs made with {differences}; go back to that, {_REMEDIES}")
 

@@ -1,5 +1,6 @@
 import contextlib
 import importlib.metadata
+import json
 import shutil
 
 import jax
@@ -37,10 +38,10 @@ def test_another_identity_is_refused_naming_difference_and_remedies(tmp_path, ch
     assert "another --results_dir, or add --overwrite" in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]"])
-def test_a_damaged_identity_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", ["", "{", "[1]", json.dumps(IDENTITY)])  # the last as before there were checksums
+def test_a_damaged_or_older_identity_is_refused(tmp_path, content):
     (tmp_path / "identity.json").write_text(content)
-    with pytest.raises(UserError, match="is damaged; choose another --results_dir"):
+    with pytest.raises(UserError, match="is damaged, or of another version of the code; choose another --results_dir"):
         check_identity(tmp_path, IDENTITY)
 
 
