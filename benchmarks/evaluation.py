@@ -28,7 +28,7 @@ from resilinet_jax.cells import Cell, CellBuilder, draw_weight, inference_wiring
 from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
-from resilinet_jax.engine.evaluation import Tally, accuracy_of, count_correct, empty_tally
+from resilinet_jax.engine.evaluation import AnyTally, accuracy_of, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications
 from resilinet_jax.engine.program import Models, default_stack, over_models
 from resilinet_jax.engine.training import RunState, batch_order, initial_state, run_keys, train_chunk
@@ -165,7 +165,7 @@ def evaluate_chain(
     plan = plan_applications(network.graph, survival)
 
     @jax.jit
-    def call(variables: Variables, data: Examples) -> Tally:
+    def call(variables: Variables, data: Examples) -> AnyTally:
         return count_correct(
             network, variables, wiring, plan, empty_tally(plan.answers, classes=CLASSES), data, default_stack()
         )

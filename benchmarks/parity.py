@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     build = CellBuilder(network.graph, scenario.failure_settings, 0.05, 1e-3)
     settings = TrainingSettings(_SEEDS.value, _EPOCHS.value, BATCH, 0, compiler_options=scenario.compiler_options())
     measured = run_cells(network, Resident(splits), {"vanilla": build("vanilla")}, settings, Progress())
-    own = measured["vanilla"].accuracy[:, 0]
+    own = measured["vanilla"].score[:, 0]
     peer = np.array([peer_accuracy(splits, seed) for seed in range(_SEEDS.value)])
     rows = [
         {"who": name, "mean (%)": 100 * values.mean(), "runs": [100 * value for value in values.tolist()]}

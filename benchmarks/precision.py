@@ -75,7 +75,7 @@ def accuracies(splits: Splits, bits: int) -> dict[tuple[str, str], Float[np.ndar
         measured = run_cells(network, Resident(splits), {name: build(name) for name in METHODS}, settings, Progress())
     usual = {name: np.array(network.graph.node_values(each)) for name, each in scenario.failure_settings.items()}
     return {
-        (method, failures): 100 * average_accuracy(runs.accuracy, probability)
+        (method, failures): 100 * average_accuracy(runs.score, probability)
         for method, runs in measured.items()
         for failures, probability in usual.items()
     }

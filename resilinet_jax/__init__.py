@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from resilinet_jax.deploy.model import trained_model as trained_model
     from resilinet_jax.engine.program import TrainingSettings as TrainingSettings
     from resilinet_jax.engine.run_cells import run_cells as run_cells
+    from resilinet_jax.engine.training import absolute_error as absolute_error
+    from resilinet_jax.engine.training import squared_error as squared_error
     from resilinet_jax.errors import UserError as UserError
     from resilinet_jax.failures.averages import average_accuracy as average_accuracy
     from resilinet_jax.failures.combinations import all_combinations as all_combinations
@@ -90,6 +92,10 @@ _MODULES = {
     ),
     "engine.program": ("TrainingSettings",),
     "engine.run_cells": ("run_cells",),
+    "engine.training": (
+        "absolute_error",
+        "squared_error",
+    ),
     "errors": ("UserError",),
     "failures.averages": ("average_accuracy",),
     "failures.combinations": ("all_combinations",),

@@ -10,7 +10,7 @@ from resilinet_jax.report.class_recall import most_hurt_table, recall_figure
 from resilinet_jax.report.figures import Drawn, grouped_bars, new_figure
 from resilinet_jax.report.scaled_failures import scaled_figure
 from resilinet_jax.report.sweep import Sweep
-from resilinet_jax.report.tables import Table, percent
+from resilinet_jax.report.tables import Table, error_table, percent
 from resilinet_jax.results.comparisons import Comparison, while_failing
 from resilinet_jax.results.results import Results
 
@@ -26,7 +26,7 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 
 def tables(results: Results) -> list[Table]:
-    """Every failure combination with its probability; the classes that a failure hurts."""
+    """Every failure combination with its probability; the classes that a failure hurts, or how far numbers are off."""
     setting = results.usual_setting
     probabilities = dict(zip(results.failing_sets, results.combination_probability(setting)))
     rows = [
@@ -41,7 +41,8 @@ def tables(results: Results) -> list[Table]:
         f"{results.told_by.title} (%) while nodes fail",
         ["Failing nodes", f"Prob. (%), {setting}", *METHODS],
     )
-    return [Table(title, columns, rows), *most_hurt_table(results, *next(iter(METHODS.items())))]
+    first = next(iter(METHODS.items()))
+    return [Table(title, columns, rows), *most_hurt_table(results, *first), *error_table(results, *first)]
 
 
 def comparisons(results: Results) -> list[Comparison]:

@@ -35,11 +35,11 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
     }
 
 
-def validation_accuracy(results: Results, cell: str) -> Float[np.ndarray, " runs"]:
-    """Highest validation accuracy of each run's epochs, which is that of its best one; NaN where it diverged."""
+def validation_score(results: Results, cell: str) -> Float[np.ndarray, " runs"]:
+    """Highest validation score of each run's epochs, which is that of its best one; NaN where it diverged."""
     measured = results.measured[cell]
-    highest = np.fmax.reduce(measured.validation_accuracy, axis=-1, initial=np.nan)
-    return np.where(np.isnan(measured.accuracy).any(axis=-1), np.nan, highest)
+    highest = np.fmax.reduce(measured.validation_score, axis=-1, initial=np.nan)
+    return np.where(np.isnan(measured.score).any(axis=-1), np.nan, highest)
 
 
 class Choice(NamedTuple):
@@ -55,28 +55,28 @@ class Choice(NamedTuple):
 
 
 def choose(results: Results, method: str) -> Choice:
-    """The learning rate with the highest mean validation accuracy, of those at which the fewest runs diverged.
+    """The learning rate with the highest mean validation score, of those at which the fewest runs diverged.
 
     The smaller one of equals. Test accuracies have no part in it.
     """
 
     def merit(factor: float) -> tuple[int, float]:
-        accuracy = validation_accuracy(results, cell_name(method, factor))
-        return -int(np.isnan(accuracy).sum()), mean(accuracy) if np.isfinite(accuracy).any() else 0.0
+        score = validation_score(results, cell_name(method, factor))
+        return -int(np.isnan(score).sum()), mean(score) if np.isfinite(score).any() else 0.0
 
     best = max(FACTORS, key=merit)  # the first of equals
     return Choice(best, cell_name(method, best))
 
 
 def tables(results: Results) -> list[Table]:
-    """The methods at their own rates; and every rate with the validation accuracy by which it was chosen or not."""
+    """The methods at their own rates; and every rate with the validation score by which it was chosen or not."""
     chosen = {label: choose(results, method).cell for label, method in METHODS.items()}
     settings = list(results.failure_settings)
     rows = [
         [
             label,
             _rate(results, cell) + (" (chosen)" if cell == chosen[label] else ""),
-            percent(validation_accuracy(results, cell)),
+            percent(validation_score(results, cell)),
             *(percent(results.average(cell, setting)) for setting in settings),
         ]
         for label, method in METHODS.items()
@@ -87,7 +87,7 @@ def tables(results: Results) -> list[Table]:
             f"Average {results.told_by.name} (%) of each method at the learning rate chosen for it", results, chosen
         ),
         Table(
-            f"Validation accuracy (%), which chooses, and average {results.told_by.name} (%) by learning rate",
+            f"Validation {results.score_name} (%), which chooses, and average {results.told_by.name} (%) by rate",
             ["Method", "Learning rate", "Validation", *(setting.capitalize() for setting in settings)],
             rows,
             names=2,
@@ -110,12 +110,12 @@ def sentences(results: Results) -> list[str]:
     said = []
     for label, method in METHODS.items():
         factor, cell = choose(results, method)
-        accuracy = validation_accuracy(results, cell)
-        if not np.isfinite(accuracy).any():
+        score = validation_score(results, cell)
+        if not np.isfinite(score).any():
             said.append(f"{label} has no learning rate of its own: every run diverged, or none tells its epochs")
             continue
         rate = f"{_rate(results, cell)}, {factor:g} times the scenario's"
-        said.append(f"{label} is given the learning rate {rate}, for {percent(accuracy)} % in validation")
+        said.append(f"{label} is given the learning rate {rate}, for {percent(score)} % in validation")
         if factor in (FACTORS[0], FACTORS[-1]):
             end, beyond = ("smallest", "smaller") if factor == FACTORS[0] else ("largest", "larger")
             said.append(f"That is the {end} rate tried for {label}; a {beyond} one may suit it better")
@@ -128,18 +128,19 @@ def figure(results: Results) -> Figure:
 
 
 def more_figures(results: Results) -> list[Drawn]:
-    """Validation accuracies over the rate, by which it is chosen."""
+    """Validation scores over the rate, by which it is chosen."""
     drawn, (ax,) = new_figure()
     places = range(len(FACTORS))
     series = {
-        label: [validation_accuracy(results, cell_name(method, factor)) for factor in FACTORS]
+        label: [validation_score(results, cell_name(method, factor)) for factor in FACTORS]
         for label, method in METHODS.items()
     }
     lines(ax, places, series, "learning rate")
     ax.set_xticks(places, [_rate(results, cell_name("resilinet", factor)) for factor in FACTORS])
-    ax.set_ylabel("validation accuracy (%)")
+    ax.set_ylabel(f"validation {results.score_name} (%)")
     shared_legend(drawn, ax)
-    return [Drawn("learning_rates", "Validation accuracy of the best epoch at each learning rate tried.", drawn)]
+    caption = f"Validation {results.score_name} of the best epoch at each learning rate tried."
+    return [Drawn("learning_rates", caption, drawn)]
 
 
 SWEEP = Sweep(

@@ -93,8 +93,8 @@ def test_findings_take_the_difference_that_they_name():
     by_title = {each.title: each for each in FINDINGS}
     first, *_ = by_title["While nodes fail, ResiliNet is more accurate than deepFogGuard"].statements(results)
     assert first.comparison.where == "resilinet − dfg while n1 fails"
-    np.testing.assert_array_equal(first.comparison.values[0], results.measured["resilinet"].accuracy[:, 1])
-    np.testing.assert_array_equal(first.comparison.values[1], results.measured["dfg"].accuracy[:, 1])
+    np.testing.assert_array_equal(first.comparison.values[0], results.measured["resilinet"].score[:, 1])
+    np.testing.assert_array_equal(first.comparison.values[1], results.measured["dfg"].score[:, 1])
     (lead,) = by_title["ResiliNet gains on deepFogGuard from normal to hazardous failures"].statements(
         fake("average_accuracy")
     )
@@ -104,7 +104,7 @@ def test_findings_take_the_difference_that_they_name():
     results = fake("statistics")
     gap, *_ = by_title["A part of ResiliNet's lead on images is batch normalisation"].statements(results)
     assert gap.comparison.where == "lead by arrival − lead recalibrated while n1 fails"
-    accuracy = {name: each.accuracy[:, 1] for name, each in results.measured.items()}
+    accuracy = {name: each.score[:, 1] for name, each in results.measured.items()}
     for value, kind in zip(gap.comparison.values, ("running", "recalibrated")):
         np.testing.assert_allclose(value, accuracy[f"resilinet_{kind}"] - accuracy[f"dfg_{kind}"])
 
@@ -176,7 +176,7 @@ def test_the_page_is_made_of_numbers_that_were_packed(tmp_path):
     assert name == ("few", "failure_combinations")
     written = pd.read_csv(tmp_path / "few/health/failure_combinations/accuracies.csv")
     for (cell, run), own in written.groupby(["cell", "run"], sort=False):
-        np.testing.assert_array_equal(results.measured[cell].accuracy[run], own.accuracy)
+        np.testing.assert_array_equal(results.measured[cell].score[run], own.accuracy)
     asked = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

@@ -12,7 +12,7 @@ from rich.console import Console
 from resilinet_jax.command import notes
 from resilinet_jax.command.settings import Choice
 from resilinet_jax.datasets.feed import Part, first_split
-from resilinet_jax.datasets.splits import Examples, count_classes
+from resilinet_jax.datasets.splits import count_classes
 from resilinet_jax.files import write_file
 from resilinet_jax.report.figures import draw_dollars, new_figure, shortened
 from resilinet_jax.report.report import png, print_tables
@@ -20,7 +20,7 @@ from resilinet_jax.report.tables import Table
 from resilinet_jax.scenarios._base import Data
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 MOST_CLASSES, MOST_FEATURES = 40, 60  # that a table and the picture have room for
 MOST_EXAMPLES = 50_000  # of a part that are looked at, where features are concerned
@@ -48,23 +48,38 @@ def describe(choice: Choice, console: Console) -> pathlib.Path:
         console.print(f"{data.people:,} people were recorded.", soft_wrap=True)
     if len(data.feed.labels) > 1:
         console.print(f"The first of {len(data.feed.labels)} splits:", soft_wrap=True)
-    counts = {part: count_classes(np.asarray(own.y), data.classes) for part, own in parts.items()}
-    names = getattr(data.feed, "class_names", ()) or tuple(map(str, range(data.classes)))
-    features = getattr(data.feed, "feature_names", ())
-    tables, recorded = [_classes(counts, names)], _as_recorded(data, parts["train"])
-    if recorded.ndim == 2:
-        tables.append(_features(recorded, features))
+    features, targets = (getattr(data.feed, kind, ()) for kind in ("feature_names", "target_names"))
+    x, y = (np.asarray(each[:MOST_EXAMPLES]) for each in parts["train"])
+    figure, axes = new_figure(height=6.0, rows=2, share_y=False)
+    if targets:
+        tables = [_ranges("Numbers to predict in training", "Number", _recorded_targets(data, y), targets)]
+        _draw_spread(axes[0], y, targets, "number to predict")
+    else:
+        counts = {part: count_classes(np.asarray(own.y), data.classes) for part, own in parts.items()}
+        names = getattr(data.feed, "class_names", ()) or tuple(map(str, range(data.classes)))
+        tables = [_classes(counts, names)]
+        _draw_shares(axes[0], counts, names)
+    if x.ndim == 2:
+        tables.append(_ranges("Features in training", "Feature", _as_recorded(data, x), features))
+    _draw_spread(axes[1], x, features if x.ndim == 2 else (), "feature" if x.ndim == 2 else "value of an example")
+    draw_dollars(figure, mathematics=False)
     print_tables(console, tables)
     target = choice.folder / "data.png"
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_file(target, png(_figure(counts, names, np.asarray(parts["train"].x), features)))
+    write_file(target, png(figure))
     return target
 
 
-def _as_recorded(data: Data, train: Examples) -> np.ndarray:
+def _as_recorded(data: Data, x: np.ndarray) -> np.ndarray:
     """Training examples in their own units."""
-    x, scaling = np.asarray(train.x[:MOST_EXAMPLES]), getattr(data.feed, "standardisation", None)
+    scaling = getattr(data.feed, "standardisation", None)
     return x if scaling is None else x * scaling.scale[None] + scaling.centre[None]
+
+
+def _recorded_targets(data: Data, y: np.ndarray) -> np.ndarray:
+    """Numbers to predict in their own units."""
+    scaling = data.feed.members("train").of(0).targets
+    return y if scaling is None else y * np.asarray(scaling.scale)[None] + np.asarray(scaling.centre)[None]
 
 
 def _classes(counts: Mapping[Part, np.ndarray], names: tuple[str, ...]) -> Table:
@@ -79,39 +94,38 @@ def _classes(counts: Mapping[Part, np.ndarray], names: tuple[str, ...]) -> Table
     return Table("Examples of each class", ["Class", "Training", "Validation", "Test"], rows)
 
 
-def _features(x: np.ndarray, names: tuple[str, ...]) -> Table:
-    """The range of each feature, in its own unit."""
+def _ranges(title: str, kind: str, x: np.ndarray, names: tuple[str, ...]) -> Table:
+    """The range of each column, in its own unit."""
     called = names or tuple(map(str, range(x.shape[1])))
     figures = np.stack([x.min(0), x.mean(0), x.max(0), x.std(0)], 1)
     rows = [[name, *(f"{value:.5g}" for value in own)] for name, own in zip(called[:MOST_FEATURES], figures)]
     if len(called) > MOST_FEATURES:
         rows.append([f"{len(called) - MOST_FEATURES} more", *[""] * 4])
-    return Table("Features in training", ["Feature", "Least", "Mean", "Most", "Deviation"], rows)
+    return Table(title, [kind, "Least", "Mean", "Most", "Deviation"], rows)
 
 
-def _figure(
-    counts: Mapping[Part, np.ndarray], names: tuple[str, ...], train: np.ndarray, features: tuple[str, ...]
-) -> Figure:
-    """The shares of the classes, and how each feature is spread over the training split."""
-    figure, axes = new_figure(height=6.0, rows=2, share_y=False)
+def _draw_shares(ax: Axes, counts: Mapping[Part, np.ndarray], names: tuple[str, ...]) -> None:
+    """The share of each class in each part of the split."""
     places = np.arange(len(names))
     for i, (part, own) in enumerate(counts.items()):
-        axes[0].bar(places + 0.27 * (i - 1), 100 * own / max(own.sum(), 1), 0.27, label=part)
+        ax.bar(places + 0.27 * (i - 1), 100 * own / max(own.sum(), 1), 0.27, label=part)
     few = len(names) <= MOST_CLASSES
-    axes[0].set_xticks(places if few else [], [*map(shortened, names)] if few else [], rotation=90, fontsize="small")
-    axes[0].set_ylabel("share of the part (%)")
-    axes[0].set_xlabel("class")
-    axes[0].legend(frameon=False, fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
-    flat = train[:MOST_EXAMPLES].reshape(len(train[:MOST_EXAMPLES]), -1)[:, :MOST_FEATURES]
+    ax.set_xticks(places if few else [], [*map(shortened, names)] if few else [], rotation=90, fontsize="small")
+    ax.set_ylabel("share of the part (%)")
+    ax.set_xlabel("class")
+    ax.legend(frameon=False, fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+
+
+def _draw_spread(ax: Axes, values: np.ndarray, names: tuple[str, ...], what: str) -> None:
+    """How each column is spread over the training split."""
+    flat = values.reshape(len(values), -1)[:, :MOST_FEATURES]
     spread = np.percentile(flat, [0, 5, 50, 95, 100], axis=0)
     at = np.arange(flat.shape[1])
-    axes[1].vlines(at, spread[0], spread[4], linewidth=0.8, color="#999999", label="all")
-    axes[1].vlines(at, spread[1], spread[3], linewidth=3, color="#0072B2", label="90 %")
-    axes[1].plot(at, spread[2], "k_", label="median")
-    if train.ndim == 2 and features:
-        axes[1].set_xticks(at, [*map(shortened, features[: len(at)])], rotation=90, fontsize="small")
-    draw_dollars(figure, mathematics=False)
-    axes[1].set_xlabel("feature" if train.ndim == 2 else "value of an example")
-    axes[1].set_ylabel("as the network gets it")
-    axes[1].legend(frameon=False, fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return figure
+    ax.vlines(at, spread[0], spread[4], linewidth=0.8, color="#999999", label="all")
+    ax.vlines(at, spread[1], spread[3], linewidth=3, color="#0072B2", label="90 %")
+    ax.plot(at, spread[2], "k_", label="median")
+    if names:
+        ax.set_xticks(at, [*map(shortened, names[: len(at)])], rotation=90, fontsize="small")
+    ax.set_xlabel(what)
+    ax.set_ylabel("as the network gets it")
+    ax.legend(frameon=False, fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))

@@ -24,10 +24,9 @@ from resilinet_jax.command.ingredients import (
     sweep_version,
     user_failures,
 )
-from resilinet_jax.command.settings import Choice
+from resilinet_jax.command.settings import Choice, check_metric_of
 from resilinet_jax.engine.program import MOST_RUNS, TrainingSettings
 from resilinet_jax.engine.run_cells import plan_models, run_cells, unfinished
-from resilinet_jax.engine.training import CROSS_ENTROPY
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.files import digest, discard, only_command_in, write_file
@@ -105,6 +104,7 @@ def run_experiment(
                 _apart(choice.runs_folder, changes, overwriting=False), _identity(choice.with_network(dict(changes)))
             )
     data = data or choice.load_data()
+    check_metric_of(settings.metric, _names(data, "target_names"))
     reference = None
     if crew is not None:
         data, reference = crew.hold(data)
@@ -113,7 +113,7 @@ def run_experiment(
     combinations = build_combinations(network.graph, scenario.failure_settings, settings.tolerance)
     failures = user_failures(settings.failure_probability, combinations, settings.tolerance)
     with errors_in(scenario.file, scenario.build_network):
-        rehearse(network, data.feed.spec("train").x, data.classes, scenario.loss)
+        rehearse(network, data.feed.spec("train"), data.classes, scenario.loss)
     to_know = [*notes.data_note(data), *notes.preset_note(choice, data), *notes.combinations_note(combinations)]
     work = _Work(choice, data, combinations, failures, to_know, console, crew, reference)
     with only_command_in(choice.folder):
@@ -245,8 +245,8 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
         runs_of = {cell: measured[f"{name}/{cell}"].rounded() for cell in own_cells}
         record = _record(work, choice, name, sweep, sizes, keeps)
         units = build_units(record, [data.feed.labels[number // MOST_RUNS] for number in numbers])
-        names = record.dataset["class_names"]
-        results = Results(combinations, failure_settings, own_cells, runs_of, sizes, units, class_names=names)
+        names = {kind: record.dataset[kind] for kind in ("class_names", "target_names")}
+        results = Results(combinations, failure_settings, own_cells, runs_of, sizes, units, **names)
         publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
     if settings.overwrite:
         _replace_old_runs(choice, changes)
@@ -288,7 +288,7 @@ def training_settings(choice: Choice, data: Data, combinations: Combinations) ->
         compiler_options=choice.scenario.compiler_options(),
         rests_on=_program_identity(choice, data),
         selection=build_selection(settings.select_by, combinations, choice.scenario.failure_settings),
-        loss=choice.scenario.loss or CROSS_ENTROPY,
+        loss=choice.scenario.loss,
     )
 
 
@@ -356,7 +356,8 @@ def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping
             "fingerprint": data.fingerprint,
             "rows": data.rows,
             "classes": data.classes,
-            "class_names": list(getattr(data.feed, "class_names", ())),
+            "class_names": _names(data, "class_names"),
+            "target_names": _names(data, "target_names"),
         },
         examples={name: sizes.tolist() if len(sizes) > 1 else int(sizes[0]) for name, sizes in data.feed.sizes.items()},
         failure_settings=choice.scenario.failure_settings,
@@ -366,6 +367,11 @@ def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping
         graph=dataclasses.asdict(work.combinations.graph),
         keeps_statistics=keeps,
     )
+
+
+def _names(data: Data, kind: str) -> list[str]:
+    """`class_names` or `target_names`, which a user's own feed may not have."""
+    return list(getattr(data.feed, kind, ()))
 
 
 def _identity(choice: Choice) -> dict[str, Any]:

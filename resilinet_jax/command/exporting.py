@@ -87,12 +87,14 @@ def export_cell(
             f"{folder} holds results of several splits; train one with --keep_models and export that, as by "
             "--test_subject where each subject is left out"
         )
+    if results.target_names:
+        raise UserError(f"{folder} holds results of predicted numbers; --export takes classifiers only")
     name = _cell_name(cell, results)
     check_statistics(name, results.cells[name])
-    runs = len(results.measured[name].accuracy)
+    runs = len(results.measured[name].score)
     if run >= runs:
         raise UserError(f"--run={run}: {name} has {runs} run{'s' * (runs > 1)}; expected 0 to {runs - 1}")
-    if np.isnan(results.measured[name].accuracy[run]).any():
+    if np.isnan(results.measured[name].score[run]).any():
         raise UserError(f"run {run} of {name} diverged, so there is nothing to export; choose another --run")
     home = folder.resolve().parent
     target = target or home / "artefacts" / record.sweep / name.replace("/", "_") / f"run_{run}"
@@ -265,8 +267,8 @@ def _arrays(finished: _Finished, home: pathlib.Path, name: str, run: int, consol
     again = run_cells(
         finished.network, data.feed, {name: cell}, training, progress, combinations, store, under_way, kept
     )
-    before = finished.results.measured[name].accuracy[run]
-    after = again[name].rounded().accuracy[0]
+    before = finished.results.measured[name].score[run]
+    after = again[name].rounded().score[0]
     if not np.array_equal(before, after):
         raise UserError(_differs(finished.record, name, run, float(np.abs(before - after).max())))
     return kept[cell.training_key(), number]
@@ -346,5 +348,5 @@ def _predicted(results: Results, name: str, cell: Cell, run: int) -> list[Predic
             int(sizes @ row),
             bool(row[to_cloud].any()),
         )
-        for failing, accuracy, row in zip(results.failing_sets, results.measured[name].accuracy[run], arrives)
+        for failing, accuracy, row in zip(results.failing_sets, results.measured[name].score[run], arrives)
     ]

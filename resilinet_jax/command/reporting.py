@@ -22,14 +22,14 @@ from resilinet_jax.command.ingredients import (
     sweep_version,
     user_failures,
 )
-from resilinet_jax.command.settings import Choice, Settings, chosen_sweeps
+from resilinet_jax.command.settings import Choice, Settings, check_metric_of, chosen_sweeps
 from resilinet_jax.errors import CodeError, UserError, first_line
 from resilinet_jax.failures.user_failures import user_report_folder
 from resilinet_jax.files import only_command_in, write_folder
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.report.report import RECORD, make_report
 from resilinet_jax.report.sweep import Sweep
-from resilinet_jax.results.csv_files import CLASS_COUNTS, read_results
+from resilinet_jax.results.csv_files import read_results
 from resilinet_jax.results.metric_names import ACCURACY, metric_folder
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
@@ -165,8 +165,9 @@ def finished_sweep(target: pathlib.Path, project: Sweeps, asked: str | None) -> 
         combinations = build_combinations(graph, record.failure_settings, settings.tolerance)
         cells = build_cells(graph, record.failure_settings, Preset(**record.preset), sweep, record.keeps_statistics)
         asked_of = combinations, record.failure_settings, cells, record.message_bytes
-        units, names = functools.partial(build_units, record), record.dataset.get("class_names", ())
-        results = read_results(target, *asked_of, record.files, units, names)
+        units = functools.partial(build_units, record)
+        names = (record.dataset.get(kind, ()) for kind in ("class_names", "target_names"))
+        results = read_results(target, *asked_of, record.files, units, *names)
     except CodeError:
         raise
     except Exception as error:  # whatever others may have written into their files
@@ -205,9 +206,10 @@ def _report_one(
     if asks and told and not alone:
         return
     wanted, metric = failure_probability or recorded, settings.metric if metric == ACCURACY else metric
+    check_metric_of(metric, results.target_names)
     if metric != ACCURACY and not results.has_class_counts:
         remedy = f"run the sweep with --metric={metric}, or leave it out"
-        raise UserError(f"--metric={metric} needs {CLASS_COUNTS}, which is not in {target}; {remedy}")
+        raise UserError(f"--metric={metric} needs {results.columns.outcomes}, which is not in {target}; {remedy}")
     failures = user_failures(wanted, results.combinations, settings.tolerance)
     paper_output = paper_output or settings.paper_output
     record = _with_settings(record, failure_probability=wanted, paper_output=paper_output, metric=metric)

@@ -19,6 +19,7 @@ from resilinet_jax.datasets.splits import (
     Members,
     Resplits,
     Splits,
+    Standardisation,
     check_examples,
     count_classes,
 )
@@ -43,7 +44,7 @@ class Feed(Protocol):
 
     Attributes:
       augment: what training does to a batch of a run, or None if nothing is left to do.
-      classes: number of classes.
+      classes: number of classes, or of targets.
       sizes: number of examples by part, of each split.
       chunks: number of chunks in an epoch of training.
       labels: how results call each split, by its number.
@@ -88,6 +89,7 @@ class Resident:
       standardisation: what the examples of the first split have gone through; None if they are as they were recorded.
       class_names: of classes 0..C-1; none if they have no other names.
       feature_names: of the last axis of the examples; none if they have none.
+      target_names: of the numbers to predict; none where examples have classes.
     """
 
     chunks = 1
@@ -104,17 +106,22 @@ class Resident:
             self.labels = splits.labels
         else:
             self._examples = {name: getattr(splits, name) for name in SPLITS}
-            self._members = {name: all_of(len(part.y)) for name, part in self._examples.items()}
+            targets = splits.targets and Standardisation(*(each[None] for each in splits.targets))
+            self._members = {
+                name: all_of(len(part.y))._replace(targets=targets) for name, part in self._examples.items()
+            }
             self._chunk = {name: min(HELD_OUT, len(self._examples[name].y)) for name in SPLITS[1:]}
             self.labels = ONE_SPLIT
         for name, examples in self._examples.items():
-            check_examples(f"the {name} split", examples, splits.classes, padded=name != "train")
+            given = splits.classes, name != "train", len(splits.target_names)
+            check_examples(f"the {name} split", examples, *given)
         self.augment: Augment | None = augment
         self.classes = splits.classes
         self.notes = splits.notes
         self.standardisation = splits.standardisation
         self.class_names = splits.class_names
         self.feature_names = splits.feature_names
+        self.target_names = splits.target_names
         self.sizes = {name: members.sizes for name, members in self._members.items()}
         self._placed: dict[tuple[int, Sharding], Examples] = {}
         self._class_counts: dict[str, Int[np.ndarray, "splits classes"]] = {}
@@ -129,7 +136,7 @@ class Resident:
     def members(self, split: str) -> Members:
         """Which examples of the chunk belong to each split."""
         own = self._members[split]
-        return Members(own.rows[..., : self._chunk.get(split)], own.scaling)
+        return own._replace(rows=own.rows[..., : self._chunk.get(split)])
 
     def train(self, first: int, sharding: Sharding, augmented: bool = True) -> Iterator[Examples]:
         """The whole training split, again and again.
@@ -177,12 +184,16 @@ def all_of(examples: int) -> Members:
 
 
 def filled_up(examples: Examples, size: int) -> Examples:
-    """A chunk of `size` examples; what is not there has a label of `PADDING`."""
+    """A chunk of `size` examples; what is not there has a label of `PADDING`, or NaN to predict."""
     missing = size - len(examples.y)
     if not missing:
         return examples
-    x = np.pad(examples.x, [(0, missing), *[(0, 0)] * (examples.x.ndim - 1)])
-    return Examples(x, np.pad(examples.y, (0, missing), constant_values=PADDING))
+    fill = np.nan if examples.y.dtype.kind == "f" else PADDING
+    x, y = (
+        np.pad(array, [(0, missing), *[(0, 0)] * (array.ndim - 1)], constant_values=value)
+        for array, value in zip(examples, (0, fill))
+    )
+    return Examples(x, y)
 
 
 def first_split(feed: Feed, part: Part, most: int | None = None) -> Examples:
@@ -204,4 +215,5 @@ def first_split(feed: Feed, part: Part, most: int | None = None) -> Examples:
         if most is not None:
             break
     x, y = (np.concatenate(arrays) for arrays in zip(*parts))
-    return Examples(x[y != PADDING], y[y != PADDING])
+    there = ~np.isnan(y).any(1) if y.ndim > 1 else y != PADDING
+    return Examples(x[there], y[there])

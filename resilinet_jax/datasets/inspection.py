@@ -32,9 +32,11 @@ def inspect_splits(splits: Splits, seed: int = 0) -> tuple[str, ...]:
         chosen = np.random.default_rng(seed).permutation(len(x))[:SAMPLE]
         x, y = x[chosen], np.asarray(splits.train.y)[chosen]
         names = splits.feature_names or tuple(map(str, range(x.shape[1])))
-        if leaks := [names[i] for i in np.flatnonzero(told_by_each(x, y) >= LEAKS)]:
+        telling = explained_by_each(x, y) if splits.target_names else told_by_each(x, y)
+        what = ("what is to be predicted", "that") if splits.target_names else ("the class", "the label")
+        if leaks := [names[i] for i in np.flatnonzero(telling >= LEAKS)]:
             told.append(
-                f"{_features(leaks)} alone tell{'s' * (len(leaks) == 1)} the class: is it the label in disguise?"
+                f"{_features(leaks)} alone tell{'s' * (len(leaks) == 1)} {what[0]}: is it {what[1]} in disguise?"
             )
         if pairs := [f"{names[i]} and {names[j]}" for i, j in copies(x)]:
             told.append(f"Features {listed(pairs)} hold the same, but for a factor.")
@@ -66,6 +68,16 @@ def told_by_each(x: Float[np.ndarray, "rows features"], y: Int[np.ndarray, " row
         right.append((counts.argmax(1)[place[half:]] == y[half:]).mean())
     commonest = np.bincount(y[half:]).max() / len(y[half:])
     return (np.array(right) - commonest) / max(1 - commonest, 1e-9)
+
+
+def explained_by_each(
+    x: Float[np.ndarray, "rows features"], y: Float[np.ndarray, "rows targets"]
+) -> Float[np.ndarray, " features"]:
+    """Which share of the variance of some target a feature alone explains by a straight line: the largest one."""
+    deviations = [np.asarray(each, np.float64) - each.mean(0, dtype=np.float64) for each in (x, y)]
+    of_x, of_y = (np.sqrt(np.square(each).sum(0)) for each in deviations)
+    together = np.abs(deviations[0].T @ deviations[1]) / np.maximum(np.outer(of_x, of_y), 1e-30)
+    return np.square(together).max(1)
 
 
 def copies(x: Float[np.ndarray, "rows features"]) -> list[tuple[int, int]]:

@@ -225,9 +225,9 @@ def _one_left_out(dataset: Dataset, seed: int, test_subject: str | None) -> tupl
 
 
 def _begins(dataset: Dataset) -> np.ndarray:
-    """Whether a row begins a stretch of rows of one class, subject and recording."""
+    """Whether a row begins a stretch of rows of one class, if there are classes, one subject and one recording."""
     begins = np.ones(len(dataset.y), bool)
-    begins[1:] = np.diff(dataset.y) != 0
+    begins[1:] = False if dataset.target_names else np.diff(dataset.y) != 0
     for of_each in (dataset.subject, dataset.recording):
         if of_each is not None:
             begins[1:] |= of_each[1:] != of_each[:-1]

@@ -96,7 +96,8 @@ def _describe(dataset: Dataset) -> str:
         kind, what = "examples", f"{' x '.join(map(str, shape))} values each"
     else:
         kind, what = "rows", f"{shape[0]} features"
-    return f"{dataset.name}{made_up}: {examples:,} {kind}, {what}, {dataset.classes} classes"
+    sent = "targets" if dataset.target_names else "classes"
+    return f"{dataset.name}{made_up}: {examples:,} {kind}, {what}, {dataset.classes} {sent}"
 
 
 def _synthetic(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None) -> Dataset:

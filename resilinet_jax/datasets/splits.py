@@ -22,10 +22,10 @@ PIECE = 100_000  # examples that are worked on at a time, where there may be mor
 
 
 class Examples(NamedTuple):
-    """Inputs and their labels 0..C-1, on the host or on devices."""
+    """Inputs, and their labels 0..C-1 or the numbers to predict, on the host or on devices."""
 
     x: Num[Array | np.ndarray, "examples *features"]
-    y: Int[Array | np.ndarray, " examples"]
+    y: Int[Array | np.ndarray, " examples"] | Float[Array | np.ndarray, "examples targets"]
 
 
 def let_go(x: np.ndarray) -> None:
@@ -63,7 +63,9 @@ def take_rows(x: np.ndarray, rows: Int[np.ndarray, " rows"]) -> np.ndarray:
     return taken
 
 
-def check_examples(what: str, examples: Examples, classes: int | None = None, padded: bool = False) -> None:
+def check_examples(
+    what: str, examples: Examples, classes: int | None = None, padded: bool = False, targets: int = 0
+) -> None:
     """Refuses what can't be trained on; built-in data sets have been checked before, a user's own may not be.
 
     Args:
@@ -71,20 +73,25 @@ def check_examples(what: str, examples: Examples, classes: int | None = None, pa
       examples: on the host.
       classes: number of classes; None if it is to be told from the labels.
       padded: whether labels may be `PADDING`.
+      targets: how many numbers are to be predicted of each example; 0 for labels.
 
     Raises:
-      UserError: if there are none, the labels are no integers 0..C-1, or an input is no finite number.
+      UserError: if there are none, the labels are no integers 0..C-1, or an input or target is no finite number.
     """
     x, y = np.asarray(examples.x), np.asarray(examples.y)
     if not len(x):
         raise UserError(f"{what} has no examples; give it some")
-    if y.shape != (len(x),) or y.dtype.kind not in "iu":
+    if targets:
+        _check_targets(what, y, (len(x), targets))
+    elif y.shape != (len(x),) or y.dtype.kind not in "iu":
         raise UserError(
             f"{what}'s y must be integers of shape ({len(x)},), one for each of x, got {y.dtype} of shape {y.shape}; "
-            "number the classes with numpy.unique(numpy.ravel(y), return_inverse=True)[1]"
+            "number the classes with numpy.unique(numpy.ravel(y), return_inverse=True)[1]; for numbers, "
+            "give target_names"
         )
-    outside = np.flatnonzero((y < (PADDING if padded else 0)) | (y >= (np.inf if classes is None else classes)))
-    if len(outside):
+    lowest, beyond = PADDING if padded else 0, np.inf if classes is None else classes
+    outside = np.flatnonzero((y < lowest) | (y >= beyond))
+    if len(outside) and not targets:
         last = "C-1" if classes is None else classes - 1
         raise UserError(
             f"{what}'s example {outside[0]} has label {y[outside[0]]}, expected 0..{last}; number the classes from 0"
@@ -97,6 +104,17 @@ def check_examples(what: str, examples: Examples, classes: int | None = None, pa
             bad = first + np.argmin(finite)
             raise UserError(f"{what}'s example {bad} holds NaN or infinity; drop or fill such examples")
         let_go(x)
+
+
+def _check_targets(what: str, y: np.ndarray, shape: tuple[int, int]) -> None:
+    if y.shape != shape or y.dtype.kind != "f":
+        raise UserError(
+            f"{what}'s y must be floats of shape {shape}, a column for each target name, got {y.dtype} of shape "
+            f"{y.shape}; give it so"
+        )
+    finite = np.isfinite(y).all(1)
+    if not finite.all():
+        raise UserError(f"{what}'s example {np.argmin(finite)} has NaN or infinity to predict; drop such examples")
 
 
 class Places(NamedTuple):
@@ -118,7 +136,7 @@ class Dataset:
     Attributes:
       name: how reports call it, e.g. `synthetic`.
       x: the features.
-      y: labels 0..C-1.
+      y: labels 0..C-1; with `target_names`, the numbers to predict, a column for each, in their own units.
       subject: who was recorded, by number or name, if known.
       no_subject: what to tell whoever wants to split by subject where there is none that can be read.
       class_names: of classes 0..C-1, in order; none if they have no other names.
@@ -128,11 +146,12 @@ class Dataset:
       offset: what was taken off each feature before `x` was rounded to float32; None for nothing.
       places: where windows were cut; None where examples are whole.
       notes: sentences about the data that a reader must know.
+      target_names: of the numbers to predict; none where examples have classes.
     """
 
     name: str
     x: Num[np.ndarray, "examples *features"]
-    y: Int[np.ndarray, " examples"]
+    y: Int[np.ndarray, " examples"] | Float[np.ndarray, "examples targets"]
     subject: Shaped[np.ndarray, " examples"] | None = None
     no_subject: str | None = None
     class_names: tuple[str, ...] = ()
@@ -142,6 +161,7 @@ class Dataset:
     offset: Float[np.ndarray, "*features"] | None = None
     places: Places | None = None
     notes: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Makes arrays of what it was given, and refuses what can't be trained on.
@@ -152,18 +172,20 @@ class Dataset:
         for field in ("x", "y", "subject", "recording", "test"):
             if getattr(self, field) is not None or field in "xy":
                 object.__setattr__(self, field, _as_array(f"{self.name}'s {field}", getattr(self, field)))
-        check_examples(self.name, Examples(self.x, self.y))
+        if self.target_names and self.y.dtype.kind in "iuf":
+            object.__setattr__(self, "y", self.y.reshape(len(self.y), -1).astype(np.float64))
+        check_examples(self.name, Examples(self.x, self.y), targets=len(self.target_names))
         for field in ("subject", "recording", "test"):
             given = getattr(self, field)
-            if given is not None and given.shape != self.y.shape:
+            if given is not None and given.shape != self.y.shape[:1]:
                 raise UserError(
-                    f"{self.name}'s {field} must be of shape {self.y.shape}, one for each of x, got {given.shape}"
+                    f"{self.name}'s {field} must be of shape {self.y.shape[:1]}, one for each of x, got {given.shape}"
                 )
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
-        return int(self.y.max()) + 1
+        """Number of classes, or of targets: of what the cloud sends."""
+        return len(self.target_names) or int(self.y.max()) + 1
 
     def fingerprint(self) -> str:
         """SHA-256 over everything in it, shortened to 16 hexadecimal digits."""
@@ -227,10 +249,12 @@ class Members(NamedTuple):
     Attributes:
       rows: their numbers; `PADDING` behind them where other splits have more.
       scaling: of each split; None if examples are taken as they are.
+      targets: of each split, what standardises the numbers to predict; None where examples have classes.
     """
 
     rows: Int[Array | np.ndarray, "*splits longest"]
     scaling: Standardisation | None = None
+    targets: Standardisation | None = None
 
     @property
     def sizes(self) -> Int[np.ndarray, "*splits"]:
@@ -244,11 +268,13 @@ class Members(NamedTuple):
 
     def of(self, split: Any) -> Members:
         """The members of one split, by its place."""
-        scaling = self.scaling and Standardisation(self.scaling.centre[split], self.scaling.scale[split])
-        return Members(self.rows[split], scaling)
+        each = (own and Standardisation(own.centre[split], own.scale[split]) for own in self[1:])
+        return Members(self.rows[split], *each)
 
     def take(self, examples: Examples, rows: Int[Array | np.ndarray, " rows"]) -> Examples:
-        """Examples of a single split by their numbers, as they are trained on; `PADDING` has itself for a label.
+        """Examples of a single split by their numbers, as they are trained on.
+
+        `PADDING` has itself for a label, and NaN for each number to predict.
 
         Args:
           examples: that the numbers are of.
@@ -257,8 +283,13 @@ class Members(NamedTuple):
         x = examples.x[rows]
         if self.scaling is not None:
             x = (x - self.scaling.centre[None]) / self.scaling.scale[None]
-        there = rows != PADDING
-        return Examples(x, examples.y[rows] * there + PADDING * ~there)
+        there, y = rows != PADDING, examples.y[rows]
+        if self.targets is None:
+            return Examples(x, y * there + PADDING * ~there)
+        import jax.numpy as jnp
+
+        y = (y - self.targets.centre[None]) / self.targets.scale[None]
+        return Examples(x, jnp.where(there[:, None], y, jnp.nan))
 
 
 class Splits(NamedTuple):
@@ -273,6 +304,8 @@ class Splits(NamedTuple):
       standardisation: what the examples have gone through; None if they are as they were recorded.
       class_names: of classes 0..C-1; none if they have no other names.
       feature_names: of the last axis of the examples; none if they have none.
+      target_names: of the numbers to predict; none where examples have classes.
+      targets: what standardises those numbers, which the examples have in their own units.
     """
 
     train: Examples
@@ -283,6 +316,8 @@ class Splits(NamedTuple):
     standardisation: Standardisation | None = None
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    targets: Standardisation | None = None
 
     @property
     def chance(self) -> float:
@@ -302,6 +337,7 @@ class Resplits(NamedTuple):
       standardisation: what the examples of the first split have gone through in all.
       class_names: of classes 0..C-1; none if they have no other names.
       feature_names: of the last axis of the examples; none if they have none.
+      target_names: of the numbers to predict; none where examples have classes.
     """
 
     examples: Examples
@@ -312,6 +348,7 @@ class Resplits(NamedTuple):
     standardisation: Standardisation
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
 
 
 def standardisation_of(x: Num[np.ndarray, "train *features"]) -> tuple[Standardisation, Bool[np.ndarray, "*constant"]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from resilinet_jax.datasets.inspection import inspect_splits, row_marks, seen_note
 from resilinet_jax.datasets.parts import draw_parts, neighbours_note
@@ -21,6 +21,7 @@ from resilinet_jax.datasets.splits import (
     standardisation_of,
     take_rows,
 )
+from resilinet_jax.errors import UserError
 
 SAMPLE = 10_000  # rows of which a median is taken
 
@@ -42,13 +43,14 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
     rows = drawn.train[:train_examples], drawn.validation[: _validating(train_examples)], drawn.test
     standardise, constant = standardisation_of(take_rows(dataset.x, rows[0]))
     with np.errstate(over="ignore"):  # refused at once
-        ready = [Examples(standardise(dataset.x, part), dataset.y[part].astype(np.int32)) for part in rows]
+        ready = [Examples(standardise(dataset.x, part), _ready(dataset)[part]) for part in rows]
     for examples in ready:
         check_spread(dataset.name, np.asarray(examples.x), standardise.scale)
     notes = _notes(dataset, by, constant)
     whole = _as_recorded(dataset, standardise)
-    names = dataset.class_names, dataset.feature_names
-    splits = Splits(ready[0], ready[1], ready[2], dataset.classes, notes, whole, *names)
+    names = dataset.class_names, dataset.feature_names, dataset.target_names
+    targets = _target_scale(dataset, rows[0])
+    splits = Splits(ready[0], ready[1], ready[2], dataset.classes, notes, whole, *names, targets)
     return splits._replace(notes=(*notes, *inspect_splits(splits)))
 
 
@@ -72,7 +74,7 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     middle = np.median(x[:: -(-len(x) // SAMPLE)], 0)
     shared = Standardisation(middle, standardisation_of(x)[0].scale)
     with np.errstate(over="ignore"):  # refused below
-        x, y = shared(x), dataset.y.astype(np.int32)
+        x, y = shared(x), _ready(dataset)
     rows = {
         "train": [part.train[:train_examples] for part in drawn],
         "validation": [part.validation[: _validating(train_examples)] for part in drawn],
@@ -90,7 +92,9 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     }
     # One more where some split may have fewer, so that none is without padding: all of them run the same operations.
     longest["train"] += most.least < longest["train"]
-    members = {name: Members(_padded(own, longest[name]), scaling) for name, own in rows.items()}
+    of_targets = [_target_scale(dataset, own) for own in rows["train"]] if dataset.target_names else []
+    targets = Standardisation(*map(np.stack, zip(*of_targets))) if of_targets else None
+    members = {name: Members(_padded(own, longest[name]), scaling, targets) for name, own in rows.items()}
     notes = (
         *_notes(dataset, by, np.logical_and.reduce(constant)),
         *seen_note(row_marks(x), rows["train"], rows["test"]),
@@ -98,8 +102,24 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     first = Standardisation(shared.centre + shared.scale * fitted[0].centre, shared.scale * fitted[0].scale)
     labels = {part.number: part.label for part in drawn}
     whole = _as_recorded(dataset, first)
-    names = dataset.class_names, dataset.feature_names
+    names = dataset.class_names, dataset.feature_names, dataset.target_names
     return Resplits(Examples(x, y), members, labels, dataset.classes, notes, whole, *names)
+
+
+def _ready(dataset: Dataset) -> np.ndarray:
+    """Labels, or numbers to predict in their own units, as devices hold them."""
+    return dataset.y.astype(np.float32 if dataset.target_names else np.int32)
+
+
+def _target_scale(dataset: Dataset, train: Int[np.ndarray, " train"]) -> Standardisation | None:
+    """What standardises the numbers to predict, so that 0 is their mean in training; None where there are classes."""
+    if not dataset.target_names:
+        return None
+    fitted, constant = standardisation_of(dataset.y[train])
+    if constant.any():
+        name = dataset.target_names[int(np.argmax(constant))]
+        raise UserError(f"{dataset.name}: {name} is the same in all training examples; there is nothing to predict")
+    return Standardisation(*(each.astype(np.float32) for each in fitted))
 
 
 def _as_recorded(dataset: Dataset, standardise: Standardisation) -> Standardisation:

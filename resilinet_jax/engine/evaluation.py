@@ -1,4 +1,4 @@
-"""Accuracy under every failure combination, and its average under a failure setting."""
+"""What is right and wrong under every failure combination."""
 
 from __future__ import annotations
 
@@ -51,15 +51,67 @@ class Tally(NamedTuple):
             correct.at[place].add((guess == y[None]).astype(jnp.int32)),
             predicted.at[place].add(counts[None]),
             labels.at[y].add(counts),
-            said.sends > 0,
-            self.finite & jnp.isfinite(said.value).all((1, 2)),
+            *_seen(self, said),
         )
 
 
-def empty_tally(*shape: int, classes: int) -> Tally:
-    """Nothing counted yet; the last axis of the shape is the answers'."""
+class Errors(NamedTuple):
+    """What has been summed up so far of each answer, where numbers are predicted. They are standardised.
+
+    Attributes:
+      squared: sums of squared errors of each target.
+      absolute: sums of absolute errors.
+      of_mean: the same two sums if nothing is predicted but the training mean, which is 0.
+      informed: whether anything reached the cloud.
+      finite: whether every prediction was a finite number.
+    """
+
+    squared: Float[Numbers, "*stack answers targets"]
+    absolute: Float[Numbers, "*stack answers targets"]
+    of_mean: Float[Numbers, "*stack targets 2"]
+    informed: Bool[Numbers, "*stack answers"]
+    finite: Bool[Numbers, "*stack answers"]
+
+    def counting(self, said: Sent, y: Float[Numbers, "batch targets"]) -> Errors:
+        """The sums with a batch more.
+
+        Args:
+          said: what each answer makes of the batch: predictions [answers, batch, targets].
+          y: what was to be predicted; NaN counts for nothing.
+        """
+        there = ~jnp.isnan(y)
+        wrong, mean_wrong = jnp.where(there[None], said.value - y[None], 0.0), jnp.where(there, y, 0.0)
+        of_mean = jnp.stack([jnp.square(mean_wrong).sum(0), jnp.abs(mean_wrong).sum(0)], -1)
+        return Errors(
+            self.squared + jnp.square(wrong).sum(1),
+            self.absolute + jnp.abs(wrong).sum(1),
+            self.of_mean + of_mean,
+            *_seen(self, said),
+        )
+
+
+AnyTally = Tally | Errors
+
+
+def _seen(before: AnyTally, said: Sent) -> tuple[Bool[Numbers, " answers"], Bool[Numbers, " answers"]]:
+    """Whether each answer is informed, and finite so far."""
+    return said.sends > 0, before.finite & jnp.isfinite(said.value).all((1, 2))
+
+
+def empty_tally(*shape: int, classes: int, numbers: bool = False) -> AnyTally:
+    """Nothing counted yet.
+
+    Args:
+      *shape: the last axis is the answers'.
+      classes: number of classes, or of targets.
+      numbers: whether numbers are predicted.
+    """
+    seen = np.zeros(shape, bool), np.ones(shape, bool)
+    if numbers:
+        sums = np.zeros((*shape, classes), np.float32)
+        return Errors(sums, sums, np.zeros((*shape[:-1], classes, 2), np.float32), *seen)
     of_classes = np.zeros((*shape, classes), np.int32)
-    return Tally(of_classes, of_classes, of_classes[..., 0, :], np.zeros(shape, bool), np.ones(shape, bool))
+    return Tally(of_classes, of_classes, of_classes[..., 0, :], *seen)
 
 
 def count_correct(
@@ -67,13 +119,13 @@ def count_correct(
     variables: Variables,
     wiring: Wiring | Callable[[Int[Array, ""]], Wiring],
     plan: Plan,
-    tally: Tally,
+    tally: AnyTally,
     examples: Examples,
     stack: int | None = None,
     members: Members | None = None,
     most: int = BATCH,
-) -> Tally:
-    """Adds examples to a tally: how many of them each answer of a plan classifies correctly.
+) -> AnyTally:
+    """Adds examples to a tally: how many of them each answer of a plan classifies correctly, or how far it is off.
 
     Args:
       network: what to evaluate.
@@ -92,7 +144,7 @@ def count_correct(
     batch_size = min(most, total, _batch_size(network, variables, plan, examples))
     at_once = None if stack is None else max(stack, min(BATCH, total) // batch_size)
 
-    def count(tally: Tally, numbered: tuple[Int[Array, ""], Int[Array, " batch"]]) -> tuple[Tally, None]:
+    def count(tally: AnyTally, numbered: tuple[Int[Array, ""], Int[Array, " batch"]]) -> tuple[AnyTally, None]:
         number, rows = numbered
         batch = members.take(examples, rows)
         own = wiring(number) if callable(wiring) else wiring
@@ -207,8 +259,31 @@ def class_counts_of(
     return _of_combinations(tally, plan, counts, np.asarray(guessed, np.float32))
 
 
+def errors_of(
+    errors: Errors, plan: Plan, examples: Int[np.ndarray, "*stack"], scale: Float[np.ndarray, "*stack targets"]
+) -> Float[np.ndarray, "*stack combinations targets 4"]:
+    """Mean squared and mean absolute error of each target under each failure combination, and those of the mean.
+
+    Args:
+      errors: of a whole split.
+      plan: that they were summed up by.
+      examples: how many the split holds.
+      scale: the unit in which errors were summed up, in the target's own.
+
+    Returns:
+      In the targets' own units: the two errors, and what they would be if the training mean were predicted, as it is
+      where nothing reaches the cloud. NaN where a prediction was not finite.
+    """
+    of_mean = np.asarray(errors.of_mean, np.float64)
+    sums = np.stack([np.asarray(each, np.float64) for each in errors[:2]], -1)
+    known = _of_combinations(errors, plan, sums, of_mean)
+    both = np.concatenate([known, np.broadcast_to(of_mean[..., None, :, :], known.shape)], -1)
+    unit = np.asarray(scale, np.float64)[..., None, :]
+    return both * np.stack([unit**2, unit] * 2, -1) / np.asarray(examples)[..., None, None, None]
+
+
 def _of_combinations(
-    tally: Tally,
+    tally: AnyTally,
     plan: Plan,
     of_answers: Float[np.ndarray, "..."],
     uninformed: Float[np.ndarray, "..."],

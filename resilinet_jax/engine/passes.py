@@ -12,12 +12,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from resilinet_jax.cells import draw_weight
+from resilinet_jax.datasets.feed import HeldOut
 from resilinet_jax.datasets.splits import Examples, Members, chance_of_counts, guessed_counts
-from resilinet_jax.engine.evaluation import Tally, accuracy_of, class_counts_of, empty_tally
-from resilinet_jax.engine.plan import NOTHING
+from resilinet_jax.engine.evaluation import AnyTally, Errors, accuracy_of, class_counts_of, errors_of
+from resilinet_jax.engine.plan import NOTHING, Plan
 from resilinet_jax.engine.program import Models, Program
 from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import ADDED_WEIGHT, Variables
+from resilinet_jax.results.metrics import r2
 from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.checkpoints import Checkpoints
 from resilinet_jax.runtime.progress import Progress
@@ -28,7 +30,7 @@ class Curves(NamedTuple):
     """How the models of a pass were trained, epoch by epoch; NaN for epochs to come."""
 
     loss: Float[np.ndarray, "models epochs"]
-    validation_accuracy: Float[np.ndarray, "models epochs"]
+    validation_score: Float[np.ndarray, "models epochs"]
 
 
 def run_pass(
@@ -68,11 +70,11 @@ def run_pass(
             interruption.check()
             if done < program.feed.chunks:
                 progress.part(epoch + 1, done / program.feed.chunks, models=count, loss=of_chunk)
-        accuracy = _validation_accuracy(program, call["validate"], state, models, members["validation"], split, whole)
-        score = np.full_like(accuracy, epoch) if program.settings.selection.last else accuracy
-        state = call["finish"](state, jax.device_put(score.astype(np.float32), split))
-        curves.loss[:, epoch], curves.validation_accuracy[:, epoch] = losses, accuracy[:count]
-        progress.epoch(epoch + 1, models=count, loss=curves.loss[:, : epoch + 1], validation_accuracy=accuracy[:count])
+        score = _validation_score(program, call["validate"], state, models, members["validation"], split, whole)
+        compared = np.full_like(score, epoch) if program.settings.selection.last else score
+        state = call["finish"](state, jax.device_put(compared.astype(np.float32), split))
+        curves.loss[:, epoch], curves.validation_score[:, epoch] = losses, score[:count]
+        progress.epoch(epoch + 1, models=count, loss=curves.loss[:, : epoch + 1], validation_score=score[:count])
         if checkpoints is not None:
             checkpoints.save(epoch + 1, (state, curves), count)
         interruption.check()
@@ -82,8 +84,8 @@ def run_pass(
             recalibrated = _recalibrated_tally(program, call["order"], state, models, members, mesh)
     with progress.phase(f"evaluating {count} runs under every failure combination"):
         testing = program, call["test"], state, models, members["test"], split, whole
-        accuracy, class_counts = (each[:count] for each in _tested(*testing, recalibrated))
-    return _measured(accuracy, class_counts, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
+        score, outcomes = (each[:count] for each in _tested(*testing, recalibrated))
+    return _measured(score, outcomes, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
 
 
 def _resume(
@@ -103,7 +105,7 @@ def _resume(
     return state, saved.tree[1], saved.epoch
 
 
-def _validation_accuracy(
+def _validation_score(
     program: Program,
     validate: Callable,
     state: RunState,
@@ -113,19 +115,24 @@ def _validation_accuracy(
     whole: NamedSharding,
 ) -> Float[np.ndarray, " models"]:
     plan = program.validation_plan
-    tally = jax.device_put(empty_tally(len(models.order), plan.answers, classes=program.feed.classes), split)
+    tally = jax.device_put(program.empty_tally(len(models.order), plan.answers), split)
     for number, chunk in enumerate(program.feed.held_out("validation", whole)):
         tally = validate(tally, state, models, chunk, jax.device_put(np.int32(number), whole), members)
         jax.block_until_ready(tally)  # at most one chunk is under way
     own = np.asarray(models.split)
-    # Only where it matters: a streamed feed reads many labels for it.
-    chance = chance_of_counts(*_labels(program, own)) if NOTHING in plan.cloud else 0.0
-    accuracy = accuracy_of(tally, plan, program.feed.sizes["validation"][own], chance)
+    if isinstance(tally, Errors):
+        score = r2(_errors(program, tally, plan, "validation", own))
+    else:
+        # Only where it matters: a streamed feed reads many labels for it.
+        chance = chance_of_counts(*_labels(program, own)) if NOTHING in plan.cloud else 0.0
+        score = accuracy_of(tally, plan, program.feed.sizes["validation"][own], chance)
     probability = program.settings.selection.probability
-    return accuracy @ (probability / probability.sum())
+    return score @ (probability / probability.sum())
 
 
-def _counted(program: Program, whole: NamedSharding, tally: Tally, count: Callable[[Tally, Examples], Tally]) -> Tally:
+def _counted(
+    program: Program, whole: NamedSharding, tally: AnyTally, count: Callable[[AnyTally, Examples], AnyTally]
+) -> AnyTally:
     """The tally when all of the test split is counted in, of which at most one chunk is under way."""
     for chunk in program.feed.held_out("test", whole):
         interruption.check()
@@ -141,6 +148,15 @@ def _labels(
     return train, test
 
 
+def _errors(
+    program: Program, tally: Errors, plan: Plan, part: HeldOut, splits: Int[np.ndarray, "*stack"]
+) -> Float[np.ndarray, "*stack combinations targets 4"]:
+    """Errors on a part of these splits, in the targets' own units."""
+    targets = program.members[part].targets
+    assert targets is not None  # or labels would have been counted
+    return errors_of(tally, plan, program.feed.sizes[part][splits], np.asarray(targets.scale)[splits])
+
+
 def _tested(
     program: Program,
     test: Callable,
@@ -149,13 +165,13 @@ def _tested(
     members: Members,
     split: NamedSharding,
     whole: NamedSharding,
-    recalibrated: Tally | None,
+    recalibrated: AnyTally | None,
 ) -> tuple[
-    Float[np.ndarray, "models variants combinations"], Float[np.ndarray, "models variants combinations classes 3"]
+    Float[np.ndarray, "models variants combinations"], Float[np.ndarray, "models variants combinations classes parts"]
 ]:
-    """Accuracies on the test split, and the counts of each class there."""
+    """Scores on the test split, and the outcomes of each class or target there."""
     shape = models.variant.skip_units.shape
-    tally = jax.device_put(empty_tally(*shape, program.plan.answers, classes=program.feed.classes), split)
+    tally = jax.device_put(program.empty_tally(*shape, program.plan.answers), split)
     tally = _counted(program, whole, tally, lambda before, chunk: test(before, state, models, chunk, members))
     if recalibrated is not None:
         asked = np.asarray(models.variant.recalibrated) > 0
@@ -165,6 +181,9 @@ def _tested(
             tally,
         )
     own = np.broadcast_to(np.asarray(models.split)[:, None], shape)
+    if isinstance(tally, Errors):
+        errors = _errors(program, tally, program.plan, "test", own)
+        return r2(errors), errors
     labels = _labels(program, own)
     accuracy = accuracy_of(tally, program.plan, program.feed.sizes["test"][own], chance_of_counts(*labels))
     return accuracy, class_counts_of(tally, program.plan, guessed_counts(*labels))
@@ -177,7 +196,7 @@ def _recalibrated_tally(
     models: Models,
     members: dict[str, Members],
     mesh: Mesh,
-) -> Tally:
+) -> AnyTally:
     """What the variants that ask for it count on the test split, once their statistics are those of each answer."""
     split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
     call, orders_of = program.compile_recalibration(mesh, models), program.orders_of(models, mesh)
@@ -189,9 +208,7 @@ def _recalibrated_tally(
         statistics = call["recalibrate"](statistics, state, models, chunk, number, orders, members["train"])
         jax.block_until_ready(statistics)  # at most one chunk is under way
         interruption.check()
-    tally = jax.device_put(
-        empty_tally(*models.variant.skip_units.shape, program.plan.answers, classes=program.feed.classes), split
-    )
+    tally = jax.device_put(program.empty_tally(*models.variant.skip_units.shape, program.plan.answers), split)
     own = members["test"]
     return _counted(
         program, whole, tally, lambda before, chunk: call["test"](before, statistics, state, models, chunk, own)
@@ -199,20 +216,20 @@ def _recalibrated_tally(
 
 
 def _measured(
-    accuracy: Float[np.ndarray, "models variants combinations"],
-    class_counts: Float[np.ndarray, "models variants combinations classes 3"],
+    score: Float[np.ndarray, "models variants combinations"],
+    outcomes: Float[np.ndarray, "models variants combinations classes parts"],
     state: RunState,
     models: Models,
     curves: Curves,
 ) -> Measured:
-    count, variants = accuracy.shape[:2]
+    count, variants = score.shape[:2]
     start = np.asarray(jax.vmap(draw_weight)(models.cell, models.keys.weight))[:count]
     added = np.asarray(state.best.params[ADDED_WEIGHT])[:count]
     # A run that has ever lost its way is worth nothing, even if an earlier epoch was.
     sound = np.all(curves.loss < DIVERGED_LOSS, axis=-1) & (np.asarray(state.best_epoch)[:count] > 0)
     weight = start + np.asarray(models.cell.weight_learned)[:count, None] * added
-    loss, validation_accuracy, weight = (
-        np.repeat(each[:, None], variants, 1) for each in (curves.loss, curves.validation_accuracy, weight)
+    loss, validation_score, weight = (
+        np.repeat(each[:, None], variants, 1) for each in (curves.loss, curves.validation_score, weight)
     )
-    accuracy[~sound], class_counts[~sound] = np.nan, np.nan
-    return Measured(accuracy, loss, validation_accuracy, weight, class_counts)
+    score[~sound], outcomes[~sound] = np.nan, np.nan
+    return Measured(score, loss, validation_score, weight, outcomes)

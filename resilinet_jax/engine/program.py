@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 from resilinet_jax.cells import Cell, draw_weight, inference_wiring
 from resilinet_jax.datasets.feed import Feed
 from resilinet_jax.datasets.splits import SPLITS, Examples, Members, Standardisation
-from resilinet_jax.engine.evaluation import Tally, count_correct, empty_tally
+from resilinet_jax.engine.evaluation import AnyTally, Errors, Tally, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications, without_failures
 from resilinet_jax.engine.recalibration import count_recalibrated, recalibrate, representatives
 from resilinet_jax.engine.training import (
@@ -35,6 +35,7 @@ from resilinet_jax.engine.training import (
     finish_epoch,
     initial_state,
     run_keys,
+    squared_error,
     train_chunk,
     validate_chunk,
 )
@@ -82,7 +83,8 @@ class TrainingSettings:
         the next start; None where that isn't known, and nothing is kept.
       first_run: number of the first seed.
       selection: of each run's best epoch.
-      loss: of each example, as `resilinet_jax.engine.training.Loss`.
+      loss: of each example, as `resilinet_jax.engine.training.Loss`; None for cross-entropy, or for the squared error
+        where numbers are predicted.
     """
 
     runs: int
@@ -96,7 +98,7 @@ class TrainingSettings:
     rests_on: str | None = None
     first_run: int = 0
     selection: Selection = NO_FAILURE
-    loss: Loss = CROSS_ENTROPY
+    loss: Loss | None = None
 
     def run_numbers(self, splits: Iterable[int] = (0,)) -> list[int]:
         """The number of each run, which decides its split and all that is random in it: split by split.
@@ -119,7 +121,7 @@ class Models(NamedTuple):
 
 # Whose structure is kept with the traced functions.
 for _kind in (
-    *(Cell, Examples, Members, Models, RunKeys, RunState, Standardisation, Statistics, Tally, Variables),
+    *(Cell, Errors, Examples, Members, Models, RunKeys, RunState, Standardisation, Statistics, Tally, Variables),
     optax.ScaleByAdamState,
 ):
     export.register_namedtuple_serialization(_kind, serialized_name=f"resilinet_jax.{_kind.__name__}")
@@ -164,6 +166,7 @@ class Program:
         self.validation_plan = (
             without_failures(network.graph) if compared is None else plan_applications(network.graph, compared)
         )
+        self._loss = settings.loss or (squared_error if self._predicts_numbers else CROSS_ENTROPY)
         self._combinations = combinations
         self._representatives = representatives(self.plan, combinations.survival)
         self._compiled: dict[tuple[str, tuple[int, ...], int], dict[str, Callable]] = {}
@@ -200,17 +203,23 @@ class Program:
         """
         order, own = orders[models.order], members.of(models.split)
         run = state, models.cell, models.keys
-        how = own, self._padded, self.settings.loss
+        how = own, self._padded, self._loss
         return train_chunk(self.network, self.feed.augment, *run, chunk, order, *how)
 
     def _validate(
-        self, tally: Tally, state: RunState, models: Models, chunk: Examples, number: Int[Array, ""], members: Members
-    ) -> Tally:
+        self,
+        tally: AnyTally,
+        state: RunState,
+        models: Models,
+        chunk: Examples,
+        number: Int[Array, ""],
+        members: Members,
+    ) -> AnyTally:
         how = self.network, self.validation_plan, self.settings.batch_size
         own = members.of(models.split)
         return validate_chunk(*how, state, models.cell, models.keys, tally, chunk, number, own)
 
-    def test(self, tally: Tally, state: RunState, models: Models, chunk: Examples, members: Members) -> Tally:
+    def test(self, tally: AnyTally, state: RunState, models: Models, chunk: Examples, members: Members) -> AnyTally:
         """Tests one model on a chunk under every failure combination, in each of its variants.
 
         Args:
@@ -222,7 +231,7 @@ class Program:
         """
         weight, own = draw_weight(models.cell, models.keys.weight), members.of(models.split)
 
-        def one(variant: tuple[Cell, Tally]) -> Tally:
+        def one(variant: tuple[Cell, AnyTally]) -> AnyTally:
             cell, before = variant
             wiring = inference_wiring(cell, weight)
             return count_correct(self.network, state.best, wiring, self.plan, before, chunk, self.stack, own)
@@ -262,19 +271,19 @@ class Program:
 
     def _test_recalibrated(
         self,
-        tally: Tally,
+        tally: AnyTally,
         statistics: dict[str, Statistics],
         state: RunState,
         models: Models,
         chunk: Examples,
         members: Members,
-    ) -> Tally:
+    ) -> AnyTally:
         weight, own = draw_weight(models.cell, models.keys.weight), members.of(models.split)
 
-        def one(variant: tuple[Cell, dict[str, Statistics], Tally]) -> Tally:
+        def one(variant: tuple[Cell, dict[str, Statistics], AnyTally]) -> AnyTally:
             cell, known, before = variant
 
-            def count(tally: Tally) -> Tally:
+            def count(tally: AnyTally) -> AnyTally:
                 wiring, masks = inference_wiring(cell, weight), jnp.asarray(self._representatives)
                 how = self.network, state.best.params, known, wiring, masks
                 return count_recalibrated(*how, tally, chunk, own, self.settings.batch_size)
@@ -284,6 +293,14 @@ class Program:
         return jax.lax.map(one, (models.variant, statistics, tally))
 
     # What surrounds it.
+
+    def empty_tally(self, *shape: int) -> AnyTally:
+        """Nothing counted yet of this feed's labels or targets; the last axis of the shape is the answers'."""
+        return empty_tally(*shape, classes=self.feed.classes, numbers=self._predicts_numbers)
+
+    @property
+    def _predicts_numbers(self) -> bool:
+        return bool(np.issubdtype(self.feed.spec("train").y.dtype, np.floating))
 
     @property
     def abreast(self) -> int:
@@ -361,8 +378,8 @@ class Program:
 
         start = stacked(self._start, 1, 0)
         state = shapes_on(jax.eval_shape(start, models.keys), split)
-        validation = shapes_on(empty_tally(padded, self.validation_plan.answers, classes=self.feed.classes), split)
-        test = shapes_on(empty_tally(padded, variants, self.plan.answers, classes=self.feed.classes), split)
+        validation = shapes_on(self.empty_tally(padded, self.validation_plan.answers), split)
+        test = shapes_on(self.empty_tally(padded, variants, self.plan.answers), split)
         score = jax.ShapeDtypeStruct((padded,), np.float32, sharding=split)
         chunk = {name: shapes_on(self.feed.spec(name), whole) for name in SPLITS}
         members = shapes_on(self.members, whole)
@@ -388,9 +405,7 @@ class Program:
         state = shapes_on(jax.eval_shape(over_models(mesh, 1, self._start, 1, 0), models.keys), split)
         fresh = over_models(mesh, 1, self._fresh, 1, 0)
         statistics = shapes_on(jax.eval_shape(fresh, models), split)
-        tally = shapes_on(
-            empty_tally(*models.variant.skip_units.shape, self.plan.answers, classes=self.feed.classes), split
-        )
+        tally = shapes_on(self.empty_tally(*models.variant.skip_units.shape, self.plan.answers), split)
         train, test = (shapes_on(self.feed.spec(name), whole) for name in ("train", "test"))
         again = over_models(mesh, self.stack, self._recalibrate, 3, 4)
         data = train, number, shapes_on(order, whole), members["train"]
@@ -403,7 +418,7 @@ class Program:
 
     def _rests_on(self, purpose: str, models: Models, orders: tuple[Array, Array]) -> object:
         """All that the traced functions depend on; None if that isn't known."""
-        if self.settings.rests_on is None or self.settings.loss is not CROSS_ENTROPY:
+        if self.settings.rests_on is None or self.settings.loss is not None:
             return None
         compared = self.settings.selection.survival
         plans = [

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from resilinet_jax.datasets.splits import PADDING, Examples, Members
-from resilinet_jax.engine.evaluation import Tally
+from resilinet_jax.engine.evaluation import AnyTally
 from resilinet_jax.engine.plan import Plan
 from resilinet_jax.network.forward import Network, Sent, Statistics, Variables, Wiring
 
@@ -93,11 +93,11 @@ def count_recalibrated(
     statistics: dict[str, Statistics],
     wiring: Wiring,
     survival: Float[Array, "answers fallible"],
-    tally: Tally,
+    tally: AnyTally,
     examples: Examples,
     members: Members,
     batch_size: int,
-) -> Tally:
+) -> AnyTally:
     """Adds examples to a tally, as `count_correct`, with statistics of each answer's own.
 
     Args:
@@ -113,7 +113,7 @@ def count_recalibrated(
     """
     examples = Examples(*map(jnp.asarray, examples))
 
-    def count(tally: Tally, rows: Int[Array, " batch"]) -> tuple[Tally, None]:
+    def count(tally: AnyTally, rows: Int[Array, " batch"]) -> tuple[AnyTally, None]:
         batch = members.take(examples, rows)
 
         def say(answer: tuple[Array, dict[str, Statistics]]) -> Sent:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 from resilinet_jax.cells import Cell, draw_weight, training_wiring
 from resilinet_jax.datasets.feed import Augment
 from resilinet_jax.datasets.splits import PADDING, Examples, Members
-from resilinet_jax.engine.evaluation import Tally, count_correct
+from resilinet_jax.engine.evaluation import AnyTally, count_correct
 from resilinet_jax.engine.plan import Plan
 from resilinet_jax.engine.shuffling import random_order
 from resilinet_jax.failures.model import FailureModel
@@ -30,9 +30,25 @@ OPTIMIZER = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7)
 
 Carry = tuple[list[Array], dict[str, Any], Any]  # parameters, running statistics and what Adam keeps, between two steps
 
-# Of each example of a batch: logits [batch, classes] and labels [batch] become losses [batch].
-Loss = Callable[[Float[Array, "batch classes"], Int[Array, " batch"]], Float[Array, " batch"]]
+# Of each example of a batch: logits [batch, classes] and labels [batch] become losses [batch]; or predictions and what
+# was to be predicted, [batch, targets] both and standardised.
+Loss = Callable[[Float[Array, "batch classes"], Num[Array, "batch *targets"]], Float[Array, " batch"]]
 CROSS_ENTROPY: Loss = optax.softmax_cross_entropy_with_integer_labels
+
+
+def squared_error(
+    predictions: Float[Array, "batch targets"], y: Float[Array, "batch targets"]
+) -> Float[Array, " batch"]:
+    """Mean squared error of each example, over its targets."""
+    return jnp.square(predictions - y).mean(-1)
+
+
+def absolute_error(
+    predictions: Float[Array, "batch targets"], y: Float[Array, "batch targets"]
+) -> Float[Array, " batch"]:
+    """Mean absolute error of each example, over its targets."""
+    return jnp.abs(predictions - y).mean(-1)
+
 
 LARGE = 2**14  # parameters of an array that Adam works on alone
 
@@ -60,7 +76,7 @@ class RunState(NamedTuple):
       variables: current.
       optimizer: what Adam keeps, current.
       best: the variables of the epoch with the highest score so far.
-      best_score: that score; -1 before the first epoch.
+      best_score: that score; minus infinity before the first epoch.
       best_epoch: that epoch, counted from 1; 0 if there is none.
     """
 
@@ -91,7 +107,7 @@ def initial_state(network: Network, keys: RunKeys, x: Num[Numbers, "batch *featu
         variables=variables,
         optimizer=OPTIMIZER.init(_join_small(variables.params)[0]),
         best=variables,
-        best_score=jnp.full((), -1.0, jnp.float32),
+        best_score=jnp.full((), -jnp.inf, jnp.float32),
         best_epoch=jnp.zeros((), jnp.int32),
     )
 
@@ -226,12 +242,12 @@ def validate_chunk(
     state: RunState,
     cell: Cell,
     keys: RunKeys,
-    tally: Tally,
+    tally: AnyTally,
     chunk: Examples,
     number: Int[Numbers, ""],
     members: Members | None = None,
-) -> Tally:
-    """Counts what is classified correctly, with skips as active as in training.
+) -> AnyTally:
+    """Counts what is classified correctly, or sums up errors, with skips as active as in training.
 
     Activity that is drawn in training is drawn here as well, for each batch: its mean as a constant would halve what
     skips carry, which training never met. Every epoch meets the same draws, so that none is selected for lucky ones.

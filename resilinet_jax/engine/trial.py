@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from resilinet_jax.engine.evaluation import empty_tally
 from resilinet_jax.engine.program import Models, Program, over_models
 from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import Wiring
@@ -88,7 +87,7 @@ class Trial:
         models, mesh, state = self._placed(models)
         split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
         shape = *models.variant.skip_units.shape, program.plan.answers
-        tally = jax.device_put(empty_tally(*shape, classes=program.feed.classes), split)
+        tally = jax.device_put(program.empty_tally(*shape), split)
         own = program.members["test"]
         members = own._replace(rows=np.broadcast_to(np.arange(examples, dtype=np.int32), (len(own.rows), examples)))
         arguments = (tally, state, models, *jax.device_put((self._empty("test", examples), members), whole))

@@ -9,7 +9,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from resilinet_jax.errors import CodeError, UserError
 from resilinet_jax.network.forward import Network, Variables, Wiring
@@ -17,19 +16,19 @@ from resilinet_jax.network.forward import Network, Variables, Wiring
 EXAMPLES = 3  # in the rehearsed batch: a number that no stage is likely to have for another reason
 
 
-def rehearse(network: Network, x: jax.ShapeDtypeStruct, classes: int, loss: Callable[..., Any] | None = None) -> None:
+def rehearse(network: Network, examples: Any, classes: int, loss: Callable[..., Any] | None = None) -> None:
     """Initialises a network and runs it at inference and, with gradients, in training; no number is computed.
 
     Args:
       network: any.
-      x: of the data's inputs; the leading axis is that of examples.
-      classes: that the cloud has to tell apart.
-      loss: of each example, called with logits and labels; None for cross-entropy.
+      examples: shapes and types of the data's `x` and `y`; the leading axis is that of examples.
+      classes: that the cloud has to tell apart, or how many numbers it has to predict.
+      loss: of each example, called with logits and labels; None for the usual one.
 
     Raises:
       UserError: for what can't be trained. What a stage or an adapter raises passes, with a note of whose it is.
     """
-    graph = network.graph
+    graph, (x, y) = network.graph, examples
     for node, stage in network.stages.items():
         _check_call(f"the stage of node {node!r}", stage, "x", "training")
     for name, adapter in network.adapters.items():
@@ -44,16 +43,17 @@ def rehearse(network: Network, x: jax.ShapeDtypeStruct, classes: int, loss: Call
     def train(params: Any, statistics: Any, x: Any) -> tuple[Any, Any]:
         output = network.apply(Variables(params, statistics), x, survival, wiring, jax.random.key(0))
         _check_logits(output.logits, network, classes, " in training")
-        given = loss or optax.softmax_cross_entropy_with_integer_labels
-        losses = jnp.asarray(given(output.logits, jnp.zeros(EXAMPLES, jnp.int32)))
+        if loss is None:
+            return output.logits.mean(), output.statistics
+        losses = jnp.asarray(loss(output.logits, jnp.zeros((EXAMPLES, *y.shape[1:]), y.dtype)))
         if losses.shape != (EXAMPLES,) or not jnp.issubdtype(losses.dtype, jnp.floating):
             message = f"the loss must be one float an example: shape {(EXAMPLES,)}, got {losses.dtype} {losses.shape}"
-            raise CodeError(f"{message}; leave out the mean over them", given)
+            raise CodeError(f"{message}; leave out the mean over them", loss)
         return losses.mean(), output.statistics
 
-    examples = _batch(x, EXAMPLES)
-    _check_logits(jax.eval_shape(infer, variables, examples), network, classes)
-    jax.eval_shape(jax.grad(train, has_aux=True), variables.params, variables.statistics, examples)
+    batch = _batch(x, EXAMPLES)
+    _check_logits(jax.eval_shape(infer, variables, batch), network, classes)
+    jax.eval_shape(jax.grad(train, has_aux=True), variables.params, variables.statistics, batch)
 
 
 def keeps_statistics(network: Network, x: jax.ShapeDtypeStruct) -> bool:

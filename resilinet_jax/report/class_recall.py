@@ -28,7 +28,7 @@ def mean_recall(results: Results, cell: str) -> Float[np.ndarray, "combinations 
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a mean over no run
-        return np.asarray(np.nanmean(recall(results.measured[cell].class_counts), 0))
+        return np.asarray(np.nanmean(recall(results.measured[cell].outcomes), 0))
 
 
 def single_failures(results: Results) -> list[tuple[str, ...]]:
@@ -46,7 +46,7 @@ def losses(results: Results, cell: str) -> Float[np.ndarray, "failures classes"]
 
 def shown_classes(results: Results, cell: str) -> Int[np.ndarray, " shown"]:
     """All classes, or those that some single failure hurts most where they are too many to show; in order."""
-    classes = results.measured[cell].class_counts.shape[-2]
+    classes = results.measured[cell].outcomes.shape[-2]
     if classes <= MOST_CLASSES:
         return np.arange(classes)
     worst = np.nan_to_num(losses(results, cell), nan=-np.inf).max(0, initial=-np.inf)
@@ -89,7 +89,7 @@ def recall_figure(results: Results, cells: Mapping[str, str], names: Sequence[st
     figure.supylabel("failing nodes", fontsize="medium")
     figure.colorbar(image, ax=axes, label="recall (%)", shrink=0.6, aspect=30)
     caption = "Recall of each class (columns) while nodes fail (rows): mean over the runs."
-    total = results.measured[first].class_counts.shape[-2]
+    total = results.measured[first].outcomes.shape[-2]
     if len(classes) < total:
         caption += f" The {len(classes)} of {total:,} classes whose recall some single failure costs most ({label})."
     return [Drawn(NAME, caption, figure)]

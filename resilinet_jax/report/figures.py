@@ -82,14 +82,15 @@ def grouped_bars(
       legend_columns: of the legend above the figure, which there is for two series or more.
       what: is drawn, as the axis says.
     """
-    width = 0.8 / len(series)
+    width, lowest = 0.8 / len(series), 0.0
     for s, (name, values) in enumerate(series.items()):
         height, deviation = _percent(values)
+        lowest = min(lowest, np.nanmin(height, initial=0.0))  # R² has no bound
         place = np.arange(len(groups)) + (s - (len(series) - 1) / 2) * width
         style = _style(s)
         ax.bar(place, height, width, yerr=deviation, capsize=2, label=name, edgecolor="black", linewidth=0.5, **style)
     _name_groups(ax, groups)
-    ax.set_ylim(0, 100)
+    ax.set_ylim(1.05 * lowest, 100)
     ax.set_ylabel(f"{what} (%)")
     if len(series) > 1:
         ax.figure.legend(
@@ -208,7 +209,7 @@ def training_curves(results: Results) -> list[tuple[str, Figure]]:
     names: dict[tuple[bytes, bytes], list[str]] = {}
     for name, measured in results.measured.items():
         if measured.loss.shape[-1]:
-            names.setdefault((measured.loss.tobytes(), measured.validation_accuracy.tobytes()), []).append(name)
+            names.setdefault((measured.loss.tobytes(), measured.validation_score.tobytes()), []).append(name)
     groups = list(names.values())
     drawn = groups[:MOST_CURVES]
     panels = -(-len(drawn) // CURVES)
@@ -225,7 +226,7 @@ def _curves(results: Results, cells: Sequence[str]) -> Figure:
     figure, (loss, validation) = new_figure(panels=2, height=3.4, share_y=False)
     for number, cell in enumerate(cells):
         measured = results.measured[cell]
-        for ax, values in ((loss, measured.loss), (validation, 100 * measured.validation_accuracy)):
+        for ax, values in ((loss, measured.loss), (validation, 100 * measured.validation_score)):
             by_epoch = values.T
             known = np.array([epoch for epoch, row in enumerate(by_epoch) if np.isfinite(row).any()], int)
             if not len(known):
@@ -237,7 +238,7 @@ def _curves(results: Results, cells: Sequence[str]) -> Figure:
             if len(values) > 1:
                 low, high = [row.min() for row in kept], [row.max() for row in kept]
                 ax.fill_between(known + 1, low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
-    for ax, label in ((loss, "training loss"), (validation, "validation accuracy (%)")):
+    for ax, label in ((loss, "training loss"), (validation, f"validation {results.score_name} (%)")):
         ax.set_xlabel("epoch")
         ax.set_ylabel(label)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))

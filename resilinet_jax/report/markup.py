@@ -54,7 +54,7 @@ _LATEX = {each: f"\\{each}" for each in "&%$#_{}"} | {each: f"{{{each}}}" for ea
 _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
 _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "`": r"\textasciigrave{}", '"': "''", "…": r"\ldots{}"}
 _LATEX |= {"\N{NO-BREAK SPACE}": "~", "\N{NARROW NO-BREAK SPACE}": r"\,", "–": "--", "±": r"\,\ensuremath{\pm}\,"}
-_SYMBOLS = {"→": r"\to", "−": "-", "×": r"\times", "·": r"\cdot", "●": r"\bullet", "○": r"\circ"}
+_SYMBOLS = {"→": r"\to", "−": "-", "×": r"\times", "·": r"\cdot", "●": r"\bullet", "○": r"\circ", "²": "^2"}
 _LATEX |= {each: rf"\ensuremath{{{command}}}" for each, command in _SYMBOLS.items()}
 
 

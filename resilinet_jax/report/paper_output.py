@@ -51,10 +51,10 @@ _DEFINE = r"""\providecommand{\resilinetprefix}{}
 """
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 _SPELT = {str(digit): word for digit, word in enumerate(_DIGITS)}
-_SPELT |= {".": "Point", "+": "Plus", "-": "Minus", "−": "Minus", "→": "To", "%": "Percent"}
+_SPELT |= {".": "Point", "+": "Plus", "-": "Minus", "−": "Minus", "→": "To", "%": "Percent", "²": "Squared"}
 _UNIT = re.compile(r"\((?:%|points[^()]*|bytes)\)")
 _VALUE = re.compile(r"\d|n/a")
-_WORD = re.compile(r"[A-Za-z]+|[\d+%−→]|(?<=\d)\.(?=\d)|(?<!\w)-(?=\d)", re.ASCII)
+_WORD = re.compile(r"[A-Za-z]+|[\d+%−→²]|(?<=\d)\.(?=\d)|(?<!\w)-(?=\d)", re.ASCII)
 
 # Of the method's paper and this software, as in CITATION.cff, and of data sets by their names in a record.
 METHOD = r"""@article{yousefpour2020failout,

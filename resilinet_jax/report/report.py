@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from resilinet_jax.errors import printable
+from resilinet_jax.errors import listed, printable
 from resilinet_jax.failures.user_failures import YOUR_OWN
 from resilinet_jax.files import digest
 from resilinet_jax.report.figures import Drawn, draw_dollars, shortened, training_curves
@@ -23,7 +23,7 @@ from resilinet_jax.report.paper_output import STYLE, paper_files
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import GAP, Table, comparison_table, interval_table
 from resilinet_jax.results.comparisons import Family
-from resilinet_jax.results.csv_files import CLASS_COUNTS, MOST_ROWS, class_count_rows, csv_files
+from resilinet_jax.results.csv_files import MOST_ROWS, csv_files, outcome_rows
 from resilinet_jax.results.metric_names import ACCURACY
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import Results
@@ -96,8 +96,8 @@ class Report:
         family = self.page.family
         on = f", on {self.page.record.dataset['name']}."
         sentences = [claim.sentence() + on for claim in family.claims]
-        listed = ["\n".join(f"* {markdown(line)}" for line in lines) for lines in (family.notes(), sentences)]
-        return [comparison_table(family).markdown(), *listed]
+        told = ["\n".join(f"* {markdown(line)}" for line in lines) for lines in (family.notes(), sentences)]
+        return [comparison_table(family).markdown(), *told]
 
 
 def make_report(sweep: Sweep, results: Results, record: Record) -> Report:
@@ -183,8 +183,13 @@ def results_notes(results: Results) -> list[str]:
 
 
 def metric_note(results: Results) -> list[str]:
-    """Sentences about the metric, if it is not accuracy, and about counts that are too many for a file."""
-    notes, rows = [], class_count_rows(results)
+    """Sentences about the metric, if it is not accuracy, and about outcomes that are too many for a file."""
+    notes, rows, files = [], outcome_rows(results), results.columns
+    if results.target_names:
+        notes.append(
+            f"R² is 1 - MSE / MSE of the training mean, averaged over {listed(results.target_names)}. Where nothing "
+            f"reaches the cloud the training mean is predicted: 0 %. {files.outcomes} has the errors in own units."
+        )
     if results.metric != ACCURACY:
         notes.append(
             f"Tables, figures and comparisons are of {results.told_by.name} (--metric={results.metric}); epochs are "
@@ -192,8 +197,8 @@ def metric_note(results: Results) -> list[str]:
         )
     if rows > MOST_ROWS:
         notes.append(
-            f"{CLASS_COUNTS} would have {rows:,} rows, more than {MOST_ROWS:,}, and is left out; --metric with --sweep "
-            "takes the counts from the finished runs."
+            f"{files.outcomes} would have {rows:,} rows, more than {MOST_ROWS:,}, and is left out; --metric with "
+            "--sweep takes the counts from the finished runs."
         )
     return notes
 
@@ -221,7 +226,7 @@ def diverged_note(results: Results) -> list[str]:
         return []
     lost = []
     for cell, runs in results.diverged.items():
-        everything = len(runs) == len(results.measured[cell].accuracy)
+        everything = len(runs) == len(results.measured[cell].score)
         lost.append(f"{cell} {'all runs' if everything else 'run ' + ', '.join(_numbered(results, runs))}")
     what = "Diverged, so failed and left out of means, deviations and comparisons (runs count from 0)"
     return [f"{what}: {'; '.join(lost)}."]
@@ -234,10 +239,10 @@ def _numbered(results: Results, runs: Sequence[int]) -> list[str]:
 
 def convergence_note(results: Results) -> list[str]:
     """One sentence if most runs were still getting better in the last tenth of their epochs; none otherwise."""
-    epochs = max((runs.validation_accuracy.shape[-1] for runs in results.measured.values()), default=0)
+    epochs = max((runs.validation_score.shape[-1] for runs in results.measured.values()), default=0)
     if not epochs:
         return []
-    curves = {results.cells[name].training_key(): runs.validation_accuracy for name, runs in results.measured.items()}
+    curves = {results.cells[name].training_key(): runs.validation_score for name, runs in results.measured.items()}
     best = np.concatenate([np.argmax(np.nan_to_num(each, nan=-1), -1) + 1 for each in curves.values()])
     late = int((best > 0.9 * epochs).sum())
     if late <= len(best) / 2:

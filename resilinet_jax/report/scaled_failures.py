@@ -61,7 +61,7 @@ def scaled_figure(results: Results, cells: Mapping[str, str]) -> list[Drawn]:
     factors = scale_factors(results, setting)
     if not len(factors):
         return []
-    figure, (ax,) = new_figure(height=3.9)
+    lowest, (figure, (ax,)) = 0.0, new_figure(height=3.9)
     for number, (label, cell) in enumerate(cells.items()):
         kept = [finite(averages) for averages in scaled_averages(results, cell, setting, factors)]
         if not len(kept[0]):  # all runs diverged
@@ -69,10 +69,11 @@ def scaled_figure(results: Results, cells: Mapping[str, str]) -> list[Drawn]:
         center = 100 * np.array([values.mean() for values in kept])
         ax.plot(factors, center, label=label, linewidth=1.2, markersize=4, markevery=5, **style_of_line(number))
         low, high = (100 * np.array([end(values) for values in kept]) for end in (np.min, np.max))
+        lowest = min(lowest, low.min())  # R² has no bound
         ax.fill_between(factors, low, high, color=style_of_line(number)["color"], alpha=0.15, linewidth=0)
     ax.axvline(1, color="black", linewidth=0.8, linestyle=":")
     ax.set_xlim(0, factors[-1])
-    ax.set_ylim(0, 100)
+    ax.set_ylim(1.05 * lowest, 100)
     ax.set_xlabel(f"factor on the failure probabilities ({setting} = 1)")
     ax.set_ylabel(f"average {results.told_by.name} (%)")
     largest = 100 * results.failure_probability(setting).max()

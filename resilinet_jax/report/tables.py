@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from resilinet_jax.errors import UserError
+from resilinet_jax.failures.combinations import combination_name
 from resilinet_jax.report.markup import markdown
 from resilinet_jax.results.comparisons import Family
 from resilinet_jax.results.estimate import CONFIDENCE
@@ -84,6 +85,31 @@ def percent(values: Float[np.ndarray, " runs"], digits: int = 2) -> str:
     if kept > 1:
         told += f" ± {100 * sample_deviation(values):.{digits}f}"
     return told if kept == runs else f"{told} ({kept}/{runs} runs)"
+
+
+def error_table(results: Results, label: str, cell: str) -> list[Table]:
+    """How far predicted numbers are off while nodes fail, in their own units.
+
+    Args:
+      results: of a sweep.
+      label: what the cell is called.
+      cell: its name.
+
+    Returns:
+      One table, of means over the runs that did not diverge; none where there were classes.
+    """
+    if not results.target_names:
+        return []
+    outcomes = results.measured[cell].outcomes
+    errors = outcomes[np.isfinite(outcomes).all((1, 2, 3))]
+    off = np.stack([np.sqrt(errors[..., 0]), errors[..., 1]], -1)  # [runs, combinations, targets, 2]
+    rows = []
+    for failing in results.shown_sets(results.usual_setting):
+        of_runs = off[:, results.failing_sets.index(failing)].reshape(len(off), 2 * len(results.target_names))
+        entries = [f"{value:.4g}" for value in of_runs.mean(0)] if len(off) else ["failed"] * of_runs.shape[1]
+        rows.append([combination_name(failing), *entries])
+    columns = [f"{name}, {error}" for name in results.target_names for error in ("RMSE", "MAE")]
+    return [Table(f"Errors while nodes fail, in own units, {label}", ["Failing nodes", *columns], rows)]
 
 
 def setting_table(title: str, results: Results, columns: Mapping[str, Column], digits: int = 2) -> Table:

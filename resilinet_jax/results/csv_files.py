@@ -15,37 +15,38 @@ from jaxtyping import Float
 from resilinet_jax.cells import Cell, describe
 from resilinet_jax.failures.combinations import Combinations, combination_name
 from resilinet_jax.files import digest
+from resilinet_jax.results.metric_names import OF_CLASSES, OF_TARGETS, Columns
 from resilinet_jax.results.results import Results, finite, mean, sample_deviation
 from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.store import Measured
 
-_TEXTS = ["cell", "split", "failing", "hyperconnection", "class_name"]  # columns that `read_results` reads as text
-CLASS_COUNTS = "class_counts.csv"
-MOST_ROWS = 1_000_000  # of it; a file of more is left out
-_COUNTS = ("tp", "fp", "fn")
+# Columns that `read_results` reads as text.
+_TEXTS = ["cell", "split", "failing", "hyperconnection", "class_name", "target_name"]
+MOST_ROWS = 1_000_000  # of what there is of each class; a file of more is left out
 _FORMULA = re.compile(r"['\s]*[=+@-]")  # how a text begins that a spreadsheet would calculate
 
 
 def csv_files(results: Results) -> dict[str, bytes]:
     """All that was measured, by file name; `read_results` reads it."""
     frames = {
-        "accuracies": accuracies_frame,
-        "history": history_frame,
-        "weights": weights_frame,
-        "averages": averages_frame,
+        results.columns.scores: scores_frame,
+        "history.csv": history_frame,
+        "weights.csv": weights_frame,
+        "averages.csv": averages_frame,
     }
     files = {
-        f"{name}.csv": _quoted(frame(results)).to_csv(index=False, float_format="%.7f").encode()
+        name: _quoted(frame(results)).to_csv(index=False, float_format="%.7f").encode()
         for name, frame in frames.items()
     }
-    if 0 < class_count_rows(results) <= MOST_ROWS:
-        files[CLASS_COUNTS] = _quoted(class_counts_frame(results)).to_csv(index=False, float_format="%.12g").encode()
+    if 0 < outcome_rows(results) <= MOST_ROWS:
+        outcomes = _quoted(outcomes_frame(results)).to_csv(index=False, float_format="%.12g")
+        files[results.columns.outcomes] = outcomes.encode()
     return files
 
 
-def class_count_rows(results: Results) -> int:
-    """How many rows `class_counts_frame` has."""
-    return sum(math.prod(each.class_counts.shape[:-1]) for each in results.measured.values())
+def outcome_rows(results: Results) -> int:
+    """How many rows `outcomes_frame` has."""
+    return sum(math.prod(each.outcomes.shape[:-1]) for each in results.measured.values())
 
 
 def _quoted(frame: pd.DataFrame) -> pd.DataFrame:
@@ -57,33 +58,35 @@ def _quoted(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def accuracies_frame(results: Results) -> pd.DataFrame:
+def scores_frame(results: Results) -> pd.DataFrame:
     """One row per cell, run and failure combination, with the cell's settings as columns."""
+    column = results.columns.score
     names = list(map(combination_name, results.failing_sets))
     return pd.DataFrame(
         [
-            {"cell": name, "split": split, "run": run, "failing": failing, "accuracy": accuracy} | settings
+            {"cell": name, "split": split, "run": run, "failing": failing, column: score} | settings
             for name, measured in results.measured.items()
             for settings in (describe(results.graph, results.cells[name]),)
-            for (split, run), row in results.numbered(measured.accuracy)
-            for failing, accuracy in zip(names, row)
+            for (split, run), row in results.numbered(measured.score)
+            for failing, score in zip(names, row)
         ]
     )
 
 
-def class_counts_frame(results: Results) -> pd.DataFrame:
-    """One row per cell, run, failure combination and class: true positives, false positives, false negatives."""
+def outcomes_frame(results: Results) -> pd.DataFrame:
+    """One row per cell, run, failure combination and class or target, with its outcomes."""
     failing = np.array([combination_name(failing) for failing in results.failing_sets])
     frames = []
     for name, measured in results.measured.items():
-        counts = measured.class_counts
-        runs, combinations, classes = np.indices(counts.shape[:-1]).reshape(3, -1)
-        splits, numbers = map(np.array, zip(*results.units.numbered(len(counts))))
+        outcomes = measured.outcomes
+        runs, combinations, each = np.indices(outcomes.shape[:-1]).reshape(3, -1)
+        splits, numbers = map(np.array, zip(*results.units.numbered(len(outcomes))))
         identity = {"cell": name, "split": splits[runs], "run": numbers[runs], "failing": failing[combinations]}
-        identity |= {"class": classes}
-        if results.class_names:
-            identity["class_name"] = np.array(results.class_names)[classes]
-        frames.append(pd.DataFrame(identity | dict(zip(_COUNTS, counts.reshape(-1, 3).T))))
+        identity |= {results.columns.each: each}
+        if names := results.class_names or results.target_names:
+            identity[f"{results.columns.each}_name"] = np.array(names)[each]
+        parts = dict(zip(results.columns.parts, outcomes.reshape(len(each), -1).T))
+        frames.append(pd.DataFrame(identity | parts))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -121,23 +124,24 @@ def weights_frame(results: Results) -> pd.DataFrame:
 
 def history_frame(results: Results) -> pd.DataFrame:
     """One row per cell, run and epoch."""
+    column = f"validation_{results.columns.score}"
     return pd.DataFrame(
         [
-            {"cell": name, "split": split, "run": run, "epoch": epoch, "loss": loss, "validation_accuracy": accuracy}
+            {"cell": name, "split": split, "run": run, "epoch": epoch, "loss": loss, column: score}
             for name, measured in results.measured.items()
-            for (split, run), curves in results.numbered(zip(measured.loss, measured.validation_accuracy))
-            for epoch, (loss, accuracy) in enumerate(zip(*curves), 1)
+            for (split, run), curves in results.numbered(zip(measured.loss, measured.validation_score))
+            for epoch, (loss, score) in enumerate(zip(*curves), 1)
         ],
-        columns=["cell", "split", "run", "epoch", "loss", "validation_accuracy"],
+        columns=["cell", "split", "run", "epoch", "loss", column],
     )
 
 
-def _read_csv(path: pathlib.Path, expected: str | None) -> pd.DataFrame:
+def _read_csv(path: pathlib.Path, expected: str | None, columns: Columns) -> pd.DataFrame:
     content = path.read_bytes()
     if expected not in (None, digest(content)):
         raise ValueError(f"{path.name} is not what the sweep wrote")
     # Only numbers may be missing: a cell may be called `none`.
-    numbers = ("accuracy", "loss", "validation_accuracy", "weight", *_COUNTS)
+    numbers = (columns.score, "loss", f"validation_{columns.score}", "weight", *columns.parts)
     frame = pd.read_csv(
         io.BytesIO(content),
         dtype=dict.fromkeys(_TEXTS, str),  # a cell may be called `0.30`
@@ -150,30 +154,32 @@ def _read_csv(path: pathlib.Path, expected: str | None) -> pd.DataFrame:
     return frame
 
 
-def _counts_of(
-    counts: pd.DataFrame | None, cell: str, rows: pd.MultiIndex, order: Sequence[str]
-) -> Float[np.ndarray, "runs combinations classes 3"]:
-    """The counts of a cell's classes; of no class if there is no file.
+def _outcomes_of(
+    outcomes: pd.DataFrame | None, cell: str, rows: pd.MultiIndex, order: Sequence[str], columns: Columns
+) -> Float[np.ndarray, "runs combinations classes parts"]:
+    """What there is of each of a cell's classes or targets; of none if there is no file.
 
     Args:
-      counts: the file, as `class_counts_frame` made it.
+      outcomes: the file, as `outcomes_frame` made it.
       cell: its name.
       rows: split and number of each run.
       order: names of the failure combinations.
+      columns: what they are called.
 
     Raises:
-      ValueError: if there is not exactly one row for each run, combination and class.
+      ValueError: if there is not exactly one row for each run, combination and class or target.
     """
-    if counts is None:
-        return np.zeros((len(rows), len(order), 0, 3))
-    classes = range(int(counts["class"].max()) + 1)
-    wanted = [(*run, failing, label) for run in rows for failing in order for label in classes]
-    of_cell = counts[counts.cell == cell]
-    there = pd.MultiIndex.from_frame(of_cell[["split", "run", "failing", "class"]])
+    parts = len(columns.parts)
+    if outcomes is None:
+        return np.zeros((len(rows), len(order), 0, parts))
+    each = range(int(outcomes[columns.each].max()) + 1)
+    wanted = [(*run, failing, number) for run in rows for failing in order for number in each]
+    of_cell = outcomes[outcomes.cell == cell]
+    there = pd.MultiIndex.from_frame(of_cell[["split", "run", "failing", columns.each]])
     if not there.is_unique or set(there) != set(wanted):
-        raise ValueError(f"{CLASS_COUNTS} lacks counts of {cell}, or has some twice")
+        raise ValueError(f"{columns.outcomes} lacks rows of {cell}, or has some twice")
     found = there.get_indexer(pd.MultiIndex.from_tuples(wanted))
-    return of_cell[list(_COUNTS)].to_numpy(float)[found].reshape(len(rows), len(order), len(classes), 3)
+    return of_cell[list(columns.parts)].to_numpy(float)[found].reshape(len(rows), len(order), len(each), parts)
 
 
 def read_results(
@@ -185,6 +191,7 @@ def read_results(
     digests: Mapping[str, str],
     units: Callable[[Sequence[str]], Units],
     class_names: Sequence[str] = (),
+    target_names: Sequence[str] = (),
 ) -> Results:
     """Reads a sweep's results from the CSV files in its folder.
 
@@ -197,6 +204,7 @@ def read_results(
       digests: of the files, by name; a file without one is not checked.
       units: what runs are independent of, from the label of each run's split.
       class_names: of classes 0..C-1; none if they have no other names.
+      target_names: of the numbers that were predicted; none where there were classes.
 
     Raises:
       OSError: if a file can't be read.
@@ -204,30 +212,40 @@ def read_results(
       ValueError: if a file is no CSV, or not the one that was written, or has two numbers for the same cell, run and
         column, or not all counts of classes.
     """
-    accuracies, curves, weights = (
-        _read_csv(folder / name, digests.get(name)) for name in ("accuracies.csv", "history.csv", "weights.csv")
-    )
-    counted = CLASS_COUNTS in digests or (folder / CLASS_COUNTS).exists()  # not in older folders, nor where too large
-    counts = _read_csv(folder / CLASS_COUNTS, digests.get(CLASS_COUNTS)) if counted else None
+    columns = OF_TARGETS if target_names else OF_CLASSES
+
+    def read(name: str) -> pd.DataFrame:
+        return _read_csv(folder / name, digests.get(name), columns)
+
+    scores, curves, weights = map(read, (columns.scores, "history.csv", "weights.csv"))
+    known = columns.outcomes in digests or (folder / columns.outcomes).exists()  # not if older, nor where too large
+    outcomes = read(columns.outcomes) if known else None
     order = [combination_name(failing) for failing in combinations.failing_sets]
     edges = [edge.name for edge in combinations.graph.hyperconnections]
     measured, labels = {}, []
     for name in cells:
-        own = accuracies[accuracies.cell == name][["split", "run"]].drop_duplicates()
+        own = scores[scores.cell == name][["split", "run"]].drop_duplicates()
         rows = pd.MultiIndex.from_frame(own)
-        accuracy, loss, validation, weight = (
+        score, loss, validation, weight = (
             frame[frame.cell == name].pivot(index=["split", "run"], columns=column, values=value).reindex(rows)
             for frame, column, value in (
-                (accuracies, "failing", "accuracy"),
+                (scores, "failing", columns.score),
                 (curves, "epoch", "loss"),
-                (curves, "epoch", "validation_accuracy"),
+                (curves, "epoch", f"validation_{columns.score}"),
                 (weights, "hyperconnection", "weight"),
             )
         )
-        weight = weight.reindex(index=accuracy.index, columns=edges, fill_value=0.0)
-        wide = [each.to_numpy(float) for each in (accuracy[order], loss, validation, weight)]
-        measured[name] = Measured(*[*wide, _counts_of(counts, name, rows, order)])
+        weight = weight.reindex(index=score.index, columns=edges, fill_value=0.0)
+        wide = [each.to_numpy(float) for each in (score[order], loss, validation, weight)]
+        measured[name] = Measured(*[*wide, _outcomes_of(outcomes, name, rows, order, columns)])
         labels = own["split"].tolist()
     return Results(
-        combinations, failure_settings, cells, measured, message_bytes, units(labels), class_names=class_names
+        combinations,
+        failure_settings,
+        cells,
+        measured,
+        message_bytes,
+        units(labels),
+        class_names=class_names,
+        target_names=target_names,
     )

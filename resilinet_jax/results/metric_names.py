@@ -42,6 +42,32 @@ METRIC_NAMES = {
 }
 
 
+# By what results are told where numbers are predicted.
+R2 = MetricName("R²", "R² values", "points of R²")
+
+
+class Columns(NamedTuple):
+    """What files and their columns are called.
+
+    Attributes:
+      score: the column of the score, `ACCURACY` or what stands for it.
+      scores: the file of it.
+      outcomes: the file of what there is of each class or target.
+      each: the column of its number.
+      parts: the columns of its outcomes.
+    """
+
+    score: str
+    scores: str
+    outcomes: str
+    each: str
+    parts: tuple[str, ...]
+
+
+OF_CLASSES = Columns(ACCURACY, "accuracies.csv", "class_counts.csv", "class", ("tp", "fp", "fn"))
+OF_TARGETS = Columns("r2", "r2.csv", "errors.csv", "target", ("mse", "mae", "mse_of_mean", "mae_of_mean"))
+
+
 def metric_folder(folder: pathlib.Path, metric: str) -> pathlib.Path:
     """Where a sweep's report by another metric than accuracy goes: beside the sweep's folder, which stays as it is."""
     return folder if metric == ACCURACY else beside(folder, metric)

@@ -1,4 +1,4 @@
-"""Metrics of a classifier, from the counts of each class.
+"""Metrics of a classifier, from the counts of each class; and of predicted numbers, from their errors.
 
 With TP, FP and FN the true positives, false positives and false negatives of a class, the number of its examples is
 TP + FN, and the number of examples that were taken for it TP + FP. All metrics are in [0, 1], and those of no
@@ -64,6 +64,18 @@ METRICS: dict[str, Callable[[Counts], Float[np.ndarray, "*stack"]]] = {
     "macro_f1": macro_f1,
     "micro_f1": micro_f1,
 }
+
+
+def r2(errors: Float[np.ndarray, "*stack targets 4"]) -> Float[np.ndarray, "*stack"]:
+    """Mean over the targets of R², 1 - MSE / MSE of the training mean, where numbers are predicted.
+
+    As `sklearn.metrics.r2_score`, which knows no training split and compares with the mean of the test split. It is 0
+    where nothing is known, and less for predictions that are worse than the mean.
+
+    Args:
+      errors: mean squared and mean absolute error, and the same of the training mean.
+    """
+    return np.asarray(1 - _share(errors[..., 0], errors[..., 2]).mean(-1))
 
 
 def _parts(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

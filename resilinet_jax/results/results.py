@@ -17,7 +17,7 @@ from resilinet_jax.failures.model import with_failout_at_inference
 from resilinet_jax.failures.user_failures import YOUR_OWN
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.network.senders import has_path
-from resilinet_jax.results.metric_names import ACCURACY, METRIC_NAMES, MetricName
+from resilinet_jax.results.metric_names import ACCURACY, METRIC_NAMES, OF_CLASSES, OF_TARGETS, R2, Columns, MetricName
 from resilinet_jax.results.metrics import METRICS
 from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.store import Measured
@@ -39,6 +39,7 @@ class Results:
       units: what the runs are independent of.
       metric: by which results are told, one of `METRICS`.
       class_names: of classes 0..C-1; none if they have no other names.
+      target_names: of the numbers that were predicted; none where there were classes.
     """
 
     combinations: Combinations
@@ -49,6 +50,7 @@ class Results:
     units: Units = dataclasses.field(default_factory=Units)
     metric: str = ACCURACY
     class_names: Sequence[str] = ()
+    target_names: Sequence[str] = ()
 
     def class_name(self, number: int | np.integer) -> str:
         """What people call a class."""
@@ -57,19 +59,29 @@ class Results:
     @property
     def told_by(self) -> MetricName:
         """What the metric is called by which results are told."""
-        return METRIC_NAMES[self.metric]
+        return R2 if self.target_names else METRIC_NAMES[self.metric]
+
+    @property
+    def score_name(self) -> str:
+        """What the score is called by which epochs are selected."""
+        return (R2 if self.target_names else METRIC_NAMES[ACCURACY]).name
+
+    @property
+    def columns(self) -> Columns:
+        """What files and their columns are called."""
+        return OF_TARGETS if self.target_names else OF_CLASSES
 
     @property
     def has_class_counts(self) -> bool:
-        """Whether the counts of each class are there, from which every metric follows."""
-        return all(each.class_counts.shape[-2] for each in self.measured.values())
+        """Whether the counts of each class are there, from which every metric of classes follows."""
+        return not self.target_names and all(each.outcomes.shape[-2] for each in self.measured.values())
 
     @functools.cached_property
     def values(self) -> Mapping[str, Float[np.ndarray, "runs combinations"]]:
         """By cell name, the metric of each run under each failure combination; NaN where the run diverged."""
-        if self.metric == ACCURACY:  # known where counts are not
-            return {name: each.accuracy for name, each in self.measured.items()}
-        return {name: METRICS[self.metric](each.class_counts) for name, each in self.measured.items()}
+        if self.metric == ACCURACY:  # the score, known where counts are not
+            return {name: each.score for name, each in self.measured.items()}
+        return {name: METRICS[self.metric](each.outcomes) for name, each in self.measured.items()}
 
     @property
     def graph(self) -> Graph:
@@ -79,7 +91,7 @@ class Results:
     @property
     def runs(self) -> int:
         """How many runs a cell has, on all splits together."""
-        return max((len(each.accuracy) for each in self.measured.values()), default=0)
+        return max((len(each.score) for each in self.measured.values()), default=0)
 
     def numbered(self, of_runs: Iterable[Run]) -> Iterator[tuple[tuple[str, int], Run]]:
         """What each run of a cell has, with its split and its number on that."""
@@ -115,9 +127,7 @@ class Results:
     @property
     def diverged(self) -> dict[str, list[int]]:
         """The runs that have no accuracy, by the name of their cell; cells of which all runs have one are left out."""
-        lost = {
-            name: np.flatnonzero(np.isnan(runs.accuracy).any(axis=1)).tolist() for name, runs in self.measured.items()
-        }
+        lost = {name: np.flatnonzero(np.isnan(runs.score).any(axis=1)).tolist() for name, runs in self.measured.items()}
         return {name: runs for name, runs in lost.items() if runs}
 
     def leaves_path(self, failing: Sequence[str]) -> bool:

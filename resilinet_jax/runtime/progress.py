@@ -123,7 +123,7 @@ class Progress:
         *,
         models: int,
         loss: Float[np.ndarray, "models epochs"],
-        validation_accuracy: Float[np.ndarray, " models"],
+        validation_score: Float[np.ndarray, " models"],
     ) -> None:
         """Says that an epoch of a pass has ended.
 
@@ -131,16 +131,16 @@ class Progress:
           number: of the epoch, counted from 1.
           models: number of models in the pass.
           loss: of each model in all epochs so far, mean over an epoch's steps; not finite where it has diverged.
-          validation_accuracy: of each model after this epoch, as a fraction in [0, 1].
+          validation_score: of each model after this epoch, 1 at best.
         """
         self._advance(models * (1 - self._part))
         self._part = 0.0
         if self._curves:
-            self._curves.epoch(number, loss[:, -1], validation_accuracy)
+            self._curves.epoch(number, loss[:, -1], validation_score)
         failed = ~(loss < DIVERGED_LOSS).all(-1)
         told = [_loss(loss[~failed, -1])]
         if not failed.all():
-            of_sound = 100 * validation_accuracy[~failed]
+            of_sound = 100 * validation_score[~failed]
             told.append(f"validation {of_sound.min():.1f}-{of_sound.max():.1f} %")
         if failed.any():
             told.append(f"{failed.sum()} failed")

@@ -23,34 +23,40 @@ from resilinet_jax.files import digest, write_file, zip_bytes
 DIVERGED_LOSS = 1e6
 
 
+COUNTED = 3  # of a class; of a target there are more parts
+
+
 class Measured(NamedTuple):
     """What remains of finished runs.
 
     Attributes:
-      accuracy: on the test split, under each failure combination; NaN if the run diverged.
+      score: accuracy on the test split under each failure combination, or R² where numbers are predicted; NaN if the
+        run diverged.
       loss: mean over each epoch's steps.
-      validation_accuracy: after each epoch, by which the best one is selected: with skips as active as in training.
+      validation_score: after each epoch, by which the best one is selected: with skips as active as in training.
       weight: of each hyperconnection after training, before any survival scaling; 0 where a skip was removed.
-      class_counts: true positives, false positives and false negatives of each class on the test split, under each
-        failure combination: expectations where nothing reaches the cloud. NaN if the run diverged; no classes where
-        they are not known.
+      outcomes: true positives, false positives and false negatives of each class on the test split, under each
+        failure combination: expectations where nothing reaches the cloud. Or of each target mean squared and mean
+        absolute error, and the same of the training mean. NaN if the run diverged; no classes where they are not known.
     """
 
-    accuracy: Float[np.ndarray, "*stack combinations"]
+    score: Float[np.ndarray, "*stack combinations"]
     loss: Float[np.ndarray, "*stack epochs"]
-    validation_accuracy: Float[np.ndarray, "*stack epochs"]
+    validation_score: Float[np.ndarray, "*stack epochs"]
     weight: Float[np.ndarray, "*stack hyperconnections"]
-    class_counts: Float[np.ndarray, "*stack combinations classes 3"]
+    outcomes: Float[np.ndarray, "*stack combinations classes parts"]
 
     @property
     def diverged(self) -> list[int]:
-        """Numbers of the runs that diverged: those with no accuracy at all."""
-        return np.flatnonzero(np.isnan(self.accuracy).all(-1)).tolist()
+        """Numbers of the runs that diverged: those with no score at all."""
+        return np.flatnonzero(np.isnan(self.score).all(-1)).tolist()
 
     def rounded(self) -> Measured:
         """Rounds to the seven digits that results on disk have, so that a report from there is the same."""
-        widened = self._replace(class_counts=self.class_counts.astype(np.float64))  # or they have digits of float32
-        return Measured(*(np.round(leaf, 7) for leaf in widened))
+        widened = self._replace(outcomes=self.outcomes.astype(np.float64))  # or they have digits of float32
+        rounded = Measured(*(np.round(leaf, 7) for leaf in widened))
+        # Errors have units of their own: 7 digits behind the point may be none of theirs.
+        return rounded if self.outcomes.shape[-1] == COUNTED else rounded._replace(outcomes=widened.outcomes)
 
 
 Name = tuple[str, int]  # of a run: its cell's key, and its number

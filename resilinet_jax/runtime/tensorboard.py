@@ -14,7 +14,7 @@ from tensorboardX.summary import scalar
 
 
 class LiveCurves:
-    """A folder of events for each run, and in it the loss and the validation accuracy of each epoch.
+    """A folder of events for each run, and in it the loss and the validation score of each epoch.
 
     The files are written at once and by this thread, so that a full disk is told as such.
     """
@@ -43,17 +43,17 @@ class LiveCurves:
         self,
         number: int,
         loss: Float[np.ndarray, " models"],
-        validation_accuracy: Float[np.ndarray, " models"],
+        validation_score: Float[np.ndarray, " models"],
     ) -> None:
         """Writes what each run of the pass reached in an epoch that has ended.
 
         Args:
           number: of the epoch, counted from 1.
           loss: of each run, mean over the epoch's steps.
-          validation_accuracy: of each run after the epoch, as a fraction in [0, 1].
+          validation_score: of each run after the epoch, 1 at best.
         """
-        for writer, own_loss, accuracy in zip(self._writers, loss, validation_accuracy, strict=True):
-            for name, value in {"loss": own_loss, "validation_accuracy": accuracy}.items():
+        for writer, own_loss, score in zip(self._writers, loss, validation_score, strict=True):
+            for name, value in {"loss": own_loss, "validation_score": score}.items():
                 writer.write_event(Event(step=number, wall_time=time.time(), summary=scalar(name, float(value))))
             writer.flush()
 

@@ -65,7 +65,7 @@ class Data:
 
     Attributes:
       feed: hands out the examples.
-      classes: number of classes.
+      classes: number of classes, or of the numbers to predict.
       name: how reports call it, e.g. `synthetic`.
       description: what it is, in a line.
       rows: examples in all, before any were left out.
@@ -115,7 +115,8 @@ class Scenario:
       presets: by name; `paper` is the paper's own, `quick` what a command takes without `--preset`.
       huge_pages: whether training on CPU gains by the settings of `resilinet_jax.runtime.memory`.
       compiler_options: of XLA, for this network on the default backend.
-      loss: of each example, called with logits [batch, classes] and labels [batch]; None for cross-entropy.
+      loss: of each example, called with logits [batch, classes] and labels [batch]; None for cross-entropy, or for the
+        squared error where numbers are predicted.
     """
 
     name: str

@@ -395,7 +395,7 @@ MUTANTS: dict[str, list[Mutant]] = {
             f"{EVALUATION}::test_accuracy_under_masks_matches_a_numpy_loop",
         ),
         Mutant(
-            "self.finite & jnp",
+            "before.finite & jnp",
             "jnp",
             f"{EVALUATION}::test_a_logit_that_is_no_number_in_any_batch_makes_the_accuracy_missing",
         ),
@@ -469,10 +469,10 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("jax.device_put(np.int32(done), whole)", "jax.device_put(np.int32(0), whole)", AGAIN),
         Mutant("once.ndim))), again, once)", "once.ndim))), once, again)", AGAIN),
         Mutant('program.feed.sizes["test"][own]', 'program.feed.sizes["test"][0 * own]', SPLITS),
-        Mutant("np.full_like(accuracy, epoch)", "accuracy", f"{RUNS}::test_the_last_epoch_counts_on_request"),
+        Mutant("np.full_like(score, epoch)", "score", f"{RUNS}::test_the_last_epoch_counts_on_request"),
         Mutant(
-            "accuracy @ (probability / probability.sum())",
-            "accuracy[:, 0]",
+            "score @ (probability / probability.sum())",
+            "score[:, 0]",
             f"{RUNS}::test_the_average_under_failures_selects_on_request",
         ),
         Mutant(
@@ -591,7 +591,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("cost[:, None] <= cost[None]", "cost[:, None] < cost[None]"),
     ],
     "results/csv_files.py": [
-        Mutant("in (accuracy[order], loss", "in (accuracy, loss"),
+        Mutant("in (score[order], loss", "in (score, loss"),
         Mutant("if results.cells[name].present[i]", "if True"),
     ],
     "results/paper.py": [

@@ -311,7 +311,7 @@ def test_a_run_that_comes_out_otherwise_is_refused_and_what_differs_is_named(her
     measured = exporting.run_cells
 
     def other(*arguments):
-        return {name: each._replace(accuracy=each.accuracy + 0.1) for name, each in measured(*arguments).items()}
+        return {name: each._replace(score=each.score + 0.1) for name, each in measured(*arguments).items()}
 
     monkeypatch.setattr(exporting, "run_cells", other)
     monkeypatch.setattr(exporting, "MODELS", "elsewhere")

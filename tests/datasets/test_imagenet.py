@@ -116,7 +116,7 @@ def test_trains_through_the_engine_and_learns_colours(folder):
     network = Network(graph, stages, {"i->n2": PointwiseAdapter(6, 2)})
     build = CellBuilder(graph, {"no failure": {}}, failout_rate=0.05, learning_rate=0.01)
     settings = TrainingSettings(runs=2, epochs=12, batch_size=BATCH, seed=0)
-    accuracy = run_cells(network, feed(folder), {"vanilla": build("vanilla")}, settings, Silent())["vanilla"].accuracy
+    accuracy = run_cells(network, feed(folder), {"vanilla": build("vanilla")}, settings, Silent())["vanilla"].score
     assert accuracy[:, 0].mean() > 0.4
     # Nothing arrives: guessing by the classes seen in training, which are about evenly many.
     np.testing.assert_allclose(accuracy[:, 1:], 0.2, atol=0.02)

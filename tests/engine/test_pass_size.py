@@ -184,7 +184,7 @@ def test_what_the_trial_leaves_does_not_reach_the_runs(monkeypatch):
 
     def accuracies():
         settings = dataclasses.replace(SETTINGS, runs=2, epochs=2)
-        return engine.run_cells(NETWORK, Resident(SPLITS), cells, settings, Silent())["dfg"].accuracy
+        return engine.run_cells(NETWORK, Resident(SPLITS), cells, settings, Silent())["dfg"].score
 
     untried = accuracies()
     monkeypatch.setattr(pass_size, "SURE_FLOPS", 1.0)

@@ -126,10 +126,10 @@ def test_recalibrated_accuracies_are_those_of_plain_loops(kind, request):
         for name, cell in AGAIN.items():
             arrays = kept[cell.training_key(), MOST_RUNS * split + 1]
             expected = [said(feed, chunks, arrays, cell, split, failing) for failing in FAILING]
-            np.testing.assert_allclose(got[f"{name} again"].accuracy[2 * split + 1], expected, atol=1e-6)
+            np.testing.assert_allclose(got[f"{name} again"].score[2 * split + 1], expected, atol=1e-6)
     # Under some combination it makes a difference; without a path it can't.
     for name in AGAIN:
-        differs = got[f"{name} again"].accuracy != got[name].accuracy
+        differs = got[f"{name} again"].score != got[name].score
         assert differs.any()
         assert not differs[:, FAILING.index(("n1", "n2"))].any()
 
@@ -153,14 +153,14 @@ def test_a_training_serves_both_and_running_statistics_stay_as_they_were(measure
 def test_stacking_recalibrates_the_same_but_for_rounding(measured):
     stacked, _ = measure(made("one split"), stack=4)
     for name, runs in stacked.items():
-        np.testing.assert_allclose(runs.accuracy, measured[0][name].accuracy, atol=2.01 / len(SPLITS.test.y))
+        np.testing.assert_allclose(runs.score, measured[0][name].score, atol=2.01 / len(SPLITS.test.y))
 
 
 def test_a_run_that_diverged_is_missing_and_harms_no_other(measured):
     cells = {"again": AGAIN["dfg"], "diverged": BUILD("dfg", learning_rate=1e30, statistics="recalibrated")}
     got, _ = measure(made("one split"), cells)
-    assert np.isnan(got["diverged"].accuracy).all()
-    np.testing.assert_array_equal(got["again"].accuracy, measured[0]["dfg again"].accuracy)
+    assert np.isnan(got["diverged"].score).all()
+    np.testing.assert_array_equal(got["again"].score, measured[0]["dfg again"].score)
 
 
 def test_every_answer_has_a_combination_that_gives_it():
@@ -210,8 +210,8 @@ def test_one_arrival_in_training_makes_shared_statistics_those_by_arrival(measur
     forced = BUILD("dfg")._replace(shared_statistics=np.float32(1))
     shared = BUILD("resilinet", failout_rate=RATES, statistics="shared")
     got, _ = measure(made("one split"), {"forced": forced, "shared": shared})
-    np.testing.assert_array_equal(got["forced"].accuracy, measured[0]["dfg"].accuracy)
+    np.testing.assert_array_equal(got["forced"].score, measured[0]["dfg"].score)
     np.testing.assert_array_equal(got["forced"].loss, measured[0]["dfg"].loss)
     # Training normalises by each batch's own statistics, so it is the same; only what is kept of them differs.
     np.testing.assert_array_equal(got["shared"].loss, measured[0]["resilinet"].loss)
-    assert (got["shared"].accuracy != measured[0]["resilinet"].accuracy).any()
+    assert (got["shared"].score != measured[0]["resilinet"].score).any()

@@ -33,7 +33,7 @@ def measure(cells, splits=SPLITS, progress=None, store=None, checkpoints=None, k
 
 
 def run(cells, splits=SPLITS, **changes):
-    return {name: measured.accuracy for name, measured in measure(cells, splits, **changes).items()}
+    return {name: measured.score for name, measured in measure(cells, splits, **changes).items()}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +53,7 @@ def undisturbed():
 
 @pytest.fixture(scope="module")
 def together(undisturbed):
-    return {name: measured.accuracy for name, measured in undisturbed.items()}
+    return {name: measured.score for name, measured in undisturbed.items()}
 
 
 def test_sharded_over_two_devices():
@@ -81,7 +81,7 @@ def test_kept_models_are_those_that_were_measured(undisturbed):
     for name, cell in CELLS.items():
         for run in range(SETTINGS.runs):
             said = said_by(KEPT[cell.training_key(), run], cell, run, *SPLITS.test, SPLITS.chance)
-            np.testing.assert_allclose(said, undisturbed[name].accuracy[run], atol=1e-6)
+            np.testing.assert_allclose(said, undisturbed[name].score[run], atol=1e-6)
 
 
 def test_a_finished_run_without_its_model_is_trained_again(undisturbed):
@@ -138,7 +138,7 @@ def test_learned_weights_move_are_told_and_are_those_that_count():
     assert (moved < 0.9).all()
     assert (learned.weight[0] != learned.weight[1]).all()
     fixed = run({"resilinet": CELLS["resilinet"]}, runs=2, epochs=3)["resilinet"]
-    assert (learned.accuracy != fixed).any()
+    assert (learned.score != fixed).any()
 
 
 def test_the_epoch_is_selected_on_validation_and_reported_on_test(together):
@@ -163,10 +163,10 @@ def test_a_run_that_diverged_is_missing_and_harms_no_other(together):
     measured = measure(cells)
     assert np.isfinite(measured["finite"].loss).all()
     for name in ("diverged", "late", "finite"):
-        assert np.isnan(measured[name].accuracy).all()
+        assert np.isnan(measured[name].score).all()
         assert measured[name].diverged == [0, 1, 2]
     assert np.isfinite(measured["late"].loss[:, 0]).all()
-    np.testing.assert_array_equal(measured["dfg"].accuracy, together["dfg"])
+    np.testing.assert_array_equal(measured["dfg"].score, together["dfg"])
     assert measured["dfg"].diverged == []
 
 
@@ -231,9 +231,9 @@ def all_cells():
 
 def test_the_last_epoch_counts_on_request(undisturbed):
     last = run(CELLS, selection=Selection(last=True))
-    best = np.concatenate([each.validation_accuracy.argmax(-1) for each in undisturbed.values()])
+    best = np.concatenate([each.validation_score.argmax(-1) for each in undisturbed.values()])
     was_best = best == SETTINGS.epochs - 1
-    same = np.concatenate([(last[name] == each.accuracy).all(-1) for name, each in undisturbed.items()])
+    same = np.concatenate([(last[name] == each.score).all(-1) for name, each in undisturbed.items()])
     assert was_best.any()
     assert same[was_best].all()
     assert not same.all()
@@ -246,7 +246,7 @@ def test_the_average_under_failures_selects_on_request():
     selection = Selection(combinations.survival, probability)
     splits = SPLITS._replace(test=SPLITS.validation)
     dfg = measure({"dfg": CELLS["dfg"]}, splits, selection=selection)["dfg"]
-    np.testing.assert_allclose(dfg.accuracy @ probability, dfg.validation_accuracy.max(-1), rtol=1e-6)
+    np.testing.assert_allclose(dfg.score @ probability, dfg.validation_score.max(-1), rtol=1e-6)
 
 
 def test_literal_equals_add_where_every_skip_has_to_stand_in():
@@ -396,7 +396,7 @@ class TestInterrupted:
         self.same(measured, undisturbed)
         # Another sweep shares one of them, under another name.
         measured, _ = self.go(tmp_path, cells={"shared": CELLS["dfg"]}, runs=2)
-        np.testing.assert_array_equal(measured["shared"].accuracy, undisturbed["dfg"].accuracy[:2])
+        np.testing.assert_array_equal(measured["shared"].score, undisturbed["dfg"].score[:2])
 
     def test_what_a_kill_left_of_the_checkpoints_of_finished_runs_is_removed(self, tmp_path, monkeypatch):
         with monkeypatch.context() as killed:

@@ -73,7 +73,7 @@ def test_runs_are_called_by_numbers_whatever_subjects_are_called(left_out):
 
 
 def test_runs_differ_between_splits_and_within_them(left_out):
-    assert left_out["drawn"].accuracy.shape == (8, 8)
+    assert left_out["drawn"].score.shape == (8, 8)
     assert len({tuple(weight) for weight in left_out["drawn"].weight}) == 8
 
 
@@ -86,19 +86,19 @@ def test_every_split_is_tested_on_its_own_person_in_plain_loops(left_out):
             x, y = (DATA.x[part.test] - mean) / deviation, DATA.y[part.test]
             chance, number = chance_accuracy(DATA.y[part.train], y), MOST_RUNS * part.number + 1
             said = said_by(KEPT[cell.training_key(), number], cell, number, x, y, chance)
-            np.testing.assert_allclose(left_out[name].accuracy[2 * place + 1], said, atol=1e-6)
+            np.testing.assert_allclose(left_out[name].score[2 * place + 1], said, atol=1e-6)
             if name == "dfg":  # whose skips are as active at inference as in training, and in validation
                 held_out = (DATA.x[part.validation] - mean) / deviation, DATA.y[part.validation]
                 said = said_by(KEPT[cell.training_key(), number], cell, number, *held_out, chance)
-                best = left_out[name].validation_accuracy[2 * place + 1].max()
+                best = left_out[name].validation_score[2 * place + 1].max()
                 assert best == pytest.approx(said[0], abs=1e-6), "the epoch is selected on its own person"
 
 
 def test_further_random_splits_leave_those_before_as_they_are():
     three, two = (measure("random", splits=count)[0] for count in (3, 2))
     for name, measured in two.items():
-        np.testing.assert_array_equal(measured.accuracy, three[name].accuracy[:4])
-    assert (three["dfg"].accuracy[:2] != three["dfg"].accuracy[2:4]).any()
+        np.testing.assert_array_equal(measured.score, three[name].score[:4])
+    assert (three["dfg"].score[:2] != three["dfg"].score[2:4]).any()
 
 
 def test_padding_trains_nothing_and_comes_last():

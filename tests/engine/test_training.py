@@ -32,7 +32,7 @@ EXAMPLES = 6
 
 class Metrics(NamedTuple):
     loss: float
-    validation_accuracy: np.ndarray
+    validation_score: np.ndarray
 
 
 def examples(count=EXAMPLES, seed=0):
@@ -283,7 +283,7 @@ def test_every_batch_has_noise_of_its_own():
 def test_best_epoch_is_kept():
     cell = make_cell(GRAPH, failout_rate=0.3, training_activity=0.5, learning_rate=0.01)
     seen, metrics = states(cell, 12, batch_size=2)
-    accuracy = np.array([metric.validation_accuracy for metric in metrics])
+    accuracy = np.array([metric.validation_score for metric in metrics])
     best = accuracy.argmax()  # the first of equals
     assert 0 < best < 11
     assert (accuracy == accuracy[best]).sum() > 1

@@ -55,7 +55,16 @@ class Shared(Program):
         super().__init__(network, feed, settings, combinations)
         given = [(feed.spec(name), feed.members(name).rows.shape) for name in ("train", "validation", "test")]
         compared = settings.selection.survival
-        kind = (network, given, settings.batch_size, settings.devices, self.stack, compared, combinations.survival)
+        kind = (
+            network,
+            given,
+            settings.batch_size,
+            settings.devices,
+            self.stack,
+            compared,
+            combinations.survival,
+            self._loss,
+        )
         self._compiled = COMPILED.setdefault(repr(kind), {})
 
 
@@ -64,8 +73,12 @@ class Silent(Progress):
         pass
 
 
-def said_by(arrays, cell, run, x, y, chance):
-    """A trained network's accuracy under each failure combination, from its kept variables in plain loops."""
+def answers_of(arrays, cell, run, x):
+    """What a trained network says under each failure combination, from its kept variables in plain loops.
+
+    Returns:
+      The cloud's output, and whether anything reached it, of each.
+    """
     params = {}
     for path, array in arrays.items():
         kind, name, *layer = path.split("/")
@@ -73,9 +86,12 @@ def said_by(arrays, cell, run, x, y, chance):
             module = params.setdefault(name, {})
             (module.setdefault(layer[0], {}) if len(layer) > 1 else module)[layer[-1]] = array
     weight = np.asarray(draw_weight(cell, run_keys(SETTINGS.seed, run).weight))
-    activity, accuracy = np.full(len(weight), cell.inference_activity), []
-    for failing in all_combinations(CHAIN).failing_sets:
-        alive = {name: name not in failing for name in CHAIN.fallible}
-        logits, informed = forward(CHAIN, params, x, alive, weight, cell.present, activity)
-        accuracy.append((logits.argmax(1) == y).mean() if informed else chance)
-    return accuracy
+    activity = np.full(len(weight), cell.inference_activity)
+    masks = [{name: name not in failing for name in CHAIN.fallible} for failing in all_combinations(CHAIN).failing_sets]
+    return [forward(CHAIN, params, x, alive, weight, cell.present, activity) for alive in masks]
+
+
+def said_by(arrays, cell, run, x, y, chance):
+    """A trained network's accuracy under each failure combination."""
+    answers = answers_of(arrays, cell, run, x)
+    return [(logits.argmax(1) == y).mean() if informed else chance for logits, informed in answers]

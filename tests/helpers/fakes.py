@@ -35,10 +35,10 @@ def with_classes(results, classes=12, seed=0):
     rng = np.random.default_rng(seed)
 
     def add(runs):
-        examples, recall = rng.integers(50, 150, classes), runs.accuracy.clip(0, 1)[..., None]
+        examples, recall = rng.integers(50, 150, classes), runs.score.clip(0, 1)[..., None]
         right = np.floor(examples * recall ** np.linspace(0.5, 2, classes))
-        wrong = rng.integers(0, 20, (*runs.accuracy.shape, classes))
-        return runs._replace(class_counts=np.stack([right, wrong, examples - right], -1).astype(float))
+        wrong = rng.integers(0, 20, (*runs.score.shape, classes))
+        return runs._replace(outcomes=np.stack([right, wrong, examples - right], -1).astype(float))
 
     return dataclasses.replace(results, measured={name: add(runs) for name, runs in results.measured.items()})
 
@@ -68,8 +68,8 @@ def with_history(results, epochs=4):
     rng = np.random.default_rng(1)
 
     def add(runs):
-        shape = (len(runs.accuracy), epochs)
-        return runs._replace(loss=rng.uniform(0, 2, shape), validation_accuracy=rng.uniform(0, 1, shape))
+        shape = (len(runs.score), epochs)
+        return runs._replace(loss=rng.uniform(0, 2, shape), validation_score=rng.uniform(0, 1, shape))
 
     return dataclasses.replace(results, measured={name: add(runs) for name, runs in results.measured.items()})
 

@@ -16,10 +16,10 @@ def hurt(classes, *pairs):
     """Results in which every recall is 0.9, but for these (failing, class, recall) of every run of ResiliNet."""
     results = with_classes(fake("failure_combinations"), classes)
     for runs in results.measured.values():
-        runs.class_counts[..., 0], runs.class_counts[..., 2] = 90, 10
+        runs.outcomes[..., 0], runs.outcomes[..., 2] = 90, 10
     for failing, label, recall in pairs:
         at = results.failing_sets.index(failing)
-        results.measured["resilinet"].class_counts[:, at, label] = [100 * recall, 0, 100 * (1 - recall)]
+        results.measured["resilinet"].outcomes[:, at, label] = [100 * recall, 0, 100 * (1 - recall)]
     return results
 
 
@@ -35,7 +35,7 @@ def test_the_table_names_the_classes_that_lose_most_recall():
 
 def test_a_recall_is_the_mean_over_the_runs_that_have_the_class():
     results = hurt(3)
-    counts = results.measured["resilinet"].class_counts
+    counts = results.measured["resilinet"].outcomes
     counts[0], counts[1, :, 1], counts[2, :, 1] = np.nan, 0, [30, 0, 70]
     np.testing.assert_allclose(mean_recall(results, "resilinet")[0], [0.9, 0.3, 0.9])
 
@@ -62,7 +62,7 @@ def test_without_counts_there_is_no_figure_and_no_table():
 def test_a_method_of_which_all_runs_diverged_is_drawn_empty(unrendered):
     results = with_classes(fake("failure_combinations"))
     for cell in ("resilinet", "vanilla"):
-        results.measured[cell].class_counts[:] = np.nan
+        results.measured[cell].outcomes[:] = np.nan
     report = make_report(load_sweep("failure_combinations"), results, record("failure_combinations"))
     assert report.figures[-1].figure.axes[0].images[0].get_array().mask.all()
     assert "class_recall.png" in report.files()

@@ -74,7 +74,7 @@ def report(name="failout_rate", results=None, dataset="synthetic", notes=("made 
 def test_every_page_is_whole_and_needs_nothing_from_elsewhere(name, render):
     render("svg")
     results = with_history(fake(name))
-    results.measured[list(results.cells)[-1]].accuracy[:] = np.nan
+    results.measured[list(results.cells)[-1]].score[:] = np.nan
     raw = report(name, results).files()["report.html"]
     page = Page(raw)
     assert "failed (0/3 runs)" in page.text["td"].replace("\N{NO-BREAK SPACE}", " ")
@@ -157,11 +157,11 @@ def test_a_report_says_what_intervals_cover_and_how_claims_are_corrected(kind, o
 def test_diverged_runs_are_counted_and_the_others_stay():
     results = with_history(fake("failout_rate", runs=10))
     clean = load_sweep("failout_rate").tables(results)[0].rows[2][2]
-    results.measured["failout_0.1"].accuracy[4] = np.nan
+    results.measured["failout_0.1"].score[4] = np.nan
     results.measured["failout_0.1"].loss[4, 2:] = np.nan
-    results.measured["failout_0.3"].accuracy[:] = np.nan
+    results.measured["failout_0.3"].score[:] = np.nan
     results.measured["failout_0.3"].loss[:] = np.nan
-    results.measured["failout_0.3"].validation_accuracy[:] = np.nan
+    results.measured["failout_0.3"].validation_score[:] = np.nan
     made = report(results=results)
     rows = {row[0]: row for row in made.page.tables[0].rows}
     kept = results.average("failout_0.1", "poor")[[0, 1, 2, 3, 5, 6, 7, 8, 9]]
@@ -181,7 +181,7 @@ def test_diverged_runs_are_counted_and_the_others_stay():
 def test_a_sweep_of_which_nothing_is_left_is_reported_as_failed(name):
     results = with_history(fake(name))
     for cell in results.cells:
-        results.measured[cell].accuracy[:] = np.nan
+        results.measured[cell].score[:] = np.nan
         results.measured[cell].loss[:] = np.nan
     text = report(name, results).files()["report.md"].decode()
     assert "failed (0/3 runs)" in text

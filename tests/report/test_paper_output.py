@@ -68,8 +68,8 @@ def output(name):
     """The folder `paper` of a sweep with one run that diverged, one cell that did, and a user's own failures."""
     results = fake(name)
     first, *_, last = results.cells
-    results.measured[first].accuracy[0] = np.nan
-    results.measured[last].accuracy[:] = np.nan
+    results.measured[first].score[0] = np.nan
+    results.measured[last].score[:] = np.nan
     own = {**results.failure_settings, YOUR_OWN: {"n1": 0.1}}
     made = report(name, dataclasses.replace(results, failure_settings=own))
     files = paper_files(made.page, made.in_a_paper)

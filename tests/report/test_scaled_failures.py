@@ -64,7 +64,7 @@ def test_where_not_all_combinations_were_evaluated_curves_end_at_the_setting(mon
     few = choose_combinations(CHAIN, [results.failure_probability("hazardous")], 0.06)
     assert not few.complete
     places = [all_combinations(CHAIN).failing_sets.index(failing) for failing in few.failing_sets]
-    runs = {cell: each._replace(accuracy=each.accuracy[:, places]) for cell, each in results.measured.items()}
+    runs = {cell: each._replace(score=each.score[:, places]) for cell, each in results.measured.items()}
     results = dataclasses.replace(results, combinations=few, measured=runs)
     factors = scale_factors(results, "hazardous")
     assert factors[-1] == 1
@@ -93,8 +93,8 @@ def test_the_figure_is_of_the_harshest_setting_or_the_users_own():
 
 def test_diverged_runs_are_left_out_of_the_figure():
     results = fake("average_accuracy")
-    results.measured["dfg"].accuracy[1] = np.nan
-    results.measured["vanilla"].accuracy[:] = np.nan
+    results.measured["dfg"].score[1] = np.nan
+    results.measured["vanilla"].score[:] = np.nan
     (drawn,) = scaled_figure(results, {"DFG": "dfg", "Vanilla": "vanilla"})
     curves = [line for line in drawn.figure.axes[0].lines if not line.get_label().startswith("_")]
     assert [line.get_label() for line in curves] == ["DFG"]

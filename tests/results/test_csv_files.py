@@ -21,7 +21,7 @@ def test_what_is_written_is_read_back_in_the_same_order(tmp_path):
     )
     for name, cell in RESULTS.cells.items():
         before, after = RESULTS.measured[name], read.measured[name]
-        for field in ("accuracy", "loss", "validation_accuracy"):
+        for field in ("score", "loss", "validation_score"):
             np.testing.assert_allclose(getattr(after, field), getattr(before, field), atol=1e-7)
         # A hyperconnection that the cell lacks is not written, and weighs nothing.
         np.testing.assert_array_equal(after.weight, before.weight * cell.present)

@@ -9,14 +9,12 @@ import pandas as pd
 import pytest
 from sklearn import metrics as reference
 
-from resilinet_jax.cells import draw_weight
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.parts import draw_parts
 from resilinet_jax.datasets.splits import Dataset, guessed_counts
 from resilinet_jax.datasets.splitting import draw_splits
 from resilinet_jax.engine import run_cells as engine
 from resilinet_jax.engine.program import MOST_RUNS
-from resilinet_jax.engine.training import run_keys
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.results import csv_files
 from resilinet_jax.results.csv_files import read_results
@@ -25,8 +23,8 @@ from resilinet_jax.results.metrics import METRICS
 from resilinet_jax.results.results import Results
 from resilinet_jax.results.units import Units
 from resilinet_jax.runtime.kept_models import KeptModels
-from tests.helpers.blobs import BLOBS, BUILD, NETWORK, SETTINGS, Shared, Silent
-from tests.helpers.reference import CHAIN, forward
+from tests.helpers.blobs import BLOBS, BUILD, NETWORK, SETTINGS, Shared, Silent, answers_of
+from tests.helpers.reference import CHAIN
 
 # No two people have as many rows. Class 3 is recorded of one of them alone, who trains nobody when tested: no network
 # takes an example for it there, and it is in no other test split.
@@ -56,20 +54,9 @@ def measured():
 
 def _predicted(kept, cell, part):
     number = MOST_RUNS * part.number
-    params = {}
-    for path, array in kept[cell.training_key(), number].items():
-        kind, name, *layer = path.split("/")
-        if kind == "params" and layer:
-            module = params.setdefault(name, {})
-            (module.setdefault(layer[0], {}) if len(layer) > 1 else module)[layer[-1]] = array
     x = (DATA.x[part.test] - DATA.x[part.train].mean(0)) / DATA.x[part.train].std(0)
-    weight = np.asarray(draw_weight(cell, run_keys(SETTINGS.seed, number).weight))
-    activity, said = np.full(len(weight), cell.inference_activity), []
-    for failing in COMBINATIONS.failing_sets:
-        alive = {name: name not in failing for name in CHAIN.fallible}
-        logits, informed = forward(CHAIN, params, x, alive, weight, cell.present, activity)
-        said.append(logits.argmax(1) if informed else None)
-    return said
+    answers = answers_of(kept[cell.training_key(), number], cell, number, x)
+    return [logits.argmax(1) if informed else None for logits, informed in answers]
 
 
 def _told(runs, metric):
@@ -89,7 +76,7 @@ def test_counts_and_metrics_are_those_of_scikit_learn(measured):
                 matrix = reference.confusion_matrix(y, said, labels=CLASSES)
                 right = np.diag(matrix)
                 expected = np.stack([right, matrix.sum(0) - right, matrix.sum(1) - right], -1)
-                np.testing.assert_array_equal(runs[name].class_counts[run, number], expected)
+                np.testing.assert_array_equal(runs[name].outcomes[run, number], expected)
                 with warnings.catch_warnings():  # of classes that are predicted, but not there
                     warnings.simplefilter("ignore")
                     by_reference = {
@@ -107,7 +94,7 @@ def test_counts_and_metrics_are_those_of_scikit_learn(measured):
 
 def test_accuracy_is_the_same_from_counts(measured):
     for each in measured[0].values():
-        np.testing.assert_allclose(METRICS[ACCURACY](each.class_counts), each.accuracy, rtol=1e-6)
+        np.testing.assert_allclose(METRICS[ACCURACY](each.outcomes), each.score, rtol=1e-6)
 
 
 def test_counts_where_nothing_arrives_are_those_of_guessing(measured):
@@ -119,7 +106,7 @@ def test_counts_where_nothing_arrives_are_those_of_guessing(measured):
         there = np.bincount(DATA.y[part.test], minlength=4)
         by_hand = [[n * q, (there.sum() - n) * q, n * (1 - q)] for q, n in zip(share, there)]
         for number in uninformed:
-            np.testing.assert_allclose(runs["vanilla"].class_counts[run, number], by_hand, rtol=1e-6)
+            np.testing.assert_allclose(runs["vanilla"].outcomes[run, number], by_hand, rtol=1e-6)
 
 
 def test_every_metric_has_a_name():
@@ -148,7 +135,7 @@ def test_an_average_is_the_expectation_over_the_failure_combinations(measured, m
     failure = dict(zip(("n1", "n2", "n3"), (0.3, 0.05, 0.6)))
     expected = sum(
         np.prod([failure[node] if node in failing else 1 - failure[node] for node in failure])
-        * METRICS[metric](measured[0]["dfg"].class_counts[:, number])
+        * METRICS[metric](measured[0]["dfg"].outcomes[:, number])
         for number, failing in enumerate(results.failing_sets)
     )
     np.testing.assert_allclose(results.average_at("dfg", np.array([0.3, 0.05, 0.6])), expected, rtol=1e-6)
@@ -169,20 +156,20 @@ def test_counts_are_written_and_read_back(measured, tmp_path):
     (row,) = frame[
         (frame.cell == "dfg") & (frame.split == "c") & (frame.failing == "n1+n3") & (frame["class"] == 1)
     ].itertuples(index=False)
-    at = results.measured["dfg"].class_counts[2, results.failing_sets.index(("n1", "n3")), 1]
+    at = results.measured["dfg"].outcomes[2, results.failing_sets.index(("n1", "n3")), 1]
     assert (row.run, row.tp, row.fp, row.fn) == (0, *at)
     for name, each in results.measured.items():
-        np.testing.assert_array_equal(read().measured[name].class_counts, each.class_counts)
+        np.testing.assert_array_equal(read().measured[name].outcomes, each.outcomes)
     lines = (tmp_path / "class_counts.csv").read_text().splitlines()
     for changed in (lines[:-1], [*lines, lines[-1]]):
         (tmp_path / "class_counts.csv").write_text("\n".join(changed))
-        with pytest.raises(ValueError, match="lacks counts of dfg"):
+        with pytest.raises(ValueError, match="lacks rows of dfg"):
             read()
 
 
 def test_a_folder_without_counts_is_read_as_it_was(measured, tmp_path, monkeypatch):
     results = _told(measured[0], ACCURACY)
-    monkeypatch.setattr(csv_files, "MOST_ROWS", csv_files.class_count_rows(results) - 1)
+    monkeypatch.setattr(csv_files, "MOST_ROWS", csv_files.outcome_rows(results) - 1)
     read = _written(results, tmp_path)()
     assert not (tmp_path / "class_counts.csv").exists(), "too many rows"
     assert results.has_class_counts

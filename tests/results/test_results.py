@@ -8,7 +8,7 @@ import pytest
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.report.tables import Table, percent
-from resilinet_jax.results.csv_files import accuracies_frame, averages_frame
+from resilinet_jax.results.csv_files import averages_frame, scores_frame
 from resilinet_jax.results.results import Results
 from tests.helpers.fakes import measured
 from tests.helpers.reference import CHAIN
@@ -25,7 +25,7 @@ RESULTS = Results(
 
 
 def test_accuracies_are_one_row_per_cell_run_and_combination():
-    frame = pd.read_csv(io.StringIO(accuracies_frame(RESULTS).to_csv(index=False)), keep_default_na=False)
+    frame = pd.read_csv(io.StringIO(scores_frame(RESULTS).to_csv(index=False)), keep_default_na=False)
     assert list(frame)[:5] == ["cell", "split", "run", "failing", "accuracy"]
     assert len(frame) == (2 + 1) * 8
     row = frame[(frame.cell == "resilinet") & (frame.run == 1) & (frame.failing == "n1+n3")].iloc[0]

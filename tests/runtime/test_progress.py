@@ -24,7 +24,7 @@ def run(console):
     for number in range(1, 6):
         accuracy = np.array([0.5, 0.9 + 0.01 * number])
         loss = np.full((2, number), 1 / number)
-        shown.epoch(number, models=6, loss=loss, validation_accuracy=accuracy)
+        shown.epoch(number, models=6, loss=loss, validation_score=accuracy)
     shown.finish()
 
 
@@ -56,9 +56,9 @@ def test_failed_runs_are_told_and_left_out_of_the_figures(clock):
         pass
     # The second run failed in its first epoch, whatever it says now; the third has just failed.
     loss = np.array([[2.0, 1.0], [np.nan, 5.0], [2.0, np.inf]])
-    shown.epoch(2, models=3, loss=loss, validation_accuracy=np.array([0.55, 0.1, np.nan]))
+    shown.epoch(2, models=3, loss=loss, validation_score=np.array([0.55, 0.1, np.nan]))
     assert "loss 1.000, validation 55.0-55.0 %, 2 failed" in log.getvalue()
-    shown.epoch(3, models=3, loss=np.full((3, 3), np.nan), validation_accuracy=np.zeros(3))
+    shown.epoch(3, models=3, loss=np.full((3, 3), np.nan), validation_score=np.zeros(3))
     assert "every run has failed, 3 failed" in log.getvalue()
 
 
@@ -70,7 +70,7 @@ def test_epochs_trained_before_count_for_the_time_left_but_not_for_the_speed(clo
         pass
     shown.resumed(3, models=6)
     assert "Going on with 6 runs after epoch 3 of 5." in log.getvalue()
-    shown.epoch(4, models=6, loss=np.ones((6, 4)), validation_accuracy=np.ones(6))
+    shown.epoch(4, models=6, loss=np.ones((6, 4)), validation_score=np.ones(6))
     assert "epoch 4/5 of 6 runs, 4 s left" in log.getvalue()
     assert "1,500 models x examples/s" in log.getvalue()
 

@@ -86,5 +86,5 @@ def test_without_a_folder_runs_stay_in_memory():
 
 
 def test_rounding_keeps_what_results_on_disk_hold():
-    (value,) = Measured(np.array([1 / 3]), *[np.zeros(1)] * 3, np.zeros((1, 1, 3))).rounded().accuracy
+    (value,) = Measured(np.array([1 / 3]), *[np.zeros(1)] * 3, np.zeros((1, 1, 3))).rounded().score
     assert value == float(f"{1 / 3:.7f}")

@@ -33,12 +33,12 @@ def test_each_run_gets_its_own_curves(tmp_path):
     curves.close()
     assert scalars(tmp_path / "a/dfg/run_0") == [
         (1, "loss", 1.5),
-        (1, "validation_accuracy", 0.25),
+        (1, "validation_score", 0.25),
         (2, "loss", 1.25),
-        (2, "validation_accuracy", 0.5),
+        (2, "validation_score", 0.5),
     ]
     told = scalars(tmp_path / "a/resilinet/run_1")
-    assert [tag for _, tag, _ in told[:3]] == ["loss", "validation_accuracy", "loss"]
+    assert [tag for _, tag, _ in told[:3]] == ["loss", "validation_score", "loss"]
     assert np.isnan(told[2][2])
 
 

@@ -110,7 +110,7 @@ def test_ordinary_code_is_taken(own, case):
         )
     )
     data = choice.load_data()
-    rehearse(build_network(choice, data.classes), data.feed.spec("train").x, data.classes)
+    rehearse(build_network(choice, data.classes), data.feed.spec("train"), data.classes)
 
 
 def test_a_helper_counts_as_code(own):

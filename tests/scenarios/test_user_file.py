@@ -331,6 +331,42 @@ def test_the_file_in_the_documentation_trains_reports_again_and_counts_as_code(h
     assert {path.name: path.read_bytes() for path in results.iterdir()} == before
 
 
+def test_the_numbers_in_the_documentation_are_predicted_and_reported(here):
+    folder, said, refused = here
+    first, *_, numbers = (
+        block.split("```")[0]
+        for block in (ROOT / "docs" / "your_network.md").read_text(encoding="utf-8").split("```python\n")[1:]
+    )
+    before, after = first.split("    rng = ")[0], "    splits = " + first.split("    splits = ")[1]
+    made = "".join(f"    {line}\n" for line in numbers.splitlines() if line.startswith(("rng", "x", "y", "data")))
+    (folder / "oven.py").write_text(before + made + after)
+    flags = ("--scenario=oven.py", "--sweep=failure_combinations", "--runs=2", "--epochs=3")
+    told = said(*flags)
+    assert "R² (%) while nodes fail, on oven" in told
+    assert "Errors while nodes fail, in own units, ResiliNet" in told
+    results = folder / "results" / "blobs" / "failure_combinations"
+    score, errors = (pd.read_csv(results / name, keep_default_na=False) for name in ("r2.csv", "errors.csv"))
+    assert {*score.failing} == {"none", "edge"}
+    assert {*errors.target_name} == {"temperature", "pressure"}
+    errors["r2"] = 1 - errors.mse / errors.mse_of_mean
+    run = ["cell", "run", "failing"]
+    pd.testing.assert_series_equal(
+        errors.groupby(run).r2.mean(), score.set_index(run).r2.sort_index(), rtol=0, atol=1e-6
+    )
+    vanilla = score[(score.cell == "vanilla") & (score.failing == "edge")]
+    assert (vanilla.r2 == 0).all(), "the training mean is predicted"
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
+    (results / "report.md").unlink()
+    said("--report=results/blobs/failure_combinations")
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+    assert "temperature" in said("--scenario=oven.py", "--describe")
+    classes_only = "error: --metric=macro_f1 is of classes, but numbers are predicted; leave it out: results are R²"
+    assert refused(*flags, "--metric=macro_f1") == classes_only
+    assert refused("--report=results/blobs/failure_combinations", "--metric=macro_f1") == classes_only
+    export = "--export=results/blobs/failure_combinations", "--cell=resilinet", "--scenario=oven.py"
+    assert refused(*export).endswith("holds results of predicted numbers; --export takes classifiers only")
+
+
 def test_an_example_trains_with_many_habits(here):
     folder, said, _ = here
     source = (ROOT / "examples" / "mhealth_cnn.py").read_text(encoding="utf-8")

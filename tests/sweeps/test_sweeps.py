@@ -144,8 +144,8 @@ def test_every_report_is_complete(name):
 def test_tables_with_diverged_runs_fit_80_columns(name, capsys):
     results = fake(name)
     first, second = list(results.cells)[:2]
-    results.measured[first].accuracy[1] = np.nan
-    results.measured[second].accuracy[:] = np.nan
+    results.measured[first].score[1] = np.nan
+    results.measured[second].score[:] = np.nan
     text = printed(load_sweep(name).tables(results), capsys)
     assert "(2/3" in text
     assert "failed" in text
@@ -345,12 +345,12 @@ def test_bandwidth_tells_health_by_hand():
 def test_bandwidth_marks_the_pareto_front():
     results = fake("bandwidth")
     for name in results.cells:
-        results.measured[name].accuracy[:] = 0.5
+        results.measured[name].score[:] = 0.5
     # More accurate and dearer; as dear but worse; as accurate as the cheapest but dearer.
-    results.measured["skips_n2+n1+i_add"].accuracy[:] = 0.9
-    results.measured["skips_i_select"].accuracy[:] = 0.6
-    results.measured["skips_n2+i_add"].accuracy[:] = 0.7
-    results.measured["skips_n2+n1_add"].accuracy[:] = 0.65
+    results.measured["skips_n2+n1+i_add"].score[:] = 0.9
+    results.measured["skips_i_select"].score[:] = 0.6
+    results.measured["skips_n2+i_add"].score[:] = 0.7
+    results.measured["skips_n2+n1_add"].score[:] = 0.65
     table = load_sweep("bandwidth").tables(results)[0]
     marked = {tuple(row[:2]) for row in table.rows if row[-1] == "●"}
     assert marked == {("i", "select"), ("n2+i", "add"), ("n2+n1+i", "add")}
@@ -359,7 +359,7 @@ def test_bandwidth_marks_the_pareto_front():
 def test_bandwidth_tells_intervals_where_combinations_are_left_out():
     results = fake("bandwidth")
     few = dataclasses.replace(results.combinations, survival=np.array([[1.0] * 3, [0.0] * 3]), complete=False)
-    runs = {name: each._replace(accuracy=each.accuracy[:, :2]) for name, each in results.measured.items()}
+    runs = {name: each._replace(score=each.score[:, :2]) for name, each in results.measured.items()}
     calm, normal, *_ = load_sweep("bandwidth").tables(dataclasses.replace(results, combinations=few, measured=runs))
     assert calm.rows[0][2] == "4.00"
     unknown = 1 - 0.92 * 0.96 * 0.99
@@ -412,7 +412,7 @@ def test_a_best_rate_that_may_be_any_is_not_claimed():
     results = fake("failout_rate_fine")
     rng = np.random.default_rng(0)
     for runs in results.measured.values():
-        runs.accuracy[:] = rng.normal(0.9, 0.01, runs.accuracy.shape)
+        runs.score[:] = rng.normal(0.9, 0.01, runs.score.shape)
     said = load_sweep("failout_rate_fine").sentences(results)[0]
     assert said.startswith("The best failout rate without failures can't be told from these runs: ")
     assert said.endswith(" is ahead, but any from 0 to 50 % may be the best")
@@ -451,7 +451,7 @@ def test_the_value_of_a_skip_is_taken_from_the_cells_with_and_without_it():
 
     results = fake("skip_configuration", runs=2)
     for chosen in skip_configuration.configurations(CHAIN):
-        results.measured[skip_configuration.cell_name(chosen)].accuracy[:] = level(chosen)
+        results.measured[skip_configuration.cell_name(chosen)].score[:] = level(chosen)
     ranked = skip_configuration.ranking(results, "hazardous")
     assert list(ranked) == ["i", "n1", "n2"]
     assert [value.mean() for value in ranked.values()] == pytest.approx([0.35, 0.05, 0.0])
@@ -464,10 +464,10 @@ def test_the_value_of_a_skip_is_taken_from_the_cells_with_and_without_it():
 def test_answers_are_sentences_whatever_diverged(name):
     sweep, results = load_sweep(name), fake(name)
     assert len(sweep.sentences(results)) == len(results.failure_settings)
-    results.measured[next(iter(results.cells))].accuracy[:] = np.nan
+    results.measured[next(iter(results.cells))].score[:] = np.nan
     assert not any("nan" in answer for answer in sweep.sentences(results))
     for runs in results.measured.values():
-        runs.accuracy[:] = np.nan
+        runs.score[:] = np.nan
     assert sweep.sentences(results) == []
     sweep.figure(results)
 

@@ -24,8 +24,8 @@ def results_of(best=BEST):
             name = f"{method}_rate_x{factor:g}"
             curves = np.array(runs)[:, None] + np.array([[-0.05, 0.0, -0.3]])
             own = results.measured[name]
-            measured[name] = own._replace(validation_accuracy=curves, loss=np.ones_like(curves))
-    measured["dfg_rate_x10"].accuracy[1] = np.nan
+            measured[name] = own._replace(validation_score=curves, loss=np.ones_like(curves))
+    measured["dfg_rate_x10"].score[1] = np.nan
     return dataclasses.replace(results, measured=measured)
 
 
@@ -38,7 +38,7 @@ def test_cells_are_the_methods_at_multiples_of_the_scenarios_rate():
         assert made[f"{method}_rate_x1"].key() == BUILD(method).key()
 
 
-def test_the_rate_is_chosen_by_the_best_epochs_mean_validation_accuracy():
+def test_the_rate_is_chosen_by_the_best_epochs_mean_validation_score():
     results = results_of()
     chosen = {method: choose(results, method) for method in BEST}
     assert {method: each.factor for method, each in chosen.items()} == {
@@ -50,17 +50,17 @@ def test_the_rate_is_chosen_by_the_best_epochs_mean_validation_accuracy():
     assert chosen["resilinet"].cell == "resilinet_rate_x3"
     # The last epoch and the test split have no part in it.
     for runs in results.measured.values():
-        runs.accuracy[:] = np.where(np.isnan(runs.accuracy), np.nan, 1 - runs.accuracy)
-        runs.validation_accuracy[:, -1] = 0.0
+        runs.score[:] = np.where(np.isnan(runs.score), np.nan, 1 - runs.score)
+        runs.validation_score[:, -1] = 0.0
     assert {method: choose(results, method) for method in BEST} == chosen
 
 
 def test_a_rate_at_which_every_run_diverged_is_never_chosen_over_another():
     results = results_of()
-    results.measured["dfg_rate_x3"].accuracy[:] = np.nan
+    results.measured["dfg_rate_x3"].score[:] = np.nan
     assert choose(results, "dfg").factor == 1
     for factor in FACTORS:
-        results.measured[f"dfg_rate_x{factor:g}"].accuracy[:] = np.nan
+        results.measured[f"dfg_rate_x{factor:g}"].score[:] = np.nan
     assert choose(results, "dfg").factor == 0.3
     assert any("DFG has no learning rate of its own: every run diverged" in said for said in sentences(results))
 

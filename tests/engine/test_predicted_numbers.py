@@ -1,0 +1,141 @@
+"""Numbers that are predicted, against plain loops and scikit-learn."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from resilinet_jax.datasets.feed import Resident, first_split
+from resilinet_jax.datasets.parts import draw_parts
+from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.datasets.splitting import draw_splits, split_dataset
+from resilinet_jax.engine import run_cells as engine
+from resilinet_jax.engine.program import MOST_RUNS, Selection
+from resilinet_jax.engine.training import absolute_error, squared_error
+from resilinet_jax.errors import UserError
+from resilinet_jax.failures.combinations import all_combinations
+from resilinet_jax.runtime.kept_models import KeptModels
+from tests.helpers.blobs import BUILD, NETWORK, SETTINGS, Shared, Silent, answers_of
+from tests.helpers.reference import CHAIN
+
+RNG = np.random.default_rng(1)
+X = RNG.normal(size=(400, 4)).astype(np.float32)
+# Of units far apart, and the first far from 0. No two people have as many rows.
+Y = np.stack([2000 + 30 * X[:, 0] + RNG.normal(size=400), 1e-3 * X[:, 2]], 1)
+PEOPLE = np.repeat([7, 8, 9, 10], [70, 110, 90, 130])
+DATA = Dataset("oven", X, Y, PEOPLE, target_names=("heat", "flow"))
+TWO = dataclasses.replace(
+    NETWORK, stages={**NETWORK.stages, "n4": dataclasses.replace(NETWORK.stages["n4"], classes=2)}
+)
+CELLS = {"vanilla": BUILD("vanilla"), "dfg": BUILD("dfg")}
+FAILING = all_combinations(CHAIN).failing_sets
+Flags = dataclasses.make_dataclass("Flags", ["split", "seed", "splits", "test_subject"])
+
+
+def trained(feed, kept=None, cells=CELLS, **changes):
+    settings = dataclasses.replace(SETTINGS, **{"runs": 1, "epochs": 3} | changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "Program", Shared)
+        return engine.run_cells(TWO, feed, cells, settings, Silent(), kept=kept)
+
+
+def expected(predicted, y, train):
+    """MSE and MAE of each target, by scikit-learn, and those of the training mean; and the mean R²."""
+    mean = np.broadcast_to(train.mean(0), y.shape)
+    errors = [
+        error(y, guess, multioutput="raw_values")
+        for guess in (predicted, mean)
+        for error in (reference.mean_squared_error, reference.mean_absolute_error)
+    ]
+    return np.stack(errors, -1), np.mean(1 - errors[0] / errors[2])
+
+
+@pytest.mark.parametrize("split", ["leave_one_subject_out", "random"])
+def test_errors_are_those_of_scikit_learn_in_plain_loops(split):
+    kept, flags = KeptModels(), Flags(split, 0, 1, None)
+    runs = trained(Resident(draw_splits(DATA, flags)), kept)
+    parts, _ = draw_parts(DATA, split, seed=0)
+    uninformed = {"vanilla": FAILING[1:], "dfg": [each for each in FAILING if {"n1", "n2"} <= {*each}]}
+    for name, cell in CELLS.items():
+        for run, part in enumerate(parts):
+            number, train = MOST_RUNS * part.number, Y[part.train]
+            x = (X[part.test] - X[part.train].mean(0)) / X[part.train].std(0)
+            answers = answers_of(kept[cell.training_key(), number], cell, number, x)
+            for at, (said, informed) in enumerate(answers):
+                assert informed != (FAILING[at] in uninformed[name] or {"n2", "n3"} <= {*FAILING[at]})
+                guess = said * informed * train.std(0) + train.mean(0)
+                errors, r2 = expected(guess, Y[part.test], train)
+                np.testing.assert_allclose(runs[name].outcomes[run, at], errors, rtol=2e-4)
+                assert runs[name].score[run, at] == pytest.approx(r2, abs=2e-4)
+                assert informed or runs[name].score[run, at] == 0
+        assert (runs[name].score[:, 0] > 0.1).all(), "something was learned"
+
+
+def test_each_person_alone_gives_what_all_give():
+    everybody = trained(Resident(draw_splits(DATA, Flags("leave_one_subject_out", 0, 1, None))))
+    alone = trained(Resident(draw_splits(DATA, Flags("leave_one_subject_out", 0, 1, "9"))))
+    for name in CELLS:
+        for all_of, own in zip(everybody[name], alone[name]):
+            np.testing.assert_array_equal(all_of[2], own[0])
+
+
+def test_a_chunk_that_is_not_full_counts_no_padding(monkeypatch):
+    whole = trained(Resident(split_dataset(DATA, "random", seed=0)))
+    monkeypatch.setattr("resilinet_jax.datasets.feed.HELD_OUT", 32)  # of 40
+    chunks = trained(Resident(split_dataset(DATA, "random", seed=0)))
+    for name in CELLS:
+        np.testing.assert_allclose(chunks[name].outcomes, whole[name].outcomes, rtol=1e-5)
+
+
+def test_the_squared_error_finds_the_mean_and_the_absolute_error_the_median():
+    y = np.stack([RNG.permutation(np.r_[np.zeros(300), np.full(100, 8.0)]) for _ in range(2)], 1)  # mean 2, median 0
+    feed = Resident(split_dataset(Dataset("skewed", 0 * X, y, target_names=("a", "b")), "random", seed=0))
+    test = first_split(feed, "test").y
+    found = {}
+    for loss in (squared_error, absolute_error, None):
+        runs = trained(feed, cells={"vanilla": CELLS["vanilla"]}, loss=loss, epochs=12, selection=Selection(last=True))
+        found[loss] = runs["vanilla"].outcomes[0, 0]
+    np.testing.assert_array_equal(found[None], found[squared_error])
+    np.testing.assert_allclose(found[squared_error][:, 0], found[squared_error][:, 2], rtol=0.05)
+    median = np.abs(y[:, 0]).max() * (np.asarray(test) > 0).mean(0)  # the mean absolute error of always saying 0
+    np.testing.assert_allclose(found[absolute_error][:, 1], median, rtol=0.1)
+
+
+def test_losses_by_hand():
+    predicted, y = jnp.array([[1.0, 2.0], [0.0, 0.0]]), jnp.array([[3.0, 2.0], [-1.0, 2.0]])
+    np.testing.assert_allclose(squared_error(predicted, y), [2.0, 2.5])
+    np.testing.assert_allclose(absolute_error(predicted, y), [1.0, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_names": ()}, "y must be integers of shape .*; for numbers, give target_names"),
+        ({"target_names": ("heat",)}, r"y must be floats of shape \(400, 1\), a column for each target name"),
+        ({"y": np.where(np.arange(400)[:, None] == 3, np.nan, Y)}, "example 3 has NaN or infinity to predict"),
+        ({"y": np.stack([Y[:, 0], np.ones(400)], 1)}, "flow is the same in all training examples"),
+    ],
+)
+def test_what_can_t_be_predicted_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        split_dataset(dataclasses.replace(DATA, **changes), "random", seed=0)
+
+
+def test_a_single_number_may_be_flat_and_whole():
+    one = Dataset("one", X, np.arange(400), target_names=("n",))
+    assert (one.y.shape, one.classes) == ((400, 1), 1)
+
+
+def test_a_feature_that_is_the_target_in_disguise_is_told():
+    honest = dataclasses.replace(DATA, y=np.stack([X[:, 0] * X[:, 1], X[:, 2] + X[:, 3]], 1))
+    seen = dataclasses.replace(honest, x=np.c_[X, 5 - honest.y[:, 0] / 7], feature_names=("a", "b", "c", "d", "e"))
+    notes = " ".join(split_dataset(seen, "random", seed=0).notes)
+    assert "Feature e alone tells what is to be predicted: is it that in disguise?" in notes
+    assert "in disguise" not in " ".join(split_dataset(honest, "random", seed=0).notes)
+
+
+def test_blocks_are_cut_by_person_whatever_the_numbers_are():
+    parts, _ = draw_parts(DATA, "block", seed=0)
+    assert {*PEOPLE[parts[0].test]} == {7, 8, 9, 10}
