@@ -44,6 +44,7 @@ class Mutant(NamedTuple):
 
 
 TRAINING = "tests/engine/test_training.py"
+NUMBERS = "tests/engine/test_predicted_numbers.py"
 EVALUATION = "tests/engine/test_evaluation.py"
 METRICS = "tests/results/test_metrics.py"
 RUNS = "tests/engine/test_run_cells.py"
@@ -411,6 +412,9 @@ MUTANTS: dict[str, list[Mutant]] = {
         ),
         Mutant("predicted.at[place].add(counts[None])", "predicted.at[place].add(1)", METRICS),
         Mutant("labels.at[y].add(counts)", "labels.at[y].add(1)", METRICS),
+        Mutant("there[None], said.value - y[None], 0.0", "there[None], said.value, 0.0", NUMBERS),
+        Mutant("jnp.where(there, y, 0.0)", "jnp.where(there, y - y.mean(0), 0.0)", NUMBERS),
+        Mutant("np.stack([unit**2, unit] * 2, -1)", "np.stack([unit, unit] * 2, -1)", NUMBERS),
     ],
     "engine/plan.py": [
         # Two combinations share an application only if everything that arrives is the same.
@@ -568,6 +572,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("total > 0, counts", "positive + missed > 0, counts"),
         Mutant("_share(2 * positive, total)", "_share(positive, total)"),
         Mutant("np.where(np.isnan(counts).any((-1, -2)), np.nan, mean)", "mean"),
+        Mutant("errors[..., 0], errors[..., 2]", "errors[..., 1], errors[..., 3]", NUMBERS),
     ],
     "report/class_recall.py": [
         Mutant("if lost[c] > 0", ""),
@@ -701,6 +706,11 @@ MUTANTS: dict[str, list[Mutant]] = {
         Mutant("(total - test) * share", "(total - test) * (1 - share)", METRICS),
         Mutant("x - self.scaling.centre[None]", "x", SPLITS),
         Mutant("+ PADDING * ~there", "", PARTS),
+        Mutant("(y - self.targets.centre[None])", "y", NUMBERS),
+        Mutant("jnp.where(there[:, None], y, jnp.nan)", "y", NUMBERS),
+    ],
+    "datasets/feed.py": [
+        Mutant("fill = np.nan if", "fill = 0.0 if", NUMBERS),
     ],
     "sweeps/failure_combinations.py": [
         Mutant(
