@@ -52,7 +52,9 @@ def describe(choice: Choice, console: Console) -> pathlib.Path:
     x, y = (np.asarray(each[:MOST_EXAMPLES]) for each in parts["train"])
     figure, axes = new_figure(height=6.0, rows=2, share_y=False)
     if targets:
-        tables = [_ranges("Numbers to predict in training", "Number", _recorded_targets(data, y), targets)]
+        tables = [
+            _ranges("Numbers to predict in training", "Number", _recorded_targets(data, y.astype(float)), targets)
+        ]
         _draw_spread(axes[0], y, targets, "number to predict")
     else:
         counts = {part: count_classes(np.asarray(own.y), data.classes) for part, own in parts.items()}
@@ -78,8 +80,9 @@ def _as_recorded(data: Data, x: np.ndarray) -> np.ndarray:
 
 def _recorded_targets(data: Data, y: np.ndarray) -> np.ndarray:
     """Numbers to predict in their own units."""
-    scaling = data.feed.members("train").of(0).targets
-    return y if scaling is None else y * np.asarray(scaling.scale)[None] + np.asarray(scaling.centre)[None]
+    for scaling in (data.feed.members("train").of(0).targets, getattr(data.feed, "target_scaling", None)):
+        y = y if scaling is None else y * np.asarray(scaling.scale)[None] + np.asarray(scaling.centre)[None]
+    return y
 
 
 def _classes(counts: Mapping[Part, np.ndarray], names: tuple[str, ...]) -> Table:

@@ -21,10 +21,11 @@ from resilinet_jax.command.ingredients import (
     build_network,
     build_selection,
     build_units,
+    check_targets,
     sweep_version,
     user_failures,
 )
-from resilinet_jax.command.settings import Choice, check_metric_of
+from resilinet_jax.command.settings import Choice
 from resilinet_jax.engine.program import MOST_RUNS, TrainingSettings
 from resilinet_jax.engine.run_cells import plan_models, run_cells, unfinished
 from resilinet_jax.errors import UserError
@@ -104,13 +105,13 @@ def run_experiment(
                 _apart(choice.runs_folder, changes, overwriting=False), _identity(choice.with_network(dict(changes)))
             )
     data = data or choice.load_data()
-    check_metric_of(settings.metric, _names(data, "target_names"))
     reference = None
     if crew is not None:
         data, reference = crew.hold(data)
     interruption.check()
     network = build_network(choice, data.classes)
     combinations = build_combinations(network.graph, scenario.failure_settings, settings.tolerance)
+    check_targets(settings.metric, _names(data, "target_names"), combinations)
     failures = user_failures(settings.failure_probability, combinations, settings.tolerance)
     with errors_in(scenario.file, scenario.build_network):
         rehearse(network, data.feed.spec("train"), data.classes, scenario.loss)

@@ -14,11 +14,12 @@ from resilinet_jax.command.settings import Choice
 from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT
 from resilinet_jax.engine.program import Selection
 from resilinet_jax.errors import UserError, check_printable
-from resilinet_jax.failures.combinations import Combinations, choose_combinations
+from resilinet_jax.failures.combinations import MOST_NODES, Combinations, choose_combinations
 from resilinet_jax.failures.user_failures import YOUR_OWN, parse_failure_probability
 from resilinet_jax.network.forward import Network
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.report.sweep import Sweep
+from resilinet_jax.results.metric_names import ACCURACY
 from resilinet_jax.results.record import Record
 from resilinet_jax.results.results import usual_setting
 from resilinet_jax.results.units import PERSON, Units
@@ -176,3 +177,25 @@ def user_failures(text: str | None, combinations: Combinations, tolerance: float
             f"expected at most --tolerance={tolerance:g}; give smaller probabilities, or fewer of them"
         )
     return {YOUR_OWN: probabilities}
+
+
+def check_targets(metric: str, target_names: Sequence[str], combinations: Combinations) -> None:
+    """Refuses what only classes have where numbers are predicted.
+
+    Args:
+      metric: `--metric`.
+      target_names: of the numbers; none where there are classes.
+      combinations: that are evaluated.
+
+    Raises:
+      UserError: for a metric of classes, and for combinations that leave some out: accuracies have bounds, R² has none.
+    """
+    if target_names and not combinations.complete:
+        what = (
+            f"{len(combinations.graph.causes)} nodes and links that may fail are too many to evaluate all combinations"
+        )
+        raise UserError(
+            f"{what}, and the R² of others has no bounds; let at most {MOST_NODES} fail where numbers are predicted"
+        )
+    if target_names and metric != ACCURACY:
+        raise UserError(f"--metric={metric} is of classes, but numbers are predicted; leave it out: results are R²")

@@ -18,11 +18,12 @@ from resilinet_jax.command.ingredients import (
     build_combinations,
     build_network,
     build_units,
+    check_targets,
     load_sweep,
     sweep_version,
     user_failures,
 )
-from resilinet_jax.command.settings import Choice, Settings, check_metric_of, chosen_sweeps
+from resilinet_jax.command.settings import Choice, Settings, chosen_sweeps
 from resilinet_jax.errors import CodeError, UserError, first_line
 from resilinet_jax.failures.user_failures import user_report_folder
 from resilinet_jax.files import only_command_in, write_folder
@@ -206,7 +207,7 @@ def _report_one(
     if asks and told and not alone:
         return
     wanted, metric = failure_probability or recorded, settings.metric if metric == ACCURACY else metric
-    check_metric_of(metric, results.target_names)
+    check_targets(metric, results.target_names, results.combinations)
     if metric != ACCURACY and not results.has_class_counts:
         remedy = f"run the sweep with --metric={metric}, or leave it out"
         raise UserError(f"--metric={metric} needs {results.columns.outcomes}, which is not in {target}; {remedy}")

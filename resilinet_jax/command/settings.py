@@ -11,7 +11,7 @@ import pathlib
 import re
 import shlex
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from resilinet_jax.datasets.readings import BY_NAME, FOLDER, TABLE_FLAGS
@@ -462,16 +462,6 @@ def chosen_sweeps(asked: str, known: Collection[str]) -> dict[str, str]:
         return {name: asked}
     _check_known("sweep", asked, [*known, "all"], hint="--sweep=list shows them")
     return {name: name for name in known} if asked == "all" else {asked: asked}
-
-
-def check_metric_of(metric: str, target_names: Sequence[str]) -> None:
-    """Refuses a metric of classes where numbers are predicted.
-
-    Raises:
-      UserError: if it is one.
-    """
-    if target_names and metric != ACCURACY:
-        raise UserError(f"--metric={metric} is of classes, but numbers are predicted; leave it out: results are R²")
 
 
 def check_metric(metric: str) -> None:

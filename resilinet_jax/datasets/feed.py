@@ -22,6 +22,7 @@ from resilinet_jax.datasets.splits import (
     Standardisation,
     check_examples,
     count_classes,
+    target_standardisation,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Resident:
       class_names: of classes 0..C-1; none if they have no other names.
       feature_names: of the last axis of the examples; none if they have none.
       target_names: of the numbers to predict; none where examples have classes.
+      target_scaling: what those numbers have gone through; None if they are in their own units.
     """
 
     chunks = 1
@@ -106,15 +108,16 @@ class Resident:
             self.labels = splits.labels
         else:
             self._examples = {name: getattr(splits, name) for name in SPLITS}
-            targets = splits.targets and Standardisation(*(each[None] for each in splits.targets))
-            self._members = {
-                name: all_of(len(part.y))._replace(targets=targets) for name, part in self._examples.items()
-            }
+            self._members = {name: all_of(len(part.y)) for name, part in self._examples.items()}
             self._chunk = {name: min(HELD_OUT, len(self._examples[name].y)) for name in SPLITS[1:]}
             self.labels = ONE_SPLIT
         for name, examples in self._examples.items():
             given = splits.classes, name != "train", len(splits.target_names)
             check_examples(f"the {name} split", examples, *given)
+        if isinstance(splits, Splits) and splits.target_names:
+            fitted = target_standardisation("the train split", np.asarray(splits.train.y), splits.target_names)
+            targets = Standardisation(*(each.astype(np.float32)[None] for each in fitted))
+            self._members = {name: own._replace(targets=targets) for name, own in self._members.items()}
         self.augment: Augment | None = augment
         self.classes = splits.classes
         self.notes = splits.notes
@@ -122,6 +125,7 @@ class Resident:
         self.class_names = splits.class_names
         self.feature_names = splits.feature_names
         self.target_names = splits.target_names
+        self.target_scaling = splits.target_scaling
         self.sizes = {name: members.sizes for name, members in self._members.items()}
         self._placed: dict[tuple[int, Sharding], Examples] = {}
         self._class_counts: dict[str, Int[np.ndarray, "splits classes"]] = {}

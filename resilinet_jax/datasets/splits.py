@@ -109,12 +109,38 @@ def check_examples(
 def _check_targets(what: str, y: np.ndarray, shape: tuple[int, int]) -> None:
     if y.shape != shape or y.dtype.kind != "f":
         raise UserError(
-            f"{what}'s y must be floats of shape {shape}, a column for each target name, got {y.dtype} of shape "
-            f"{y.shape}; give it so"
+            f"{what}'s y must be numbers of shape {shape}, a column for each target name, got {y.dtype} of shape "
+            f"{y.shape}; name each column, or convert y with y.astype(float)"
         )
     finite = np.isfinite(y).all(1)
     if not finite.all():
         raise UserError(f"{what}'s example {np.argmin(finite)} has NaN or infinity to predict; drop such examples")
+
+
+def _checked_names(what: str, given: Any) -> tuple[str, ...]:
+    names = () if isinstance(given, str) else tuple(given)
+    if len({*names}) < len(names) or not all(isinstance(each, str) and each for each in names) or (given and not names):
+        expected = "different texts, one for each column of y, as ('heat', 'flow')"
+        raise UserError(f"{what}'s target_names must be {expected}, got {given!r}; give such")
+    return names
+
+
+def target_standardisation(what: str, y: Float[np.ndarray, "train targets"], names: tuple[str, ...]) -> Standardisation:
+    """What standardises numbers to predict by these of them, so that 0 is their mean.
+
+    Args:
+      what: they are of, for the message.
+      y: those of a training split.
+      names: of the columns.
+
+    Raises:
+      UserError: if one of them is always the same.
+    """
+    fitted, constant = standardisation_of(y)
+    if constant.any():
+        name = names[int(np.argmax(constant))]
+        raise UserError(f"{what}: {name} is the same in all training examples; there is nothing to predict")
+    return fitted
 
 
 class Places(NamedTuple):
@@ -172,8 +198,10 @@ class Dataset:
         for field in ("x", "y", "subject", "recording", "test"):
             if getattr(self, field) is not None or field in "xy":
                 object.__setattr__(self, field, _as_array(f"{self.name}'s {field}", getattr(self, field)))
+        object.__setattr__(self, "target_names", _checked_names(self.name, self.target_names))
         if self.target_names and self.y.dtype.kind in "iuf":
-            object.__setattr__(self, "y", self.y.reshape(len(self.y), -1).astype(np.float64))
+            y = self.y[:, None] if self.y.ndim == 1 else self.y
+            object.__setattr__(self, "y", y.astype(np.float64))
         check_examples(self.name, Examples(self.x, self.y), targets=len(self.target_names))
         for field in ("subject", "recording", "test"):
             given = getattr(self, field)
@@ -305,7 +333,7 @@ class Splits(NamedTuple):
       class_names: of classes 0..C-1; none if they have no other names.
       feature_names: of the last axis of the examples; none if they have none.
       target_names: of the numbers to predict; none where examples have classes.
-      targets: what standardises those numbers, which the examples have in their own units.
+      target_scaling: what those numbers have gone through; None if they are in their own units.
     """
 
     train: Examples
@@ -317,7 +345,7 @@ class Splits(NamedTuple):
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
-    targets: Standardisation | None = None
+    target_scaling: Standardisation | None = None
 
     @property
     def chance(self) -> float:
@@ -338,6 +366,7 @@ class Resplits(NamedTuple):
       class_names: of classes 0..C-1; none if they have no other names.
       feature_names: of the last axis of the examples; none if they have none.
       target_names: of the numbers to predict; none where examples have classes.
+      target_scaling: what those numbers have gone through; None if they are in their own units.
     """
 
     examples: Examples
@@ -349,6 +378,7 @@ class Resplits(NamedTuple):
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     target_names: tuple[str, ...] = ()
+    target_scaling: Standardisation | None = None
 
 
 def standardisation_of(x: Num[np.ndarray, "train *features"]) -> tuple[Standardisation, Bool[np.ndarray, "*constant"]]:

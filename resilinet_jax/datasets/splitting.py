@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 from resilinet_jax.datasets.inspection import inspect_splits, row_marks, seen_note
 from resilinet_jax.datasets.parts import draw_parts, neighbours_note
@@ -20,8 +20,8 @@ from resilinet_jax.datasets.splits import (
     constant_note,
     standardisation_of,
     take_rows,
+    target_standardisation,
 )
-from resilinet_jax.errors import UserError
 
 SAMPLE = 10_000  # rows of which a median is taken
 
@@ -43,14 +43,14 @@ def split_dataset(dataset: Dataset, by: str, seed: int, train_examples: int | No
     rows = drawn.train[:train_examples], drawn.validation[: _validating(train_examples)], drawn.test
     standardise, constant = standardisation_of(take_rows(dataset.x, rows[0]))
     with np.errstate(over="ignore"):  # refused at once
-        ready = [Examples(standardise(dataset.x, part), _ready(dataset)[part]) for part in rows]
+        y, target_scaling = _ready(dataset)
+        ready = [Examples(standardise(dataset.x, part), y[part]) for part in rows]
     for examples in ready:
         check_spread(dataset.name, np.asarray(examples.x), standardise.scale)
     notes = _notes(dataset, by, constant)
     whole = _as_recorded(dataset, standardise)
     names = dataset.class_names, dataset.feature_names, dataset.target_names
-    targets = _target_scale(dataset, rows[0])
-    splits = Splits(ready[0], ready[1], ready[2], dataset.classes, notes, whole, *names, targets)
+    splits = Splits(ready[0], ready[1], ready[2], dataset.classes, notes, whole, *names, target_scaling)
     return splits._replace(notes=(*notes, *inspect_splits(splits)))
 
 
@@ -74,7 +74,7 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     middle = np.median(x[:: -(-len(x) // SAMPLE)], 0)
     shared = Standardisation(middle, standardisation_of(x)[0].scale)
     with np.errstate(over="ignore"):  # refused below
-        x, y = shared(x), _ready(dataset)
+        x, (y, target_scaling) = shared(x), _ready(dataset)
     rows = {
         "train": [part.train[:train_examples] for part in drawn],
         "validation": [part.validation[: _validating(train_examples)] for part in drawn],
@@ -92,8 +92,10 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     }
     # One more where some split may have fewer, so that none is without padding: all of them run the same operations.
     longest["train"] += most.least < longest["train"]
-    of_targets = [_target_scale(dataset, own) for own in rows["train"]] if dataset.target_names else []
-    targets = Standardisation(*map(np.stack, zip(*of_targets))) if of_targets else None
+    targets = None
+    if called := dataset.target_names:
+        of_splits = (target_standardisation(dataset.name, y[own], called) for own in rows["train"])
+        targets = Standardisation(*(np.stack(each).astype(np.float32) for each in zip(*of_splits)))
     members = {name: Members(_padded(own, longest[name]), scaling, targets) for name, own in rows.items()}
     notes = (
         *_notes(dataset, by, np.logical_and.reduce(constant)),
@@ -103,23 +105,15 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     labels = {part.number: part.label for part in drawn}
     whole = _as_recorded(dataset, first)
     names = dataset.class_names, dataset.feature_names, dataset.target_names
-    return Resplits(Examples(x, y), members, labels, dataset.classes, notes, whole, *names)
+    return Resplits(Examples(x, y), members, labels, dataset.classes, notes, whole, *names, target_scaling)
 
 
-def _ready(dataset: Dataset) -> np.ndarray:
-    """Labels, or numbers to predict in their own units, as devices hold them."""
-    return dataset.y.astype(np.float32 if dataset.target_names else np.int32)
-
-
-def _target_scale(dataset: Dataset, train: Int[np.ndarray, " train"]) -> Standardisation | None:
-    """What standardises the numbers to predict, so that 0 is their mean in training; None where there are classes."""
+def _ready(dataset: Dataset) -> tuple[np.ndarray, Standardisation | None]:
+    """Labels as devices hold them; or numbers to predict, in a scale that float32 can hold, and that scale."""
     if not dataset.target_names:
-        return None
-    fitted, constant = standardisation_of(dataset.y[train])
-    if constant.any():
-        name = dataset.target_names[int(np.argmax(constant))]
-        raise UserError(f"{dataset.name}: {name} is the same in all training examples; there is nothing to predict")
-    return Standardisation(*(each.astype(np.float32) for each in fitted))
+        return dataset.y.astype(np.int32), None
+    scaling = target_standardisation(dataset.name, dataset.y, dataset.target_names)
+    return scaling(dataset.y), scaling
 
 
 def _as_recorded(dataset: Dataset, standardise: Standardisation) -> Standardisation:

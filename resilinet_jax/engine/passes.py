@@ -154,7 +154,9 @@ def _errors(
     """Errors on a part of these splits, in the targets' own units."""
     targets = program.members[part].targets
     assert targets is not None  # or labels would have been counted
-    return errors_of(tally, plan, program.feed.sizes[part][splits], np.asarray(targets.scale)[splits])
+    recorded = getattr(program.feed, "target_scaling", None)  # which a user's own feed may not have
+    scale = np.asarray(targets.scale, np.float64) * (1.0 if recorded is None else recorded.scale)
+    return errors_of(tally, plan, program.feed.sizes[part][splits], scale[splits])
 
 
 def _tested(

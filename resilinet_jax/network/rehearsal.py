@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resilinet_jax.errors import CodeError, UserError
+from resilinet_jax.errors import CodeError, UserError, one_line
 from resilinet_jax.network.forward import Network, Variables, Wiring
 
 EXAMPLES = 3  # in the rehearsed batch: a number that no stage is likely to have for another reason
@@ -29,6 +29,7 @@ def rehearse(network: Network, examples: Any, classes: int, loss: Callable[..., 
       UserError: for what can't be trained. What a stage or an adapter raises passes, with a note of whose it is.
     """
     graph, (x, y) = network.graph, examples
+    each = "target" if jnp.issubdtype(y.dtype, jnp.floating) else "class"
     for node, stage in network.stages.items():
         _check_call(f"the stage of node {node!r}", stage, "x", "training")
     for name, adapter in network.adapters.items():
@@ -42,17 +43,24 @@ def rehearse(network: Network, examples: Any, classes: int, loss: Callable[..., 
 
     def train(params: Any, statistics: Any, x: Any) -> tuple[Any, Any]:
         output = network.apply(Variables(params, statistics), x, survival, wiring, jax.random.key(0))
-        _check_logits(output.logits, network, classes, " in training")
+        _check_logits(output.logits, network, classes, each, " in training")
         if loss is None:
             return output.logits.mean(), output.statistics
-        losses = jnp.asarray(loss(output.logits, jnp.zeros((EXAMPLES, *y.shape[1:]), y.dtype)))
+        labels = jnp.zeros((EXAMPLES, *y.shape[1:]), y.dtype)
+        try:
+            losses = jnp.asarray(loss(output.logits, labels))
+        except Exception as error:  # whatever it is made of
+            given = f"{labels.dtype} {labels.shape}"
+            what = f"the loss, called with logits {output.logits.shape} and y {given}: {type(error).__name__}"
+            why = one_line(str(error).partition("\n")[0])
+            raise CodeError(f"{what}: {why}; give one that takes these", loss) from None
         if losses.shape != (EXAMPLES,) or not jnp.issubdtype(losses.dtype, jnp.floating):
             message = f"the loss must be one float an example: shape {(EXAMPLES,)}, got {losses.dtype} {losses.shape}"
             raise CodeError(f"{message}; leave out the mean over them", loss)
         return losses.mean(), output.statistics
 
     batch = _batch(x, EXAMPLES)
-    _check_logits(jax.eval_shape(infer, variables, batch), network, classes)
+    _check_logits(jax.eval_shape(infer, variables, batch), network, classes, each)
     jax.eval_shape(jax.grad(train, has_aux=True), variables.params, variables.statistics, batch)
 
 
@@ -71,13 +79,13 @@ def _batch(x: jax.ShapeDtypeStruct, examples: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype)
 
 
-def _check_logits(logits: Any, network: Network, classes: int, when: str = "") -> None:
+def _check_logits(logits: Any, network: Network, classes: int, each: str, when: str = "") -> None:
     expected = (EXAMPLES, classes)
     if logits.shape != expected or not jnp.issubdtype(logits.dtype, jnp.floating):
         message = (
-            f"the cloud {network.graph.cloud!r} must send one float a class{when}: shape {expected} for {EXAMPLES} "
-            f"examples and {classes} classes, got {logits.dtype} {logits.shape}; end its stage with a layer of "
-            "`classes` units"
+            f"the cloud {network.graph.cloud!r} must send one float a {each}{when}: shape {expected} for {EXAMPLES} "
+            f"examples and {classes} {each}{'es' if each == 'class' else 's'}, got {logits.dtype} {logits.shape}; end "
+            "its stage with a layer of `classes` units"
         )
         stage = network.stages.get(network.graph.cloud)
         raise UserError(message) if stage is None else CodeError(message, type(stage).__call__)

@@ -85,7 +85,8 @@ def grouped_bars(
     width, lowest = 0.8 / len(series), 0.0
     for s, (name, values) in enumerate(series.items()):
         height, deviation = _percent(values)
-        lowest = min(lowest, np.nanmin(height, initial=0.0))  # R² has no bound
+        below = np.where(height < 0, height - np.nan_to_num(deviation), 0.0)  # R² has no bound
+        lowest = min(lowest, below.min(initial=0.0))
         place = np.arange(len(groups)) + (s - (len(series) - 1) / 2) * width
         style = _style(s)
         ax.bar(place, height, width, yerr=deviation, capsize=2, label=name, edgecolor="black", linewidth=0.5, **style)

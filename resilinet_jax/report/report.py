@@ -197,8 +197,8 @@ def metric_note(results: Results) -> list[str]:
         )
     if rows > MOST_ROWS:
         notes.append(
-            f"{files.outcomes} would have {rows:,} rows, more than {MOST_ROWS:,}, and is left out; --metric with "
-            "--sweep takes the counts from the finished runs."
+            f"{files.outcomes} would have {rows:,} rows, more than {MOST_ROWS:,}, and is left out"
+            + ("." if results.target_names else "; --metric with --sweep takes the counts from the finished runs.")
         )
     return notes
 
@@ -243,7 +243,7 @@ def convergence_note(results: Results) -> list[str]:
     if not epochs:
         return []
     curves = {results.cells[name].training_key(): runs.validation_score for name, runs in results.measured.items()}
-    best = np.concatenate([np.argmax(np.nan_to_num(each, nan=-1), -1) + 1 for each in curves.values()])
+    best = np.concatenate([np.argmax(np.nan_to_num(each, nan=-np.inf), -1) + 1 for each in curves.values()])
     late = int((best > 0.9 * epochs).sum())
     if late <= len(best) / 2:
         return []

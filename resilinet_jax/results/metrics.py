@@ -70,12 +70,15 @@ def r2(errors: Float[np.ndarray, "*stack targets 4"]) -> Float[np.ndarray, "*sta
     """Mean over the targets of R², 1 - MSE / MSE of the training mean, where numbers are predicted.
 
     As `sklearn.metrics.r2_score`, which knows no training split and compares with the mean of the test split. It is 0
-    where nothing is known, and less for predictions that are worse than the mean.
+    where nothing is known, and less for predictions that are worse than the mean. A target that is the training mean in
+    every example has none, and is left out.
 
     Args:
       errors: mean squared and mean absolute error, and the same of the training mean.
     """
-    return np.asarray(1 - _share(errors[..., 0], errors[..., 2]).mean(-1))
+    varies = errors[..., 2] != 0
+    explained = np.where(varies, 1 - _share(errors[..., 0], errors[..., 2]), 0.0)
+    return _share(explained.sum(-1), varies.sum(-1))
 
 
 def _parts(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

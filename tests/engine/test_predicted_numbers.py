@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from resilinet_jax.command.ingredients import check_targets
 from resilinet_jax.datasets.feed import Resident, first_split
 from resilinet_jax.datasets.parts import draw_parts
-from resilinet_jax.datasets.splits import Dataset
+from resilinet_jax.datasets.splits import Dataset, Splits
 from resilinet_jax.datasets.splitting import draw_splits, split_dataset
 from resilinet_jax.engine import run_cells as engine
 from resilinet_jax.engine.program import MOST_RUNS, Selection
 from resilinet_jax.engine.training import absolute_error, squared_error
 from resilinet_jax.errors import UserError
-from resilinet_jax.failures.combinations import all_combinations
+from resilinet_jax.failures.combinations import all_combinations, choose_combinations
+from resilinet_jax.network.graph import build_chain
+from resilinet_jax.results.metrics import r2
 from resilinet_jax.runtime.kept_models import KeptModels
 from tests.helpers.blobs import BUILD, NETWORK, SETTINGS, Shared, Silent, answers_of
 from tests.helpers.reference import CHAIN
@@ -113,7 +116,8 @@ def test_losses_by_hand():
     ("changes", "message"),
     [
         ({"target_names": ()}, "y must be integers of shape .*; for numbers, give target_names"),
-        ({"target_names": ("heat",)}, r"y must be floats of shape \(400, 1\), a column for each target name"),
+        ({"target_names": ("heat",)}, r"y must be numbers of shape \(400, 1\), a column for each target name"),
+        ({"target_names": ("a", "a")}, r"target_names must be different texts, .* got \('a', 'a'\)"),
         ({"y": np.where(np.arange(400)[:, None] == 3, np.nan, Y)}, "example 3 has NaN or infinity to predict"),
         ({"y": np.stack([Y[:, 0], np.ones(400)], 1)}, "flow is the same in all training examples"),
     ],
@@ -121,6 +125,44 @@ def test_losses_by_hand():
 def test_what_can_t_be_predicted_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
         split_dataset(dataclasses.replace(DATA, **changes), "random", seed=0)
+
+
+@pytest.mark.parametrize(("offset", "unit"), [(1e9, 1.0), (1.7e9, 60.0), (0.0, 1e-40), (0.0, 1e40)])
+@pytest.mark.parametrize("split", ["random", "leave_one_subject_out"])
+def test_no_unit_and_no_offset_changes_what_is_explained(split, offset, unit):
+    flags = Flags(split, 0, 1, None)
+    plain, moved = (
+        trained(Resident(draw_splits(dataclasses.replace(DATA, y=y), flags)), epochs=1) for y in (Y, offset + unit * Y)
+    )
+    for name in CELLS:
+        np.testing.assert_allclose(moved[name].score, plain[name].score, atol=2e-4)
+        heat = [runs[name].outcomes[..., 0, :] for runs in (plain, moved)]
+        np.testing.assert_allclose(heat[1], heat[0] * np.array([unit**2, unit] * 2), rtol=2e-3)
+
+
+def test_a_target_that_is_the_mean_everywhere_is_left_out():
+    errors = np.array([[1.0, 1.0, 4.0, 2.0], [0.1, 0.1, 0.0, 0.0]])
+    assert r2(errors) == 0.75
+    assert np.isnan(r2(np.full((2, 4), np.nan))), "a run that diverged"
+
+
+def test_graphs_of_which_not_all_combinations_are_evaluated_are_refused():
+    chain = build_chain(("i", *(f"n{number}" for number in range(16)), "cloud"))
+    few = choose_combinations(chain, [np.full(16, 0.05)], 0.5)
+    with pytest.raises(UserError, match=r"16 nodes and links .* too many .*; let at most 14 fail"):
+        check_targets("accuracy", ("heat",), few)
+    check_targets("accuracy", (), few)
+
+
+def test_splits_of_ones_own_are_standardised_as_well():
+    own = split_dataset(DATA, "random", seed=0)
+    recorded = [
+        part._replace(y=(own.target_scaling.centre + own.target_scaling.scale * part.y).astype(np.float32))
+        for part in own[:3]
+    ]
+    bare = Splits(*recorded, classes=2, target_names=("heat", "flow"))
+    given, made = trained(Resident(own)), trained(Resident(bare))
+    np.testing.assert_allclose(made["dfg"].outcomes, given["dfg"].outcomes, rtol=5e-3)
 
 
 def test_a_single_number_may_be_flat_and_whole():
