@@ -130,7 +130,7 @@ class Settings:
     select_by: str = _flag(
         "no_failure",
         "Which epoch of a run counts: the best on the validation split without failures (no_failure), by its average "
-        "accuracy under the scenario's usual failures (average), or the last (last).",
+        "under the scenario's usual failures (average), or the last (last).",
     )
     matmul_precision: str | None = _flag(
         None,
@@ -147,8 +147,8 @@ class Settings:
     )
     metric: str = _flag(
         ACCURACY,
-        f"By which results are told: {', '.join(METRIC_NAMES)}. With --report or --sweep, a report by another metric "
-        "than accuracy goes to <sweep>_<metric>. Neither training nor the choice of epochs depends on it.",
+        f"By which results of classes are told: {', '.join(METRIC_NAMES)}. With --report or --sweep, a report by "
+        "another metric than accuracy goes to <sweep>_<metric>. Neither training nor the choice of epochs depends on it.",
     )
     seed: int = _flag(0, "Of the split, initialisation, batch order and failout.", Range(0, _INT32))
     results_dir: str = _flag("results", "Results go to <results_dir>/<scenario>/<sweep>.")
