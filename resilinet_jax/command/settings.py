@@ -148,7 +148,7 @@ class Settings:
     metric: str = _flag(
         ACCURACY,
         f"By which results of classes are told: {', '.join(METRIC_NAMES)}. With --report or --sweep, a report by "
-        "another metric than accuracy goes to <sweep>_<metric>. Neither training nor the choice of epochs depends on it.",
+        "another metric than accuracy goes to <sweep>_<metric>. Neither training nor choice of epochs depends on it.",
     )
     seed: int = _flag(0, "Of the split, initialisation, batch order and failout.", Range(0, _INT32))
     results_dir: str = _flag("results", "Results go to <results_dir>/<scenario>/<sweep>.")
