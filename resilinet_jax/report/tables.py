@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 
 from resilinet_jax.errors import UserError
-from resilinet_jax.failures.combinations import combination_name
 from resilinet_jax.report.markup import markdown
 from resilinet_jax.results.comparisons import Family
 from resilinet_jax.results.estimate import CONFIDENCE
@@ -107,7 +106,7 @@ def error_table(results: Results, label: str, cell: str) -> list[Table]:
     for failing in results.shown_sets(results.usual_setting):
         of_runs = off[:, results.failing_sets.index(failing)].reshape(len(off), 2 * len(results.target_names))
         entries = [f"{value:.4g}" for value in of_runs.mean(0)] if len(off) else ["failed"] * of_runs.shape[1]
-        rows.append([combination_name(failing), *entries])
+        rows.append([", ".join(failing) or "None", *entries])
     columns = [f"{name}, {error}" for name in results.target_names for error in ("RMSE", "MAE")]
     return [Table(f"Errors while nodes fail, in own units, {label}", ["Failing nodes", *columns], rows)]
 
