@@ -32,6 +32,7 @@ PARTS = {
     "cifar10": ["training", "--scenario=cifar10", *PACE],
     "evaluation": ["evaluation", *PACE],
     "checkpointing": ["checkpointing", "--models=4", "--epochs=2", *PACE],
+    "trials": ["trials", "--rounds=5"],
 }
 
 

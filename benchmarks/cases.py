@@ -59,7 +59,8 @@ def _peers(stacked: int) -> tuple[tuple[str, int, int], ...]:
     alone, stacks = ("eager", "compile"), ("vmap", "bmm", "bmm compile")
     each = [(way, 1, processes) for processes in (1, CORES) for way in alone]
     each += [(way, stacked // processes, processes) for processes in (1, CORES) for way in stacks]
-    each += [("nnx", 1, 1), *(("nnx", stacked // processes, processes) for processes in (1, CORES))]
+    for processes in (1, CORES):
+        each += [("nnx", models, processes) for models in (1, stacked // processes)]
     return (*dict.fromkeys(each), ("bf16", 1, 1), ("keras", 1, 1), ("keras jax", 1, 1))
 
 

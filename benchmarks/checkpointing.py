@@ -46,7 +46,7 @@ def turns() -> dict[str, Callable[[], float]]:
 
     def saving() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            return train(Checkpoints(pathlib.Path(folder, "checkpoints")))
+            return train(Checkpoints(pathlib.Path(folder, "checkpoints"), seconds=0))
 
     return {"without": lambda: train(None), "with": saving}
 

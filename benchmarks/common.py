@@ -20,7 +20,7 @@ _JSON = flags.DEFINE_string("json", None, "Where the figures go as JSON, with th
 # absl's commands log from INFO on, and JAX then tells of every kind of device that is not there.
 logging.getLogger("jax").setLevel(logging.WARNING)
 
-PACKAGES = ("jax", "jaxlib", "numpy", "torch", "keras", "tensorflow-cpu", "tensorflow", "dm-pix")
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "keras", "tensorflow-cpu", "tensorflow", "ray", "dm-pix")
 
 
 def cores() -> int:

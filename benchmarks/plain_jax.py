@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from benchmarks import common
 from benchmarks.cases import FAILOUT_RATE
 from resilinet_jax.datasets.splits import Splits
 
@@ -98,3 +101,24 @@ def trainer(
         return epoch
 
     return start
+
+
+_started: list[Callable[[int], Callable[[], list[float]]]] = []  # what this process has compiled for its first trial
+
+
+def trial(config: dict[str, Any], splits: Splits, epochs: int, **size: Any) -> dict[str, float]:
+    """A training run as a trial of Ray Tune, on one core; says its last epoch's loss.
+
+    Args:
+      config: its seed.
+      splits: what to train on and validate with.
+      epochs: to train for.
+      **size: as of `trainer`.
+    """
+    if not _started:
+        os.environ["NPROC"] = "1"
+        common.set_up_jax(1)
+        _started.append(trainer(1, splits, **size))
+    epoch = _started[0](config["seed"])
+    *_, last = (epoch() for _ in range(epochs))
+    return {"loss": last[0]}

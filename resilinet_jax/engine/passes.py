@@ -75,7 +75,7 @@ def run_pass(
         state = call["finish"](state, jax.device_put(compared.astype(np.float32), split))
         curves.loss[:, epoch], curves.validation_score[:, epoch] = losses, score[:count]
         progress.epoch(epoch + 1, models=count, loss=curves.loss[:, : epoch + 1], validation_score=score[:count])
-        if checkpoints is not None:
+        if checkpoints is not None and (checkpoints.due() or interruption.asked()):
             checkpoints.save(epoch + 1, (state, curves), count)
         interruption.check()
     recalibrated = None

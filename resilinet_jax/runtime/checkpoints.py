@@ -1,10 +1,11 @@
-"""Checkpoints of a pass after every epoch, so that an interruption costs no more than the epoch it happens in."""
+"""Checkpoints of a pass, so that a kill costs no more than ten seconds and the epoch that it happens in."""
 
 from __future__ import annotations
 
 import math
 import pathlib
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from resilinet_jax.errors import UserError, first_line
 from resilinet_jax.files import checked_json, digest, read_json, write_file
 
 MEMBERS = "members.json"
+SECONDS = 10.0  # from one to the next, at least: written after each epoch of 2 s they took a tenth of the time
 KEPT = 2  # of a pass: the last one, and the one before in case that is damaged
 
 
@@ -35,15 +37,22 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The checkpoints of one pass at a time, in a folder of its own."""
 
-    def __init__(self, folder: pathlib.Path, warn: Callable[[str], None] = print, stamp: str = ""):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        warn: Callable[[str], None] = print,
+        stamp: str = "",
+        seconds: float = SECONDS,
+    ):
         """Nothing is written yet.
 
         Args:
           folder: for nothing else.
           warn: told of every damaged checkpoint, in a line.
           stamp: of what the runs rest on; checkpoints of any other are as good as none.
+          seconds: from one checkpoint of a pass until the next is due.
         """
-        self._folder, self._warn, self._stamp = folder, warn, stamp
+        self._folder, self._warn, self._stamp, self._seconds = folder, warn, stamp, seconds
         self._manager: ocp.CheckpointManager | None = None
         told = self._told()
         # An epoch that was finished did fit memory.
@@ -85,6 +94,7 @@ class Checkpoints:
             self._tell(members, trying=True)
             self._belongs_to = digest("\n".join([self._stamp, *members]).encode())
             self._manager = self._make(self._folder / "epochs")
+            self._next = -math.inf  # the first one tells that the pass fits memory
         except OSError as error:
             raise _cannot_write(self._folder, error) from None
 
@@ -132,6 +142,10 @@ class Checkpoints:
         """What a checkpoint tells of itself: storage formats do not notice every flipped bit, nor a moved folder."""
         return {"crc32": zlib.crc32(content.data), "belongs_to": self._belongs_to}
 
+    def due(self) -> bool:
+        """Whether it is time for one: for the first of a pass at once, then after so many seconds."""
+        return time.monotonic() >= self._next
+
     def save(self, epoch: int, tree: Any, count: int) -> None:
         """Writes a checkpoint in the background, once the one before it is written.
 
@@ -144,6 +158,7 @@ class Checkpoints:
           UserError: if that one or this one can't be written.
         """
         assert self._manager is not None
+        self._next = time.monotonic() + self._seconds
         try:
             self._manager.wait_until_finished()
             content = _packed(tree, count)

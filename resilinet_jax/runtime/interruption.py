@@ -45,11 +45,16 @@ def _note(number: int, _: Any) -> None:
         os.write(2, _TOLD)  # printing could meet the middle of another print
 
 
+def asked() -> bool:
+    """Whether a signal has asked this process to end."""
+    return bool(_asked)
+
+
 def check() -> None:
     """Called where a step has ended and the next has not begun.
 
     Raises:
       KeyboardInterrupt: if a signal has asked this process to end.
     """
-    if _asked:
+    if asked():
         raise KeyboardInterrupt

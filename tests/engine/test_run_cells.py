@@ -1,5 +1,8 @@
 import dataclasses
 import logging
+import math
+import os
+import signal
 
 import jax
 import numpy as np
@@ -17,6 +20,7 @@ from resilinet_jax.engine.training import run_keys
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.runtime.checkpoints import Checkpoints
+from resilinet_jax.runtime.interruption import signals_heeded
 from resilinet_jax.runtime.kept_models import KeptModels
 from resilinet_jax.runtime.store import Measured, Store
 from resilinet_jax.sweeps import load_sweep, sweep_names
@@ -337,10 +341,16 @@ class TestInterrupted:
                 raise KeyboardInterrupt  # before this epoch's checkpoint
             self.trained += 1
 
-    def go(self, folder, after=100, cells=TWO_CELLS, **changes):
+    class Signal(Stop):
+        def epoch(self, number, **kwargs):
+            self.trained += 1
+            if self.trained == self.after:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def go(self, folder, after=100, cells=TWO_CELLS, seconds=0.0, stop=Stop, **changes):
         """What it measured, if it came to its end, and how many epochs it trained."""
-        progress = self.Stop(after)
-        checkpoints = Checkpoints(folder / "checkpoints", warn=pytest.fail)
+        progress = stop(after)
+        checkpoints = Checkpoints(folder / "checkpoints", warn=pytest.fail, seconds=seconds)
         try:
             measured = measure(cells, SPLITS, progress, Store(folder / "runs"), checkpoints, **changes)
         except KeyboardInterrupt:
@@ -361,6 +371,15 @@ class TestInterrupted:
         self.same(measured, undisturbed)
         assert trained == 2 * 6  # two passes of 6 epochs, each trained once
         assert not (tmp_path / "checkpoints").exists()
+
+    def test_a_kill_loses_what_was_not_yet_saved_and_a_signal_nothing(self, tmp_path, undisturbed):
+        rarely = {"seconds": math.inf, "runs": 2, "runs_per_pass": 4}
+        assert self.go(tmp_path, 3, **rarely) == (None, 3)  # only the first epoch is saved
+        with signals_heeded():
+            assert self.go(tmp_path, 3, stop=self.Signal, **rarely) == (None, 3)  # 2, 3 and 4
+        measured, trained = self.go(tmp_path, **rarely)
+        assert trained == 2
+        self.same(measured, {name: jax.tree.map(lambda leaf: leaf[:2], undisturbed[name]) for name in measured})
 
     def test_goes_on_with_the_interrupted_pass_though_passes_are_cut_otherwise(self, tmp_path, undisturbed):
         self.go(tmp_path, 3, runs_per_pass=2)

@@ -76,6 +76,22 @@ def test_what_pads_the_axis_of_models_is_left_out(tmp_path):
     checkpoints.close()
 
 
+def test_one_is_due_after_the_first_epoch_of_a_pass_and_then_by_the_clock(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    checkpoints = Checkpoints(tmp_path, seconds=10)
+    due = []
+    checkpoints.open(MEMBERS)
+    for epoch, now[0] in enumerate([100.0, 103.0, 109.9, 110.0, 115.0, 121.0]):
+        due.append(checkpoints.due())
+        if due[-1]:
+            checkpoints.save(epoch, tree(epoch), 2)
+    assert due == [True, False, False, True, False, True]
+    checkpoints.open([*MEMBERS, "b run 0"])
+    assert checkpoints.due()
+    checkpoints.close()
+
+
 def test_their_number_is_bounded(saved):
     assert len(list((saved._folder / "epochs").glob("[0-9]*"))) == KEPT
 
