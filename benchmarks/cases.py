@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from resilinet_jax.scenarios._base import Scenario
 
 FAILOUT_RATE = 0.05  # and skips active with probability 0.5
+SIDE = 4096  # of the square matrices that others' rates are compared with
+FLOP = 6 + 2 / 8  # per parameter and example: a product forward and two backward; and one forward to validate an eighth
 CORES = common.cores()
 
 

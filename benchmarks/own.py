@@ -7,16 +7,17 @@ import itertools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from benchmarks.cases import FAILOUT_RATE, Case, build_network
+from benchmarks.cases import FAILOUT_RATE, SIDE, Case, build_network
 from resilinet_jax.cells import CellBuilder
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Splits
 from resilinet_jax.engine import run_cells as engine
 from resilinet_jax.engine.evaluation import accuracy_of, empty_tally
-from resilinet_jax.engine.program import Models
+from resilinet_jax.engine.program import Models, default_compiler_options, over_models
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.network.forward import Network
 from resilinet_jax.scenarios._base import Scenario
@@ -61,10 +62,14 @@ class Own:
         """The models on their devices."""
         return self.program.place(self.assembled(seed))
 
-    def start(self, seed: int) -> Callable[[], list[float]]:
-        """A function that trains all models for an epoch, validates them, and returns mean training losses.
+    def start(self, seed: int, validated: bool = True) -> Callable[[], list[float]]:
+        """A function that trains all models for an epoch and returns mean training losses.
 
         They are those of the first ten models alone, whose failout rate is the peers'.
+
+        Args:
+          seed: of initial weights, batches and masks.
+          validated: whether the epoch ends with validation, and the best one's weights are kept.
         """
         models, mesh = self.place(seed)
         call = self.program.compile(mesh, models)
@@ -80,6 +85,8 @@ class Own:
             orders = jax.device_put(orders, whole)
             state, losses = call["train"](state, models, next(chunks), orders, members["train"])
             compared = np.asarray(losses[: min(len(self._each), RUNS)]).tolist()  # waits, as the engine does
+            if not validated:
+                return compared
             tally = jax.device_put(empty_tally(len(models.order), plan.answers, classes=self._feed.classes), split)
             for number, chunk in enumerate(self._feed.held_out("validation", whole)):
                 placed = jax.device_put(np.int32(number), whole)
@@ -100,3 +107,13 @@ def parameters(network: Network, splits: Splits) -> int:
     """How many a model has."""
     variables = jax.eval_shape(network.init, jax.random.key(0), splits.train.x[:1])
     return sum(leaf.size for leaf in jax.tree.leaves(variables.params))
+
+
+def square_product(devices: int) -> Callable[[], object]:
+    """Multiplies large square matrices, one on each device."""
+    mesh = Mesh(jax.devices()[:devices], ("models",))
+    split = NamedSharding(mesh, PartitionSpec("models"))
+    x = jax.device_put(jax.random.normal(jax.random.key(0), (devices, SIDE, SIDE), jnp.float32), split)
+    multiply = over_models(mesh, 1, lambda a: a @ a, 1, 0)
+    call = jax.jit(multiply).lower(x).compile(default_compiler_options())
+    return lambda: call(x).block_until_ready()

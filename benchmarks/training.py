@@ -24,7 +24,7 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks import common, race
-from benchmarks.cases import CASES, Case, load_splits
+from benchmarks.cases import CASES, FLOP, SIDE, Case, load_splits
 from benchmarks.verdict import OWN, SQUARE, TORCH, check_losses, compare
 
 _SCENARIO = flags.DEFINE_enum("scenario", "cifar10", list(CASES), "Whose network is trained.")
@@ -43,8 +43,6 @@ PEERS = {
     "keras jax": "Keras on JAX, fit",
     "nnx": "JAX, Flax NNX and optax",
 }
-SIDE = 4096  # of the square matrices
-FLOP = 6 + 2 / 8  # per parameter and example: a product forward and two backward; and one forward to validate an eighth
 
 
 def trainer(case: Case, way: str, models: int) -> tuple[Callable[[int], Callable[[], list[float]]], dict[str, Any]]:
@@ -84,22 +82,6 @@ def losses(start: Callable[[int], Callable[[], list[float]]], case: Case, models
     return [loss for seed in range(-(-SEEDS // models)) for loss in mean(start(seed))]
 
 
-def square_product(devices: int) -> Callable[[], object]:
-    """Multiplies large square matrices, one on each device."""
-    import jax
-    import jax.numpy as jnp
-    from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-    from resilinet_jax.engine.program import default_compiler_options, over_models
-
-    mesh = Mesh(jax.devices()[:devices], ("models",))
-    split = NamedSharding(mesh, PartitionSpec("models"))
-    x = jax.device_put(jax.random.normal(jax.random.key(0), (devices, SIDE, SIDE), jnp.float32), split)
-    multiply = over_models(mesh, 1, lambda a: a @ a, 1, 0)
-    call = jax.jit(multiply).lower(x).compile(default_compiler_options())
-    return lambda: call(x).block_until_ready()
-
-
 def work(number: int, way: str, models: int, processes: int = 1) -> None:
     """A contender's process."""
     if way in ("nnx", "keras jax"):  # one device, with the threads that are its process' share
@@ -112,6 +94,8 @@ def work(number: int, way: str, models: int, processes: int = 1) -> None:
 
         torch.set_num_threads(common.cores() // processes)
     if way == SQUARE:
+        from benchmarks.own import square_product
+
         race.serve(square_product(models), {})
         return
     case = CASES[_SCENARIO.value][number]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from resilinet_jax.errors import UserError, check_printable
+from resilinet_jax.errors import UserError, check_printable, suggest
 from resilinet_jax.failures.model import FailureModel
 from resilinet_jax.network.forward import Numbers, Wiring
 from resilinet_jax.network.graph import Graph
@@ -163,6 +163,8 @@ class CellBuilder:
 
     def __call__(self, method: str, **changes: Any) -> Cell:
         """A method's cell, with any argument of `make_cell` changed."""
+        if method not in METHODS:
+            raise UserError(f"unknown method {method!r}{suggest(method, list(METHODS))}")
         names = ("failout_rate", "learning_rate", "learning_rate_decay")
         defaults = {name: getattr(self, name) for name in names}
         cell = make_cell(self.graph, **{**defaults, **METHODS[method], **changes})
@@ -171,9 +173,13 @@ class CellBuilder:
         return cell
 
     def reliability(self, setting: str) -> dict[str, float]:
-        """r_v = 1 - p_v of every node under a failure setting; 1 for the source and the cloud."""
+        """Probability that a node survives under a failure setting, itself and its groups; 1 for what never fails."""
         failure = self.failure_settings[setting]
-        return {node: 1.0 - failure.get(node, 0.0) for node in self.graph.order}
+        causes = self.graph.causes.items()
+        return {
+            node: math.prod(1.0 - failure.get(cause, 0.0) for cause, failing in causes if node in failing)
+            for node in self.graph.order
+        }
 
 
 def make_cell(

@@ -17,6 +17,7 @@ from resilinet_jax.cells import (
     training_wiring,
 )
 from resilinet_jax.errors import UserError
+from resilinet_jax.network.graph import build_graph
 from tests.helpers.reference import CHAIN, TREE
 
 BUILD = CellBuilder(CHAIN, {"no failure": {}, "normal": {"n1": 0.08, "n2": 0.04, "n3": 0.01}}, 0.05, 1e-3)
@@ -54,6 +55,21 @@ def test_failout_by_name_lands_on_its_node():
 def test_a_failure_setting_for_what_never_fails_is_refused_before_training():
     with pytest.raises(UserError, match=r"failure setting 'normal': 'n4' is the cloud"):
         CellBuilder(CHAIN, {"normal": {"n4": 0.5}}, 0.05, 1e-3)
+
+
+def test_a_node_survives_if_it_and_its_groups_do():
+    graph = build_graph(["i", "a", "b", "cloud"], [("i", "a"), ("a", "b"), ("b", "cloud")], [], groups={"site": ("a",)})
+    build = CellBuilder(graph, {"outage": {"a": 0.02, "b": 0.1, "site": 0.25}}, 0.05, 1e-3)
+    assert build.reliability("outage") == pytest.approx({"i": 1, "a": 0.98 * 0.75, "b": 0.9, "cloud": 1})
+
+
+def test_an_unknown_method_is_told_with_the_nearest():
+    with pytest.raises(UserError, match="unknown method 'resilnet'; did you mean resilinet"):
+        BUILD("resilnet")
+
+
+def test_probabilities_may_be_numpys():
+    np.testing.assert_allclose(BUILD("resilinet", failout_rate={"n2": np.float64(0.25)}).failout_rate, [0, 0.25, 0])
 
 
 def test_relative_reliability_by_hand():

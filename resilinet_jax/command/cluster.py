@@ -145,7 +145,8 @@ def job_of(choice: Choice, runs: pathlib.Path) -> dict[str, Any]:
     """
     settings, file = choice.settings, choice.scenario.file
     paths = {"results_dir": settings.results_dir, "data_dir": settings.data_dir}
-    if settings.dataset.endswith(tuple(each for each in choice.scenario.datasets if each.startswith("."))):
+    named = settings.dataset in ("auto", *choice.scenario.datasets)
+    if not named and os.path.exists(os.path.expanduser(settings.dataset)):
         paths["dataset"] = settings.dataset
     absolute = {name: os.path.abspath(os.path.expanduser(path)) for name, path in paths.items() if path is not None}
     files = {}

@@ -81,7 +81,7 @@ class Worker:
       share: that it trains.
       holds: how many models it trains at once.
       heard: when it last gave a sign of life.
-      slowest: how long it took at most, of what it is told by: epochs, a first one with what is before it, and beats.
+      slowest: the longest time from one epoch's end, or the share's start, to the next epoch's end; at least two beats.
       last_line: when it last said more than that it lives: that an epoch had ended, or that another phase began.
       in_epochs: whether that was an epoch, so that the next one is under way.
     """
@@ -330,7 +330,8 @@ class Crew:
     def _finished(self, worker: Worker, done: Trained) -> None:
         """A pass is kept."""
         self.progress.finished(worker.machine, len(done.members))
-        worker.holds = len(done.members)
+        if worker.share is not None and len(done.members) < len(worker.share.models):
+            worker.holds = len(done.members)  # it had to be split
         names = {label(model) for model in done.members}
         if worker.share is not None:
             worker.share.furthest = worker.share.deaths = 0
@@ -431,6 +432,7 @@ def _again(share: Share) -> list[Share]:
         return [share]
     if len(share.models) > 1:
         half = -(-len(share.models) // 2)
+        _discard_shares([share.folder])  # or a command that goes on would take it for whole
         return [
             Share(part, share.folder.with_name(f"{share.folder.name}_{number}"))
             for number, part in enumerate((share.models[:half], share.models[half:]))

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from resilinet_jax.command import notes
 from resilinet_jax.command.settings import Choice
-from resilinet_jax.datasets.feed import Part, first_split
+from resilinet_jax.datasets.feed import Part, first_split, target_units
 from resilinet_jax.datasets.splits import count_classes
 from resilinet_jax.files import write_file
 from resilinet_jax.report.figures import draw_dollars, new_figure, shortened
@@ -75,14 +75,13 @@ def describe(choice: Choice, console: Console) -> pathlib.Path:
 def _as_recorded(data: Data, x: np.ndarray) -> np.ndarray:
     """Training examples in their own units."""
     scaling = getattr(data.feed, "standardisation", None)
-    return x if scaling is None else x * scaling.scale[None] + scaling.centre[None]
+    return x if scaling is None else scaling.undone(x)
 
 
 def _recorded_targets(data: Data, y: np.ndarray) -> np.ndarray:
     """Numbers to predict in their own units."""
-    for scaling in (data.feed.members("train").of(0).targets, getattr(data.feed, "target_scaling", None)):
-        y = y if scaling is None else y * np.asarray(scaling.scale)[None] + np.asarray(scaling.centre)[None]
-    return y
+    units = target_units(data.feed)
+    return y if units is None else units.undone(y)
 
 
 def _classes(counts: Mapping[Part, np.ndarray], names: tuple[str, ...]) -> Table:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,14 +20,13 @@ from resilinet_jax.command.ingredients import (
     build_cells,
     build_combinations,
     build_network,
-    build_selection,
     build_units,
     check_targets,
     sweep_version,
     user_failures,
 )
 from resilinet_jax.command.settings import Choice
-from resilinet_jax.engine.program import MOST_RUNS, TrainingSettings
+from resilinet_jax.engine.program import MOST_RUNS, Selection, TrainingSettings
 from resilinet_jax.engine.run_cells import plan_models, run_cells, unfinished
 from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations
@@ -100,10 +100,8 @@ def run_experiment(
     settings, scenario = choice.settings, choice.scenario
     sweeps = possible_sweeps(choice, sweeps, console)
     if not settings.overwrite:
-        for changes in by_network(sweeps):
-            check_identity(
-                _apart(choice.runs_folder, changes, overwriting=False), _identity(choice.with_network(dict(changes)))
-            )
+        for changes, _ in by_network(sweeps):
+            check_identity(kept_apart(choice.runs_folder, changes), _identity(choice.with_network(changes)))
     data = data or choice.load_data()
     reference = None
     if crew is not None:
@@ -122,8 +120,7 @@ def run_experiment(
             console.print(note, soft_wrap=True)
         if settings.overwrite and not any(choice.folder.glob("*_overwriting")):
             discard(choice.tensorboard_folder)
-        groups = by_network(sweeps)
-        diverged = [_run_on_network(work, changes, sharing) for changes, sharing in groups.items()]
+        diverged = [_run_on_network(work, changes, sharing) for changes, sharing in by_network(sweeps)]
     return "; ".join(filter(None, diverged)) or None
 
 
@@ -139,7 +136,8 @@ def possible_sweeps(choice: Choice, sweeps: Mapping[str, Sweep], console: Consol
       UserError: if the only one that was chosen is left out.
     """
     taken = inspect.signature(choice.scenario.build_network).parameters
-    possible = {name: sweep for name, sweep in sweeps.items() if set(sweep.network) <= set(taken)}
+    anything = any(each.kind is each.VAR_KEYWORD for each in taken.values())
+    possible = {name: sweep for name, sweep in sweeps.items() if anything or set(sweep.network) <= set(taken)}
     for name in sweeps.keys() - possible.keys():
         missing = ", ".join(set(sweeps[name].network) - set(taken))
         what = f"the sweep {name} needs a network with {missing}, which build_network does not take"
@@ -172,25 +170,33 @@ def draw(choice: Choice) -> pathlib.Path:
 MODELS = "models"  # where trained networks are kept, in the folder of their runs
 
 # What a sweep's network has beside the scenario's own, as `Scenario.build_network` takes it.
-Changes = tuple[tuple[str, Any], ...]
+Changes = Mapping[str, Any]
 
 
-def by_network(sweeps: Mapping[str, Sweep]) -> dict[Changes, dict[str, Sweep]]:
-    """The sweeps that share a network; most take the scenario's own."""
-    groups: dict[Changes, dict[str, Sweep]] = {}
+def by_network(sweeps: Mapping[str, Sweep]) -> list[tuple[Changes, dict[str, Sweep]]]:
+    """The sweeps that share a network, for each; most take the scenario's own."""
+    groups: dict[str, tuple[Changes, dict[str, Sweep]]] = {}
     for name, sweep in sweeps.items():
-        groups.setdefault(tuple(sweep.network.items()), {})[name] = sweep
-    return groups
+        groups.setdefault(_suffix(sweep.network), (sweep.network, {}))[1][name] = sweep
+    return list(groups.values())
 
 
-def _apart(folder: pathlib.Path, changes: Changes, overwriting: bool) -> pathlib.Path:
-    """Runs of another network are kept in a folder of their own, and so are those that will replace others."""
-    return folder.with_name("_".join([folder.name, *(name for name, _ in changes), *["overwriting"] * overwriting]))
+def kept_apart(folder: pathlib.Path, network: Changes, overwriting: bool = False) -> pathlib.Path:
+    """The folder for runs of a network with these arguments beside the scenario's own, or for what will replace them.
+
+    Args:
+      folder: for runs of the scenario's own network.
+      network: the arguments.
+      overwriting: whether the runs will replace others.
+    """
+    return folder.with_name(folder.name + _suffix(network) + "_overwriting" * overwriting)
 
 
-def kept_apart(folder: pathlib.Path, network: Mapping[str, Any]) -> pathlib.Path:
-    """The folder for the finished runs of a sweep whose network has these arguments beside the scenario's own."""
-    return _apart(folder, tuple(network.items()), overwriting=False)
+def _suffix(network: Changes) -> str:
+    """Arguments as part of a folder's name: plain values as they are, others by their digest."""
+    values = {name: json.dumps(value, sort_keys=True, default=repr) for name, value in sorted(network.items())}
+    plain = {name: text if text.isalnum() else digest(text.encode())[:8] for name, text in values.items()}
+    return "".join(f"_{name}_{value}" for name, value in plain.items())
 
 
 def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) -> str | None:
@@ -198,7 +204,7 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     # training, so that it can't end without a report.
     from resilinet_jax.command.reporting import publish_both
 
-    choice, data, combinations = work.choice.with_network(dict(changes)), work.data, work.combinations
+    choice, data, combinations = work.choice.with_network(changes), work.data, work.combinations
     settings, failure_settings = choice.settings, choice.scenario.failure_settings
     network = build_network(choice, data.classes)
     cells, keeps = cells_by_sweep(choice, network, data, sweeps)
@@ -208,7 +214,7 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     own = crew.kind if crew else machine()
     store = Store(runs, progress.note, stamp(identity), own)
     kept = KeptModels(runs / MODELS, progress.note, stamp(identity)) if settings.keep_models else None
-    under_way = _apart(choice.checkpoints_folder, changes, settings.overwrite)
+    under_way = kept_apart(choice.checkpoints_folder, changes, settings.overwrite)
     checkpoints = Checkpoints(under_way / "own", progress.note, stamp(identity))
     training = training_settings(choice, data, combinations)
     numbers = training.run_numbers(data.feed.labels)
@@ -288,7 +294,7 @@ def training_settings(choice: Choice, data: Data, combinations: Combinations) ->
         runs_per_pass=settings.runs_per_pass,
         compiler_options=choice.scenario.compiler_options(),
         rests_on=_program_identity(choice, data),
-        selection=build_selection(settings.select_by, combinations, choice.scenario.failure_settings),
+        selection=Selection.by(settings.select_by, combinations, choice.scenario.failure_settings),
         loss=choice.scenario.loss,
     )
 
@@ -320,7 +326,7 @@ def identity_with_data(choice: Choice, data: Data, combinations: Combinations) -
 
 def _ready_for_runs(choice: Choice, changes: Changes, identity: Mapping[str, Any]) -> pathlib.Path:
     """The folder for a network's runs, which says what they rest on; what is overwritten stays for now in another."""
-    kept, anew = (_apart(choice.runs_folder, changes, overwriting) for overwriting in (False, True))
+    kept, anew = (kept_apart(choice.runs_folder, changes, overwriting) for overwriting in (False, True))
     runs = anew if choice.settings.overwrite else kept
     if choice.settings.overwrite:
         try:
@@ -336,11 +342,9 @@ def _ready_for_runs(choice: Choice, changes: Changes, identity: Mapping[str, Any
 
 def _replace_old_runs(choice: Choice, changes: Changes) -> None:
     """Puts the runs that overwrite others in their place, now that all of them are there."""
-    discard(_apart(choice.checkpoints_folder, changes, overwriting=False))
-    discard(_apart(choice.runs_folder, changes, overwriting=False))
-    _apart(choice.runs_folder, changes, overwriting=True).replace(
-        _apart(choice.runs_folder, changes, overwriting=False)
-    )
+    discard(kept_apart(choice.checkpoints_folder, changes))
+    discard(kept_apart(choice.runs_folder, changes))
+    kept_apart(choice.runs_folder, changes, overwriting=True).replace(kept_apart(choice.runs_folder, changes))
 
 
 def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping[str, int], keeps: bool) -> Record:

@@ -16,7 +16,7 @@ from resilinet_jax.command.experiment import MODELS, identity_with_data, kept_ap
 from resilinet_jax.command.ingredients import Sweeps, build_network
 from resilinet_jax.command.reporting import finished_sweep
 from resilinet_jax.command.settings import Choice, Settings, choose
-from resilinet_jax.datasets.feed import Resident, first_split
+from resilinet_jax.datasets.feed import Resident, first_split, target_units
 from resilinet_jax.deploy.artefact import Artefact, Manifest, Predicted, check_target, write_artefact
 from resilinet_jax.deploy.exporting import NodeFiles, check_programs, export_nodes
 from resilinet_jax.deploy.model import Model, check_statistics, load_model, trained_model
@@ -87,14 +87,12 @@ def export_cell(
             f"{folder} holds results of several splits; train one with --keep_models and export that, as by "
             "--test_subject where each subject is left out"
         )
-    if results.target_names:
-        raise UserError(f"{folder} holds results of predicted numbers; --export takes classifiers only")
     name = _cell_name(cell, results)
     check_statistics(name, results.cells[name])
     runs = len(results.measured[name].score)
     if run >= runs:
         raise UserError(f"--run={run}: {name} has {runs} run{'s' * (runs > 1)}; expected 0 to {runs - 1}")
-    if np.isnan(results.measured[name].score[run]).any():
+    if run in results.measured[name].diverged:
         raise UserError(f"run {run} of {name} diverged, so there is nothing to export; choose another --run")
     home = folder.resolve().parent
     target = target or home / "artefacts" / record.sweep / name.replace("/", "_") / f"run_{run}"
@@ -110,10 +108,13 @@ def export_cell(
         data, network = finished.data, finished.network
         (number,) = _alone(finished, run).run_numbers(data.feed.labels)
         example = data.feed.spec("train").x
-        names = getattr(data.feed, "class_names", ()) or tuple(map(str, range(data.classes)))
-        standardisation = getattr(data.feed, "standardisation", None)
+        told = results.target_names or getattr(data.feed, "class_names", ())
+        names = tuple(told) or tuple(map(str, range(data.classes)))
+        standardisation, targets = getattr(data.feed, "standardisation", None), target_units(data.feed)
         seed = finished.choice.settings.seed
-        model = trained_model(network, results.cells[name], arrays, seed, number, example, standardisation, names)
+        model = trained_model(
+            network, results.cells[name], arrays, seed, number, example, standardisation, names, targets
+        )
         files = export_nodes(model, example, onnx)
         check_programs(model, files, _some_of_the_test_split(data))
         manifest = _manifest(finished, name, run, model, {node: each.signature for node, each in files.items()})
@@ -305,10 +306,11 @@ def _manifest(finished: _Finished, name: str, run: int, model: Model, nodes: Map
     record, results, data = finished.record, finished.results, finished.data
     graph, cell = results.graph, results.cells[name]
     spec = data.feed.spec("train").x
-    known = isinstance(data.feed, Resident)  # a streamed feed would read all of its labels
-    standardisation = model.standardisation and {
-        field: np.asarray(value).tolist() for field, value in model.standardisation._asdict().items()
-    }
+    known = isinstance(data.feed, Resident) and model.targets is None  # a streamed feed would read all of its labels
+    standardisation, targets = (
+        scaling and {field: np.asarray(value).tolist() for field, value in scaling._asdict().items()}
+        for scaling in (model.standardisation, model.targets)
+    )
     return Manifest(
         scenario=record.scenario,
         network={**finished.choice.preset.network},
@@ -324,6 +326,7 @@ def _manifest(finished: _Finished, name: str, run: int, model: Model, nodes: Map
         input_dtype=str(np.dtype(spec.dtype)),
         standardisation=standardisation,
         classes=model.classes,
+        targets=targets,
         class_counts=data.feed.class_counts("train")[0].tolist() if known else [],
         nodes=nodes,
         predicted=_predicted(results, name, cell, run),
@@ -343,10 +346,10 @@ def _predicted(results: Results, name: str, cell: Cell, run: int) -> list[Predic
     return [
         Predicted(
             failing,
-            float(accuracy),
+            float(score),
             [edge for edge, there in zip(edges, row) if there],
             int(sizes @ row),
             bool(row[to_cloud].any()),
         )
-        for failing, accuracy, row in zip(results.failing_sets, results.measured[name].score[run], arrives)
+        for failing, score, row in zip(results.failing_sets, results.measured[name].score[run], arrives)
     ]

@@ -40,15 +40,15 @@ def tell_forecasts(choice: Choice, sweeps: Mapping[str, Sweep], console: Console
       UserError: for what only the data can tell, or if results there rest on something else.
     """
     data = data or choice.load_data()
-    for changes, sharing in by_network(possible_sweeps(choice, sweeps, console)).items():
-        own = choice.with_network(dict(changes))
+    for changes, sharing in by_network(possible_sweeps(choice, sweeps, console)):
+        own = choice.with_network(changes)
         network = build_network(own, data.classes)
         combinations = build_combinations(network.graph, own.scenario.failure_settings, own.settings.tolerance)
         training = training_settings(own, data, combinations)
         cells, _ = cells_by_sweep(own, network, data, sharing)
         left = wanted = plan_models(cells, training.run_numbers(data.feed.labels))
         if not own.settings.overwrite:
-            folder = kept_apart(own.runs_folder, dict(changes))
+            folder = kept_apart(own.runs_folder, changes)
             left = unfinished(wanted, Store(folder, console.print, stamp(identity_with_data(own, data, combinations))))
         told = f"{', '.join(sharing)}: {len(left)} of {len(wanted)} runs are to be trained"
         if not left:

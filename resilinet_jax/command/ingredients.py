@@ -12,7 +12,6 @@ import numpy as np
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.command.settings import Choice
 from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT
-from resilinet_jax.engine.program import Selection
 from resilinet_jax.errors import UserError, check_printable
 from resilinet_jax.failures.combinations import MOST_NODES, Combinations, choose_combinations
 from resilinet_jax.failures.user_failures import YOUR_OWN, parse_failure_probability
@@ -21,7 +20,6 @@ from resilinet_jax.network.graph import Graph
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.results.metric_names import ACCURACY
 from resilinet_jax.results.record import Record
-from resilinet_jax.results.results import usual_setting
 from resilinet_jax.results.units import PERSON, Units
 from resilinet_jax.runtime.user_code import checked_result, errors_in, is_user_file, load_user_file
 from resilinet_jax.scenarios._base import Preset
@@ -125,22 +123,6 @@ def build_combinations(
     """
     probabilities = [np.array(graph.node_values(probability)) for probability in failure_settings.values()]
     return choose_combinations(graph, probabilities, tolerance)
-
-
-def build_selection(
-    select_by: str, combinations: Combinations, failure_settings: Mapping[str, Mapping[str, float]]
-) -> Selection:
-    """What `--select_by` says of a run's best epoch.
-
-    Args:
-      select_by: one of `settings.SELECTIONS`.
-      combinations: that are evaluated.
-      failure_settings: by name, failure probability by node name; an average is under the usual one.
-    """
-    if select_by != "average":
-        return Selection(last=select_by == "last")
-    probability = combinations.graph.node_values(failure_settings[usual_setting(failure_settings)])
-    return Selection(combinations.survival, combinations.probabilities(np.array(probability)))
 
 
 def build_units(record: Record, split: Sequence[str]) -> Units:

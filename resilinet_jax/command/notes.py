@@ -12,6 +12,7 @@ import jax
 
 from resilinet_jax.cells import Cell
 from resilinet_jax.command.settings import Choice
+from resilinet_jax.errors import listed
 from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.network.forward import Network
 from resilinet_jax.runtime.store import Measured
@@ -96,9 +97,8 @@ def diverged_line(cells: Mapping[str, Cell], measured: Mapping[str, Measured], r
     if not lost:
         return None
     where = [name for name, each in measured.items() if each.diverged]
-    more = f" and {len(where) - 3} more" if len(where) > 3 else ""
     return (
-        f"{len(lost)} of {runs} runs diverged, in {', '.join(where[:3])}{more}; the tables leave them out: "
+        f"{len(lost)} of {runs} runs diverged, in {listed(where)}; the tables leave them out: "
         "try a smaller --learning_rate"
     )
 

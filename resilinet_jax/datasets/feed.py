@@ -221,3 +221,9 @@ def first_split(feed: Feed, part: Part, most: int | None = None) -> Examples:
     x, y = (np.concatenate(arrays) for arrays in zip(*parts))
     there = ~np.isnan(y).any(1) if y.ndim > 1 else y != PADDING
     return Examples(x[there], y[there])
+
+
+def target_units(feed: Feed) -> Standardisation | None:
+    """What the numbers to predict have gone through from their own units on, in the first split; None for labels."""
+    targets = feed.members("train").of(0).targets
+    return None if targets is None else targets.after(getattr(feed, "target_scaling", None))

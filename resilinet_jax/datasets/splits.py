@@ -270,6 +270,21 @@ class Standardisation(NamedTuple):
             scaled[at] = (part - self.centre) / self.scale
         return scaled
 
+    def undone(self, x: Float[np.ndarray, "examples *features"]) -> Float[np.ndarray, "examples *features"]:
+        """What these numbers were before, as float64."""
+        return x * np.asarray(self.scale, np.float64)[None] + np.asarray(self.centre, np.float64)[None]
+
+    def after(self, first: Standardisation | None) -> Standardisation:
+        """What two of them do, one after the other.
+
+        Args:
+          first: what numbers go through before this; None for nothing.
+        """
+        centre, scale = (np.asarray(each, np.float64) for each in self)
+        if first is not None:
+            centre, scale = first.centre + first.scale * centre, first.scale * scale
+        return Standardisation(centre, scale)
+
 
 class Members(NamedTuple):
     """Which examples make up one part of each split, as the test part, and what they go through.

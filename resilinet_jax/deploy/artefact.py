@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 from resilinet_jax.errors import UserError, listed, suggest
 from resilinet_jax.files import (
@@ -28,7 +28,7 @@ from resilinet_jax.files import (
 from resilinet_jax.network.graph import Graph
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # of the manifest; another number is another meaning
+FORMAT = 2  # of the manifest; another number is another meaning
 WEIGHT, SKIP_UNITS = "weight", "skip_units"  # a node's arrays beside its variables
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 
@@ -62,14 +62,14 @@ class Predicted:
 
     Attributes:
       failing: the nodes and links that are dead.
-      accuracy: on the test split.
+      score: on the test split: the accuracy, or R² where numbers are predicted.
       messages: names of the hyperconnections over which a message arrives, for each inference.
       bytes: of those messages together, for one example.
-      informed: whether anything reaches the cloud; if not, the accuracy is that of guessing.
+      informed: whether anything reaches the cloud; if not, the score is that of guessing.
     """
 
     failing: Sequence[str]
-    accuracy: float
+    score: float
     messages: Sequence[str]
     bytes: int
     informed: bool
@@ -93,7 +93,8 @@ class Manifest:
       input_shape: of one example.
       input_dtype: of it, once it is standardised, as NumPy calls it.
       standardisation: `centre` and `scale` of each feature, which readings go through; None if they stay as recorded.
-      classes: their names.
+      classes: names of the classes, or of the numbers that are predicted.
+      targets: `centre` and `scale` that make those numbers of what the cloud says; None for classes.
       class_counts: how many training examples each had; empty where that is not known.
       nodes: what each node computes, by its name.
       predicted: what the simulation says, for every failure combination that was evaluated.
@@ -118,6 +119,7 @@ class Manifest:
     input_dtype: str
     standardisation: Mapping[str, Any] | None
     classes: Sequence[str]
+    targets: Mapping[str, Any] | None
     class_counts: Sequence[int]
     nodes: Mapping[str, Signature]
     predicted: Sequence[Predicted]
@@ -126,6 +128,13 @@ class Manifest:
     code: Mapping[str, str]
     versions: Mapping[str, str]
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def in_own_units(self, said: Float[np.ndarray, "rows classes"]) -> Float[np.ndarray, "rows classes"]:
+        """Predicted numbers in their own units, of what the cloud says; logits as they are."""
+        if self.targets is None:
+            return said
+        centre, scale = (np.asarray(self.targets[each], np.float64) for each in ("centre", "scale"))
+        return said * scale + centre
 
     def to_json(self) -> bytes:
         """The manifest as JSON text, for people and programs, with a checksum."""

@@ -17,14 +17,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
 from resilinet_jax.errors import UserError, error_line, first_line, listed
 
 if TYPE_CHECKING:
     from resilinet_jax.deploy import Client
+    from resilinet_jax.deploy.artefact import Manifest
 
-COLUMNS = ("reading", "status", "class", "probability", "witness", "milliseconds")
+GUESS = ("class", "probability")  # the columns in the middle, where no numbers are predicted
 UNANSWERED = 3  # exit status if some readings have no answer; 1 is a mistake, 2 a flag that there is not
 AHEAD = 64  # readings that are read before the network has room for them
 
@@ -73,19 +74,26 @@ async def _ask(client: Client, readings: Iterator[np.ndarray], rows: int) -> col
     async with client:
         print("waiting for the network", file=sys.stderr)
         await client.ready()
-        lines.writerow(COLUMNS)
+        named = GUESS if manifest.targets is None else tuple(manifest.classes)
+        lines.writerow(("reading", "status", *named, "witness", "milliseconds"))
         async for answer in client.stream(_batches(readings, rows, sizes)):
-            guesses = [("", "")] * sizes.popleft()
+            guesses = [("",) * len(named)] * sizes.popleft()
             if answer.logits is not None:
-                odds = np.exp(answer.logits - answer.logits.max(1, keepdims=True))
-                best = odds.argmax(1)
-                guesses = [(manifest.classes[k], f"{1 / total:.4f}") for k, total in zip(best, odds.sum(1))]
+                guesses = _guesses(manifest, answer.logits)
             witness = "+".join(edge.name for edge in edges if edge.name in answer.witness)
             for guess in guesses:
                 said[answer.status] += 1
                 lines.writerow((said.total(), answer.status, *guess, witness, f"{1000 * answer.seconds:.2f}"))
             sys.stdout.flush()
     return said
+
+
+def _guesses(manifest: Manifest, said: Float[np.ndarray, "rows classes"]) -> list[tuple[str, ...]]:
+    """The likeliest class of each reading with its probability, or its predicted numbers in their own units."""
+    if manifest.targets is not None:
+        return [tuple(f"{number:.10g}" for number in row) for row in manifest.in_own_units(said)]
+    odds = np.exp(said - said.max(1, keepdims=True))
+    return [(manifest.classes[k], f"{1 / total:.4f}") for k, total in zip(odds.argmax(1), odds.sum(1))]
 
 
 async def _batches(

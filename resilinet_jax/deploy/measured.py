@@ -11,7 +11,9 @@ from jaxtyping import Float
 from resilinet_jax.deploy.artefact import Manifest, Predicted
 from resilinet_jax.deploy.engines import TOLERANCES
 from resilinet_jax.network.senders import senders
+from resilinet_jax.results.metric_names import ACCURACY, METRIC_NAMES, R2, MetricName
 
+ROUNDING = 1e-5  # of a score when it was stored, and of squared errors that were summed up in float32
 BOUND = 2.0  # seconds that a path must have been whole before an answer can rely on it: to dial, and to be believed
 KILLED, STOPPED, CUT, BACK = "killed", "stopped", "cut off", "back"  # what happens to nodes and hyperconnections
 
@@ -22,7 +24,8 @@ class Held:
 
     Attributes:
       predicted: what the simulation says of it.
-      accuracy: on the test split; None where nothing reached the cloud, and the simulation guesses.
+      score: on the test split, as predicted; None where nothing reached the cloud, and the simulation guesses.
+      apart: by how much it differs from the simulator's score over the same hyperconnections.
       messages: values that were sent over each hyperconnection, for each request.
       bytes: of values, for one example.
       overhead: heartbeats and other messages without values, for each request.
@@ -34,12 +37,12 @@ class Held:
       answered: requests that were answered.
       lost: requests without an answer.
       furthest: the largest difference of a logit from the simulator's, for the size of the logits.
-      others: test examples whose class differs from the simulator's.
-      examples: test examples in all.
+      others: test examples whose class differs from the simulator's; 0 where numbers are predicted.
     """
 
     predicted: Predicted
-    accuracy: float | None
+    score: float | None
+    apart: float
     messages: dict[str, float]
     bytes: float
     overhead: float
@@ -51,7 +54,6 @@ class Held:
     lost: int
     furthest: float
     others: int
-    examples: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,7 @@ class Trial:
       chaos: what was measured under random failures; None if that was not asked for.
       twice: requests that were answered more than once.
       idle: bytes a second that were sent with all headers while nobody asked; NaN where nobody counted them.
+      numbers: whether numbers are predicted, and not classes.
     """
 
     held: list[Held] = dataclasses.field(default_factory=list)
@@ -153,6 +156,12 @@ class Trial:
     chaos: Chaos | None = None
     twice: int = 0
     idle: float = float("nan")
+    numbers: bool = False
+
+    @property
+    def metric(self) -> MetricName:
+        """By which scores are told."""
+        return R2 if self.numbers else METRIC_NAMES[ACCURACY]
 
     @property
     def tolerance(self) -> float:
@@ -164,14 +173,14 @@ class Trial:
         lines = []
         for each in self.held:
             name = "+".join(each.predicted.failing) or "nothing"
-            wanted, count = each.predicted.accuracy, len(each.seconds)
+            wanted, count = each.predicted.score, len(each.seconds)
             if each.lost:
                 lines.append(f"{name} dead: {each.lost} requests were lost")
             if each.answered != (expected_answers := count if each.predicted.informed else 0):
                 lines.append(f"{name} dead: {each.answered} of {count} requests answered, expected {expected_answers}")
-            # Rounded when it was stored; an example whose two best classes are equal to rounding may fall either way.
-            if each.accuracy is not None and abs(each.accuracy - wanted) > 1e-6 + each.others / each.examples:
-                lines.append(f"{name} dead: accuracy {each.accuracy:.4%}, predicted {wanted:.4%}")
+            # An example whose two best classes are equal to rounding may fall either way.
+            if each.score is not None and abs(each.score - wanted) > ROUNDING + each.apart:
+                lines.append(f"{name} dead: {self.metric.name} {each.score:.4%}, predicted {wanted:.4%}")
             if each.furthest > self.tolerance:
                 lines.append(f"{name} dead: a logit differs by {each.furthest:.1g} from the simulator's")
             expected = dict.fromkeys(each.predicted.messages, 1.0)

@@ -21,6 +21,7 @@ from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.files import typed_path
 from resilinet_jax.network.arrays import from_arrays, to_arrays
 from resilinet_jax.network.forward import ADDED_WEIGHT, Network, Output, Variables, Wiring
+from resilinet_jax.results.metrics import r2
 from resilinet_jax.runtime.identity import code_version
 from resilinet_jax.runtime.user_code import is_user_file
 from resilinet_jax.scenarios import load_scenario
@@ -35,7 +36,8 @@ class Model:
       variables: what training left at the best epoch.
       wiring: weights, gates and skips at inference.
       standardisation: what readings go through first; None if they stay as they were recorded.
-      classes: their names.
+      classes: names of the classes, or of the numbers that are predicted.
+      targets: what those numbers have gone through before training; None for classes.
     """
 
     network: Network
@@ -43,18 +45,19 @@ class Model:
     wiring: Wiring
     standardisation: Standardisation | None
     classes: tuple[str, ...]
+    targets: Standardisation | None = None
 
     def __call__(
         self, x: Num[np.ndarray, "examples *features"], failed: Collection[str] = ()
     ) -> Float[np.ndarray, "examples classes"]:
-        """The logits for readings as they were recorded, while some nodes and links are dead.
+        """What is said of readings as they were recorded, while some nodes and links are dead.
 
         Args:
           x: readings, not standardised yet.
           failed: names of what is dead, of `graph.fallible`.
 
         Returns:
-          The logits; NaN where nothing reaches the cloud.
+          The logits, or predicted numbers in their own units; NaN where nothing reaches the cloud.
 
         Raises:
           UserError: for a name of what can't fail.
@@ -65,11 +68,28 @@ class Model:
                 raise UserError(f"{name!r} can't fail here{suggest(name, graph.fallible)}")
         survival = jnp.array([float(name not in failed) for name in graph.fallible])
         output = self._apply(self.variables, self.standardised(np.asarray(x)), survival)
-        return np.where(np.asarray(output.informed) > 0, np.asarray(output.logits), np.nan)
+        return self.recorded(np.where(np.asarray(output.informed) > 0, np.asarray(output.logits), np.nan))
 
     def standardised(self, x: Num[np.ndarray, "examples *features"]) -> Num[np.ndarray, "examples *features"]:
         """Readings as the network takes them."""
         return x if self.standardisation is None else self.standardisation(x)
+
+    def recorded(self, said: Float[np.ndarray, "examples classes"]) -> Float[np.ndarray, "examples classes"]:
+        """Predicted numbers in their own units, of what the cloud says; logits as they are."""
+        return said if self.targets is None else self.targets.undone(said)
+
+    def score(self, said: Float[np.ndarray, "examples classes"], y: Num[np.ndarray, "examples *targets"]) -> float:
+        """The accuracy of logits, or R² of predicted numbers.
+
+        Args:
+          said: by the cloud.
+          y: labels, or numbers as the network is trained on.
+        """
+        if self.targets is None:
+            return float((said.argmax(1) == y).mean())
+        wrong = np.stack([said - y, y]).astype(np.float64)  # beside the training mean, which is 0
+        errors = [np.square(wrong).mean(1), np.abs(wrong).mean(1)]
+        return float(r2(np.stack([each[which] for which in (0, 1) for each in errors], -1)))
 
     def output(
         self,
@@ -148,6 +168,7 @@ def trained_model(
     example: jax.ShapeDtypeStruct,
     standardisation: Standardisation | None = None,
     classes: tuple[str, ...] = (),
+    targets: Standardisation | None = None,
 ) -> Model:
     """The model of a finished run.
 
@@ -159,7 +180,8 @@ def trained_model(
       run: its number.
       example: shape and type of the network's input; the number of examples does not matter.
       standardisation: what the readings went through before training; None for nothing.
-      classes: their names.
+      classes: names of the classes, or of the numbers that are predicted.
+      targets: what those numbers went through; None for classes.
 
     Raises:
       UserError: if the arrays are of another network, or the cell's statistics are recalibrated.
@@ -168,7 +190,7 @@ def trained_model(
     one = jax.ShapeDtypeStruct((1, *example.shape[1:]), example.dtype)
     like = jax.eval_shape(network.init, jax.random.key(0), one)
     wiring = inference_wiring(cell, draw_weight(cell, run_keys(seed, run).weight))
-    return Model(network, from_arrays(arrays, like), wiring, standardisation, classes)
+    return Model(network, from_arrays(arrays, like), wiring, standardisation, classes, targets)
 
 
 def load_model(path: str | pathlib.Path, scenario: str | None = None) -> Model:
@@ -207,7 +229,8 @@ def load_model(path: str | pathlib.Path, scenario: str | None = None) -> Model:
     wiring = Wiring(
         present, jnp.asarray(weight), jnp.full_like(present, manifest.activity), skip_units=manifest.skip_units
     )
-    standardisation = None
-    if manifest.standardisation is not None:
-        standardisation = Standardisation(*(np.asarray(manifest.standardisation[f]) for f in Standardisation._fields))
-    return Model(network, from_arrays(arrays, like), wiring, standardisation, tuple(manifest.classes))
+    both = [
+        None if told is None else Standardisation(*(np.asarray(told[field]) for field in Standardisation._fields))
+        for told in (manifest.standardisation, manifest.targets)
+    ]
+    return Model(network, from_arrays(arrays, like), wiring, both[0], tuple(manifest.classes), both[1])

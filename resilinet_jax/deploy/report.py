@@ -18,6 +18,7 @@ from resilinet_jax.report.markup import markdown
 from resilinet_jax.report.page import Picture, plain_page
 from resilinet_jax.report.report import png, svg
 from resilinet_jax.report.tables import Table
+from resilinet_jax.results.metric_names import OF_CLASSES, OF_TARGETS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,8 +60,9 @@ def deployment_notes(trial: Trial) -> list[str]:
     """Sentences that say what a reader must know: what failed, what was left out, on what all this ran."""
     failed = trial.failed()
     wrong = [f"NOT as predicted: {line}." for line in failed]
+    right = f"Everything is as predicted: {trial.metric.plural}, messages, bytes, and each answer under its witness."
     return [
-        *(wrong or ["Everything is as predicted: accuracies, messages, bytes, and each answer under its witness."]),
+        *(wrong or [right]),
         "All nodes and the client ran on one machine, whose cores they shared: latencies are no network's.",
         *(
             []
@@ -78,12 +80,13 @@ def deployment_tables(artefact: Artefact, trial: Trial) -> list[Table]:
       artefact: that was tried.
       trial: what was measured.
     """
+    others = [] if trial.numbers else ["Other classes"]
     held = [
         [
             _named(each.predicted.failing),
-            f"{100 * each.predicted.accuracy:.2f}",
-            "no information" if each.accuracy is None else f"{100 * each.accuracy:.2f}",
-            f"{each.others}",
+            f"{100 * each.predicted.score:.2f}",
+            "no information" if each.score is None else f"{100 * each.score:.2f}",
+            *([] if trial.numbers else [f"{each.others}"]),
             *(_milliseconds(each.seconds, part) for part in (50, 99)),
             f"{each.rate:,.0f}" if each.rate else "-",
         ]
@@ -127,8 +130,8 @@ def deployment_tables(artefact: Artefact, trial: Trial) -> list[Table]:
     chaos = [] if trial.chaos is None else [_chaos_table(trial.chaos)]
     return [
         Table(
-            "Accuracy (%), latency (ms) of a full stream, and examples a second, while nodes are dead",
-            ["Dead", "Predicted", "Measured", "Other classes", "p50", "p99", "Examples"],
+            f"{trial.metric.title} (%), latency (ms) of a full stream, and examples a second, while nodes are dead",
+            ["Dead", "Predicted", "Measured", *others, "p50", "p99", "Examples"],
             held,
         ),
         Table("Messages for each request, and bytes of values for each example, while nodes are dead", told, sent),
@@ -203,11 +206,13 @@ def timeline(artefact: Artefact, trial: Trial) -> Figure:
 
 
 def _frame(trial: Trial) -> pd.DataFrame:
+    score = (OF_TARGETS if trial.numbers else OF_CLASSES).score
+
     def row(each: Held) -> dict[str, object]:
         return {
             "failing": "+".join(each.predicted.failing) or "none",
-            "accuracy_predicted": each.predicted.accuracy,
-            "accuracy_measured": float("nan") if each.accuracy is None else each.accuracy,
+            f"{score}_predicted": each.predicted.score,
+            f"{score}_measured": float("nan") if each.score is None else each.score,
             "messages_predicted": len(each.predicted.messages),
             "messages_measured": sum(each.messages.values()),
             "bytes_predicted": each.predicted.bytes,

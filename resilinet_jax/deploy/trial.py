@@ -22,7 +22,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from jaxtyping import Int, Num
+from jaxtyping import Num
 
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.artefact import Artefact, Predicted
@@ -54,7 +54,7 @@ async def run_trial(
     artefact: Artefact,
     model: Model,
     x: Num[np.ndarray, "examples *features"],
-    y: Int[np.ndarray, " examples"],
+    y: Num[np.ndarray, "examples *targets"],
     tell: Callable[[str], None],
     requests: int = 60,
     pace: float = 0.005,
@@ -69,7 +69,7 @@ async def run_trial(
       artefact: to try.
       model: the same network in the simulator.
       x: the test split, standardised.
-      y: its labels.
+      y: its labels, or its numbers to predict as the network is trained on.
       tell: what is being done, in a line.
       requests: into which the test split is divided.
       pace: seconds between requests while nodes are killed.
@@ -82,7 +82,7 @@ async def run_trial(
       UserError: if nodes do not start, or the network does not become what the graph says.
     """
     rows = max(1, len(x) // requests)
-    trial, random_moments = Trial(), random.Random(seed)
+    trial, random_moments = Trial(numbers=model.targets is not None), random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="resilinet_jax.") as folder, contextlib.ExitStack() as stack:
         namespaces = None
         try:
@@ -309,17 +309,19 @@ class _Run:
         counts = {edge.name: sent[f"{edge.name} messages"] for edge in self.artefact.graph.hyperconnections}
         alive = {edge.name for edge in self.artefact.graph.hyperconnections if edge.target not in predicted.failing}
         size = sum(sent[f"{name} bytes"] for name in alive)
-        accuracy, furthest, others = None, 0.0, 0
+        score, apart, furthest, others = None, 0.0, 0.0, 0
         if all(answer.status == ANSWERED for answer in answers):
-            chosen = np.concatenate([answer.logits.argmax(1) for answer in answers if answer.logits is not None])
-            chosen = chosen[: len(self.y)]
-            accuracy = float((chosen == self.y).mean())
+            said = np.concatenate([answer.logits for answer in answers if answer.logits is not None])[: len(self.y)]
+            wanted = self.simulated(answers[0].witness)
+            score = self.model.score(said, self.y)
+            apart = abs(score - self.model.score(wanted, self.y))
             furthest = max(self.furthest(n * self.rows, answer) for n, answer in enumerate(answers))
-            others = int((chosen != self.simulated(answers[0].witness).argmax(1)).sum())
+            others = 0 if self.trial.numbers else int((said.argmax(1) != wanted.argmax(1)).sum())
         self.trial.held.append(
             Held(
                 predicted,
-                accuracy,
+                score,
+                apart,
                 {name: count / len(answers) for name, count in counts.items() if count},
                 size / (len(answers) * self.rows),
                 sum(count for name, count in sent.items() if name.endswith(("heartbeats", "silent"))) / len(answers),
@@ -331,7 +333,6 @@ class _Run:
                 sum(answer.status == DEADLINE for answer in answers),
                 furthest,
                 others,
-                len(self.y),
             )
         )
 

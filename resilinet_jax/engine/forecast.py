@@ -74,7 +74,8 @@ def forecast(
         budget = SECONDS * FLOPS / len(first.order)
         steps = max(1, min(program.steps_per_epoch, round(budget / flops)))
         tested = int(max(feed.sizes["test"]))
-        per_example = flops / settings.batch_size / 3 * program.plan.applications / len(network.graph.order)
+        nodes = len(network.graph.order) - len(network.graph.sources)  # whose applications a plan counts
+        per_example = flops / settings.batch_size / 3 * program.plan.applications / nodes
         examples = max(1, min(tested, MOST_EXAMPLES, round(budget / (per_example * variants))))
         with progress.phase("measuring what a run takes"):
             start = time.perf_counter()
@@ -84,7 +85,7 @@ def forecast(
             step, example = _seconds(train) / steps, _seconds(test) / examples
         # A forward pass over the validation split, where training takes two more backward.
         validated = int(max(feed.sizes["validation"])) / settings.batch_size / 3
-        validated *= program.validation_plan.applications / (len(network.graph.order) - 1)
+        validated *= program.validation_plan.applications / nodes
         parts.append(
             Forecast(
                 runs=len(same),

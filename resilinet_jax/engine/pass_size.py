@@ -57,7 +57,7 @@ def models_per_pass(program: Program, first: Models, count: int, progress: Progr
       progress: told about the measurement.
 
     Returns:
-      As many as train abreast if not more, which keeps every device busy, unless memory does not hold even those.
+      At least as many as train abreast, so that every device is busy; fewer only where memory does not hold those.
     """
     abreast = program.abreast
     trial = Trial(program)

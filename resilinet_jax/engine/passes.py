@@ -124,7 +124,7 @@ def _validation_score(
         score = r2(_errors(program, tally, plan, "validation", own))
     else:
         # Only where it matters: a streamed feed reads many labels for it.
-        chance = chance_of_counts(*_labels(program, own)) if NOTHING in plan.cloud else 0.0
+        chance = chance_of_counts(*_class_counts(program, "validation", own)) if NOTHING in plan.cloud else 0.0
         score = accuracy_of(tally, plan, program.feed.sizes["validation"][own], chance)
     probability = program.settings.selection.probability
     return score @ (probability / probability.sum())
@@ -140,12 +140,11 @@ def _counted(
     return tally
 
 
-def _labels(
-    program: Program, splits: Int[np.ndarray, "*stack"]
+def _class_counts(
+    program: Program, part: HeldOut, splits: Int[np.ndarray, "*stack"]
 ) -> tuple[Int[np.ndarray, "*stack classes"], Int[np.ndarray, "*stack classes"]]:
-    """Training and test examples of each class on these splits."""
-    train, test = (program.feed.class_counts(part)[splits] for part in ("train", "test"))
-    return train, test
+    """Examples of each class in training and in a held-out part of these splits."""
+    return program.feed.class_counts("train")[splits], program.feed.class_counts(part)[splits]
 
 
 def _errors(
@@ -154,9 +153,8 @@ def _errors(
     """Errors on a part of these splits, in the targets' own units."""
     targets = program.members[part].targets
     assert targets is not None  # or labels would have been counted
-    recorded = getattr(program.feed, "target_scaling", None)  # which a user's own feed may not have
-    scale = np.asarray(targets.scale, np.float64) * (1.0 if recorded is None else recorded.scale)
-    return errors_of(tally, plan, program.feed.sizes[part][splits], scale[splits])
+    units = targets.after(getattr(program.feed, "target_scaling", None))  # which a user's own feed may not have
+    return errors_of(tally, plan, program.feed.sizes[part][splits], units.scale[splits])
 
 
 def _tested(
@@ -186,9 +184,9 @@ def _tested(
     if isinstance(tally, Errors):
         errors = _errors(program, tally, program.plan, "test", own)
         return r2(errors), errors
-    labels = _labels(program, own)
-    accuracy = accuracy_of(tally, program.plan, program.feed.sizes["test"][own], chance_of_counts(*labels))
-    return accuracy, class_counts_of(tally, program.plan, guessed_counts(*labels))
+    counts = _class_counts(program, "test", own)
+    accuracy = accuracy_of(tally, program.plan, program.feed.sizes["test"][own], chance_of_counts(*counts))
+    return accuracy, class_counts_of(tally, program.plan, guessed_counts(*counts))
 
 
 def _recalibrated_tally(
@@ -199,7 +197,7 @@ def _recalibrated_tally(
     members: dict[str, Members],
     mesh: Mesh,
 ) -> AnyTally:
-    """What the variants that ask for it count on the test split, once their statistics are those of each answer."""
+    """Recalibrates statistics for each answer, then tests with them; only recalibrated variants count in it."""
     split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
     call, orders_of = program.compile_recalibration(mesh, models), program.orders_of(models, mesh)
     statistics = call["fresh"](models)

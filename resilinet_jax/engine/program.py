@@ -39,6 +39,8 @@ from resilinet_jax.engine.training import (
     train_chunk,
     validate_chunk,
 )
+from resilinet_jax.errors import UserError
+from resilinet_jax.failures.averages import usual_setting
 from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.network.forward import Network, Numbers, Statistics, Variables
 from resilinet_jax.runtime.compilation import Traceable, lowered
@@ -50,15 +52,33 @@ class Selection(NamedTuple):
     """What makes an epoch of a run the one whose variables count.
 
     Attributes:
-      survival: failure combinations under which it is validated, a mask per row in the order of `Graph.causes`; None
+      survival: failure combinations under which it is validated, a mask per row in the order of `Graph.fallible`; None
         for the one in which nothing fails.
       probability: of each of them; the score is the average accuracy.
       last: whether the score is the number of the epoch instead, so that the last one counts.
     """
 
-    survival: Float[np.ndarray, "combinations causes"] | None = None
+    survival: Float[np.ndarray, "combinations fallible"] | None = None
     probability: Float[np.ndarray, " combinations"] = np.ones(1)
     last: bool = False
+
+    @classmethod
+    def by(
+        cls, select_by: str, combinations: Combinations, failure_settings: Mapping[str, Mapping[str, float]]
+    ) -> Selection:
+        """What `--select_by` says of a run's best epoch.
+
+        Args:
+          select_by: `no_failure`, `last`, or `average`: under the usual failure setting.
+          combinations: that are evaluated.
+          failure_settings: by name, failure probability by node name.
+        """
+        if select_by != "average":
+            return cls(last=select_by == "last")
+        failure = combinations.graph.node_values(failure_settings[usual_setting(failure_settings)])
+        probability = combinations.probabilities(np.array(failure))
+        possible = probability > 0  # what can't happen must not spoil an average by a logit that is not finite
+        return cls(combinations.survival[possible], probability[possible])
 
 
 NO_FAILURE = Selection()
@@ -157,6 +177,9 @@ class Program:
           feed: of its examples.
           settings: how to train it.
           combinations: the failure combinations under which models are tested.
+
+        Raises:
+          UserError: for batches that hold more than a chunk of the training split.
         """
         self.network, self.feed, self.settings = network, feed, settings
         self.stack = settings.stack or default_stack()
@@ -173,6 +196,10 @@ class Program:
         self.members = {name: feed.members(name) for name in SPLITS}
         self._padded = self.members["train"].padded
         longest = self.members["train"].rows.shape[-1]
+        if longest < settings.batch_size:
+            raise UserError(
+                f"a batch must be of at most the {longest:,} examples of a chunk, got {settings.batch_size:,}"
+            )
         self.examples_per_epoch = feed.chunks * (longest // settings.batch_size * settings.batch_size)
 
     # What is compiled, for one model.

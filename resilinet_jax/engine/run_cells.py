@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import operator
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -231,7 +232,14 @@ def train_here(
                 if len(members) == 1:
                     raise UserError("not even one run fits memory; take a smaller network or --batch_size") from None
                 progress.too_many(len(members))
-                waiting.extendleft(reversed(_passes(members, -(-len(members) // 2))))
+                # Others of that program don't fit either.
+                half, learns = -(-len(members) // 2), members[0].learns_weights
+                waiting = collections.deque(
+                    itertools.chain.from_iterable(
+                        _passes(each, half if each[0].learns_weights == learns else len(each))
+                        for each in (members, *waiting)
+                    )
+                )
                 continue
             yield Trained(members, measured, _networks(len(members), best) if keep else None)
             give_back()
@@ -280,9 +288,8 @@ def _interrupted(models: Sequence[Model], checkpoints: Checkpoints | None) -> tu
 
 
 def _shown(model: Model, feed: Feed) -> str:
-    split, run = divmod(
-        model.run, MOST_RUNS
-    )  # not the label, which is whatever a subject is called: this names folders
+    # By number, not by label: this names folders, and a label is whatever a subject is called.
+    split, run = divmod(model.run, MOST_RUNS)
     return "/".join([model.training.name, *[f"split_{split}"] * (len(feed.labels) > 1), f"run_{run}"])
 
 

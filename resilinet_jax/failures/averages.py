@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 
@@ -52,3 +54,9 @@ def _expectation(
 ) -> Float[np.ndarray, "*cells"]:
     # A combination that cannot happen must not spread its NaN.
     return np.asarray(np.where(probability > 0, np.asarray(accuracy, np.float64) * probability, 0.0).sum(-1))
+
+
+def usual_setting(failure_settings: Mapping[str, Mapping[str, float]]) -> str:
+    """The first failure setting in which anything fails, or the first of all."""
+    failing = [name for name, probability in failure_settings.items() if any(probability.values())]
+    return next(iter(failing or failure_settings))

@@ -113,8 +113,11 @@ def information_probability(graph: Graph, failure_probability: Float[np.ndarray,
     which takes 2^(width of the graph) steps a node instead of 2^nodes.
 
     Args:
-      graph: of any size.
+      graph: of any length.
       failure_probability: of all that may fail, independently of each other.
+
+    Raises:
+      UserError: if too many nodes that may fail send side by side.
     """
     failure = dict(zip(graph.fallible, failure_probability))
     order = graph.order
@@ -127,10 +130,16 @@ def information_probability(graph: Graph, failure_probability: Float[np.ndarray,
             links = [failure.get(edge.name, 0.0) for _, edge in graph.incoming(node) if edge.source in sending]
             unheard = 0.0 if node in graph.sources else math.prod(links)
             silent = 1 - (1 - unheard) * (1 - failure.get(node, 0.0))
-            after[kept | {node}] += probability * (1 - silent)
-            after[kept] += probability * silent
+            for now, share in ((kept | {node}, 1 - silent), (kept, silent)):
+                if share > 0:
+                    after[now] += probability * share
+        if len(after) > MOST_COMBINATIONS:
+            raise UserError(
+                f"at {node}, nodes may send in more than {MOST_COMBINATIONS:,} ways; "
+                "let fewer nodes that may fail send side by side"
+            )
         distribution = after
-    return distribution[frozenset([graph.cloud])]
+    return distribution.get(frozenset([graph.cloud]), 0.0)
 
 
 def likely_combinations(
@@ -164,13 +173,16 @@ def likely_combinations(
 
 
 def _subsets(cost: Float[np.ndarray, " nodes"], limit: float) -> Bool[np.ndarray, "subsets nodes"]:
-    """All subsets whose costs sum to at most `limit`."""
+    """All subsets whose costs sum to at most `limit`, or the `MOST_COMBINATIONS` cheapest."""
     subsets, sums = np.zeros((1, len(cost)), bool), np.zeros(1)
     for node, own in enumerate(cost):
         more = np.flatnonzero(sums + own <= limit)
         joined = subsets[more]
         joined[:, node] = True
         subsets, sums = np.concatenate([subsets, joined]), np.concatenate([sums, sums[more] + own])
+        if len(sums) > MOST_COMBINATIONS:  # whatever follows adds as much to each
+            cheapest = np.sort(np.argpartition(sums, MOST_COMBINATIONS)[:MOST_COMBINATIONS])
+            subsets, sums = subsets[cheapest], sums[cheapest]
     return subsets
 
 

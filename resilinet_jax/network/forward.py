@@ -24,6 +24,7 @@ Numbers = Array | np.ndarray
 
 STATISTICS = "batch_stats"  # Flax's name for what batch normalisation keeps
 # The parameter that training adds to the hyperconnections' weights, where they are learned; no node's name.
+MOST_ARRIVALS = 2**12  # sets of hyperconnections that a stage keeps statistics for
 ADDED_WEIGHT = "hyperconnection weights"
 
 
@@ -189,6 +190,11 @@ class Network:
             variables.params[name] = made.get("params", {})  # pooling, for one, has none
             if STATISTICS in made:
                 arrivals = 2 ** len(list(self.graph.incoming(name)))
+                if arrivals > MOST_ARRIVALS:
+                    raise UserError(
+                        f"the stage of {name!r} keeps statistics for every set of hyperconnections that may carry; "
+                        f"expected at most {MOST_ARRIVALS:,} sets, got {arrivals:,}: let fewer meet there"
+                    )
                 values = jax.tree.map(lambda leaf: jnp.stack([leaf] * arrivals), made[STATISTICS])
                 variables.statistics[name] = Statistics(jnp.zeros(arrivals), values)
             return value
@@ -419,8 +425,9 @@ class Network:
         if node not in self.stages:
             return value, {}
         stage, given = self.stages[node], {"params": variables.params[node]}
-        known = variables.statistics.get(node)
-        arrival = sum((jnp.where(carried > 0, 2**k, 0) for k, carried in enumerate(carries)), jnp.zeros((), int))
+        known, arrival = variables.statistics.get(node), jnp.zeros((), int)
+        if known is not None:
+            arrival = sum((jnp.where(carried > 0, 2**k, 0) for k, carried in enumerate(carries)), arrival)
         if training_key is None:
             if known is not None:
                 given[STATISTICS] = known.row(arrival)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import graphlib
 import itertools
+import numbers
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -122,7 +123,7 @@ class Graph:
                 raise UserError(f"{what}: {name!r} is the {role}, which never fails; name only {', '.join(causes)}")
             if name not in causes:
                 raise UserError(f"{what}: unknown node {name!r}{suggest(name, causes)}")
-            if not (isinstance(value, int | float) and 0 <= value <= 1):
+            if not (isinstance(value, numbers.Real) and 0 <= value <= 1):
                 raise UserError(f"{what} of {name!r} must be in [0, 1], got {value!r}")
         return tuple(float(values.get(name, 0.0)) for name in causes)
 

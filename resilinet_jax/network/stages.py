@@ -3,7 +3,7 @@
 A stage is the piece of the network that one physical node hosts: an `init` and an `apply`, called with what the
 node receives and whether this is training. An adapter is called with what the sending node sends.
 
-The convolutional ones pass feature maps on as [channels, height, width, batch], the layout of `ops`.
+The convolutional ones pass feature maps on as [channels, height, width, batch], the layout of `network.convolutions`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from resilinet_jax.cells import Cell
-from resilinet_jax.failures.averages import average_accuracy_bounds
+from resilinet_jax.failures.averages import average_accuracy_bounds, usual_setting
 from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.failures.model import with_failout_at_inference
 from resilinet_jax.failures.user_failures import YOUR_OWN
@@ -126,9 +126,8 @@ class Results:
 
     @property
     def diverged(self) -> dict[str, list[int]]:
-        """The runs that have no accuracy, by the name of their cell; cells of which all runs have one are left out."""
-        lost = {name: np.flatnonzero(np.isnan(runs.score).any(axis=1)).tolist() for name, runs in self.measured.items()}
-        return {name: runs for name, runs in lost.items() if runs}
+        """The runs that diverged, by the name of their cell; cells of which none did are left out."""
+        return {name: runs.diverged for name, runs in self.measured.items() if runs.diverged}
 
     def leaves_path(self, failing: Sequence[str]) -> bool:
         """Whether anything still reaches the cloud while just these nodes fail, with every skip present."""
@@ -169,12 +168,6 @@ class Results:
     def left_out(self, setting: str) -> float:
         """Probability of the failure combinations that were not evaluated."""
         return self.combinations.left_out(self.failure_probability(setting))
-
-
-def usual_setting(failure_settings: Mapping[str, Mapping[str, float]]) -> str:
-    """The first failure setting in which anything fails, or the first of all."""
-    failing = [name for name, probability in failure_settings.items() if any(probability.values())]
-    return next(iter(failing or failure_settings))
 
 
 def finite(values: Float[np.ndarray, " runs"]) -> Float[np.ndarray, " finite_runs"]:

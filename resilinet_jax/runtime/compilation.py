@@ -145,7 +145,7 @@ def _write(path: pathlib.Path, made: _Exports) -> None:
 
 
 def _remove_oldest(folder: pathlib.Path) -> None:
-    """Keeps what is kept within its bound. JAX can do so as well, but not in a folder that it began without."""
+    """Removes the oldest files beyond `MOST_BYTES`; JAX's own bound does not see files from before it was set."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:  # another command may do the same just now
         files = [(entry.stat(), entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
         total = 0

@@ -15,12 +15,15 @@ from typing import Any
 
 import jax
 
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, listed
 from resilinet_jax.files import checked_json, digest, read_json, write_file
 
 IDENTITY = "identity.json"
-# What can change a number; all else surrounds it.
-COMPUTING = ("cells.py", "datasets", "engine", "failures", "network", "scenarios")
+# What can change a number, folders and files; all else surrounds it.
+COMPUTING = (
+    *("cells.py", "datasets/", "engine/", "failures/", "network/", "scenarios/"),
+    *("results/metrics.py", "runtime/store.py"),  # the R² that selects an epoch; what has diverged
+)
 # JAX's settings that a user may have chosen, and that change numbers; the program sets others like them itself.
 _SETTINGS = ("jax_default_prng_impl", "jax_default_matmul_precision")
 _VARIABLES = ("XLA_FLAGS", "NPROC", "GLIBC_TUNABLES", "LD_PRELOAD")  # that speed is set by
@@ -56,8 +59,7 @@ def told_differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
     differences = [
         f"{name} {known.get(name)!s}, not {value!s}" for name, value in wanted.items() if known.get(name) != value
     ]
-    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-    return ", ".join(differences[:3]) + more
+    return listed(differences) if differences else ""
 
 
 def write_identity(folder: pathlib.Path, identity: Mapping[str, Any]) -> None:
@@ -89,25 +91,25 @@ def machine() -> str:
 
 
 def threads() -> str:
-    """How many threads XLA has on a CPU, unless it has more devices, whatever a container may use of them."""
+    """Threads of XLA's CPU backend: $NPROC, else the CPUs that this process may run on; a quota does not lower it."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return os.environ.get("NPROC") or str(own)
 
 
 def code_version(root: pathlib.Path | None = None) -> dict[str, str]:
-    """Version of everything that can change a number: a digest of `COMPUTING`, comments aside, and its libraries.
+    """Version of everything that can change a number: a digest of `COMPUTING` without comments, and libraries.
 
     Args:
       root: the folder of the package; None for this one.
     """
     root = root or pathlib.Path(__file__).parent.parent
-    digest = hashlib.sha256()
+    code = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if relative.parts[0] in COMPUTING:
-            digest.update(f"{relative.as_posix()}\n{_without_comments(path.read_bytes())}\n".encode())
+        relative = path.relative_to(root).as_posix()
+        if relative.startswith(COMPUTING):
+            code.update(f"{relative}\n{_code(path.read_bytes())}\n".encode())
     libraries = {name: _version(name) for name in ("jax", "jaxlib", "flax", "optax")}
-    return {"code": digest.hexdigest()[:12], **libraries}
+    return {"code": code.hexdigest()[:12], **libraries}
 
 
 def environment() -> dict[str, Any]:
@@ -132,5 +134,9 @@ def _version(package: str) -> str:
 
 
 @functools.cache  # a command asks for it again and again
-def _without_comments(source: bytes) -> str:
-    return ast.dump(ast.parse(source))
+def _code(source: bytes) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)

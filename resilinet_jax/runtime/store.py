@@ -21,9 +21,7 @@ from resilinet_jax.files import digest, write_file, zip_bytes
 # A mean cross entropy of an epoch, in nats, that no logits of any use have: such a run has diverged as one has whose
 # loss is no number.
 DIVERGED_LOSS = 1e6
-
-
-COUNTED = 3  # of a class; of a target there are more parts
+PARTS_OF_A_CLASS = 3  # true positives, false positives and false negatives; a target has four errors
 
 
 class Measured(NamedTuple):
@@ -48,15 +46,15 @@ class Measured(NamedTuple):
 
     @property
     def diverged(self) -> list[int]:
-        """Numbers of the runs that diverged: those with no score at all."""
-        return np.flatnonzero(np.isnan(self.score).all(-1)).tolist()
+        """Numbers of the runs that diverged: those without a score under some failure combination."""
+        return np.flatnonzero(np.isnan(self.score).any(-1)).tolist()
 
     def rounded(self) -> Measured:
         """Rounds to the seven digits that results on disk have, so that a report from there is the same."""
         widened = self._replace(outcomes=self.outcomes.astype(np.float64))  # or they have digits of float32
         rounded = Measured(*(np.round(leaf, 7) for leaf in widened))
         # Errors have units of their own: 7 digits behind the point may be none of theirs.
-        return rounded if self.outcomes.shape[-1] == COUNTED else rounded._replace(outcomes=widened.outcomes)
+        return rounded if self.outcomes.shape[-1] == PARTS_OF_A_CLASS else rounded._replace(outcomes=widened.outcomes)
 
 
 Name = tuple[str, int]  # of a run: its cell's key, and its number

@@ -100,6 +100,20 @@ def test_traced_functions_are_kept_by_network_data_and_code(tmp_path, npz, asked
 
 
 @pytest.mark.usefixtures("unreported")
+def test_sweeps_share_runs_by_what_their_networks_are_not_by_whose_argument(tmp_path):
+    networks = [{}, {"skip_units": 64}, {"skip_units": 32}, {"layers": [1, 2]}, {"layers": [1, 3]}]
+    made = {f"{number}": dataclasses.replace(load_sweep("failout_rate"), network=network)
+            for number, network in enumerate([*networks, {"skip_units": 32}])}  # fmt: skip
+    groups = experiment.by_network(made)
+    assert [[network, list(sharing)] for network, sharing in groups] == [
+        [network, [f"{number}", "5"] if number == 2 else [f"{number}"]] for number, network in enumerate(networks)
+    ]
+    names = [experiment.kept_apart(tmp_path / "runs", network).name for network in networks]
+    assert names[:3] == ["runs", "runs_skip_units_64", "runs_skip_units_32"]
+    assert len({*names}) == len(networks)
+    assert experiment.kept_apart(tmp_path / "runs", {}, overwriting=True).name == "runs_overwriting"
+
+
 def test_presets_are_sized_as_told(tmp_path, npz, asked):
     run(tmp_path, npz, preset="paper", batch_size=32)
     assert (asked["training"].runs, asked["training"].epochs) == (10, 50)

@@ -85,7 +85,7 @@ def test_an_exported_cell_says_what_the_sweep_measured(here, run):
     sizes = {"i": 5 * 4, "edge": 4 * 4}
     for predicted in manifest.predicted:
         failing = "+".join(predicted.failing) or "none"
-        assert predicted.accuracy == measured[failing]
+        assert predicted.score == measured[failing]
         logits = nodes.answer(splits.test.x, dict.fromkeys(predicted.failing, 0))
         assert (logits.argmax(1) == splits.test.y).mean() == pytest.approx(measured[failing], abs=1e-6)
         np.testing.assert_allclose(model(x[shuffled], failed=predicted.failing), logits, rtol=1e-5, atol=1e-5)

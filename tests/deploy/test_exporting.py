@@ -44,7 +44,7 @@ def exported(model, x, folder, **changes):
         "scenario": "health", "network": {}, "graph": graph, "sweep": "s", "cell": "c", "run": 0, "settings": {},
         "present": [bool(each) for each in model.wiring.present], "activity": float(model.wiring.activity[0]),
         "skip_units": float(model.wiring.skip_units), "input_shape": x.shape[1:], "input_dtype": str(x.dtype),
-        "standardisation": None, "classes": model.classes, "class_counts": [],
+        "standardisation": None, "classes": model.classes, "targets": None, "class_counts": [],
         "nodes": {node: each.signature for node, each in files.items()}, "predicted": [], "dataset": {}, "recorded": {},
         "code": {}, "versions": {},
     }  # fmt: skip
@@ -253,8 +253,8 @@ def test_a_tampered_artefact_is_refused(artefact, tmp_path, name, how):
 
 def test_another_format_is_refused(artefact, tmp_path):
     copy = copied(artefact[0], tmp_path)
-    (copy / "manifest.json").write_bytes(checked_json(read_json(copy / "manifest.json") | {"format": 2}))
-    with pytest.raises(UserError, match="the artefact is of format 2, expected 1"):
+    (copy / "manifest.json").write_bytes(checked_json(read_json(copy / "manifest.json") | {"format": 1}))
+    with pytest.raises(UserError, match="the artefact is of format 1, expected 2"):
         Artefact.open(copy)
 
 

@@ -54,7 +54,7 @@ def test_everything_is_as_predicted(tried):
         reached = {"n3->n4", "n2->n4"} & set(each.predicted.messages)
         assert np.isnan(each.wire) == (not cuts_here())
         assert not each.wire < each.bytes
-        assert each.accuracy == (pytest.approx(each.predicted.accuracy, abs=1e-9) if reached else None)
+        assert each.score == (pytest.approx(each.predicted.score, abs=1e-9) if reached else None)
     ways = ["killed"] * 7 + ["stopped"] * 3 + ["cut off"] * 3 * cuts_here()
     assert [set(each.ways.values()) for each in trial.struck] == [{way} for way in ways]
     for each in trial.struck:
@@ -77,7 +77,7 @@ def cuts_here():
 def test_what_is_not_as_predicted_is_named(tried):
     _, trial = tried
     first, second, *others = trial.held
-    wrong = dataclasses.replace(first, accuracy=0.123, messages={"i->n1": 1.5}, bytes=7, furthest=1e-3)
+    wrong = dataclasses.replace(first, score=0.123, messages={"i->n1": 1.5}, bytes=7, furthest=1e-3)
     lost = dataclasses.replace(trial.struck[0], lost=2, wrong=3)
     failed = dataclasses.replace(trial, held=[wrong, second, *others], struck=[lost]).failed()
     expected = [
@@ -91,7 +91,7 @@ def test_what_is_not_as_predicted_is_named(tried):
     assert [line[: len(start)] for line, start in zip(failed, expected)] == expected
     assert len(failed) == len(expected)
     # What is not answered has no accuracy that could differ; what is answered without a path was guessed.
-    silent = dataclasses.replace(first, accuracy=None, answered=19, lost=1)
+    silent = dataclasses.replace(first, score=None, answered=19, lost=1)
     guessed = dataclasses.replace(others[-1], answered=20)
     assert dataclasses.replace(trial, held=[silent, guessed], struck=[]).failed() == [
         "nothing dead: 1 requests were lost",

@@ -251,6 +251,23 @@ def test_the_average_under_failures_selects_on_request():
     splits = SPLITS._replace(test=SPLITS.validation)
     dfg = measure({"dfg": CELLS["dfg"]}, splits, selection=selection)["dfg"]
     np.testing.assert_allclose(dfg.score @ probability, dfg.validation_score.max(-1), rtol=1e-6)
+    # Where nothing arrives it guesses, as often right as the labels of that part let it: the test split has no say.
+    same = splits._replace(test=splits.test._replace(y=np.zeros_like(splits.test.y)))
+    again = measure({"dfg": CELLS["dfg"]}, same, selection=selection)["dfg"]
+    np.testing.assert_array_equal(again.validation_score, dfg.validation_score)
+
+
+def test_an_average_leaves_out_what_cant_happen():
+    combinations, settings = all_combinations(CHAIN), {"no failure": {}, "normal": {"n1": 0.2}, "poor": {"n2": 0.5}}
+    selection = Selection.by("average", combinations, settings)
+    np.testing.assert_array_equal(selection.survival, [[1, 1, 1], [0, 1, 1]])
+    np.testing.assert_allclose(selection.probability, [0.8, 0.2])
+    assert [Selection.by(name, combinations, settings).last for name in ("no_failure", "last")] == [False, True]
+
+
+def test_batches_larger_than_the_training_split_are_refused():
+    with pytest.raises(UserError, match="a batch must be of at most the 320 examples of a chunk, got 1,000"):
+        run({"dfg": CELLS["dfg"]}, batch_size=1000)
 
 
 def test_literal_equals_add_where_every_skip_has_to_stand_in():
@@ -313,6 +330,13 @@ class TestMemory:
         self.most = 3
         got = run({name: CELLS[name] for name in ("dfg", "resilinet")}, runs_per_pass=None)
         assert tried == [6, 3, 3]
+        for name, accuracy in got.items():
+            np.testing.assert_array_equal(accuracy, together[name])
+
+    def test_passes_that_wait_are_halved_as_well(self, tried, together):
+        self.most = 2
+        got = run({name: CELLS[name] for name in ("dfg", "resilinet")}, runs_per_pass=3)
+        assert tried == [3, 2, 1, 2, 1]
         for name, accuracy in got.items():
             np.testing.assert_array_equal(accuracy, together[name])
 

@@ -116,6 +116,21 @@ def test_what_is_too_much_is_cut_off(monkeypatch):
     assert len(got) <= 20
 
 
+def test_where_failing_costs_nothing_no_more_is_looked_at(monkeypatch):
+    """All 2^30 combinations are equally probable."""
+    monkeypatch.setattr(combinations, "MOST_COMBINATIONS", 500)
+    assert 0 < len(likely_combinations(chain(30), np.full(30, 0.5), 1e-6)) <= 500
+
+
+def test_who_sends_side_by_side_is_bounded_but_for_what_never_fails(monkeypatch):
+    names = [f"s{number}" for number in range(25)]
+    graph = build_graph([*names, "cloud"], [(name, "cloud") for name in names], [], sources=25)
+    assert information_probability(graph, np.zeros(25)) == 1
+    monkeypatch.setattr(combinations, "MOST_COMBINATIONS", 500)
+    with pytest.raises(UserError, match="at s8, nodes may send in more than 500 ways"):
+        information_probability(graph, np.full(25, 0.1))
+
+
 def test_no_more_states_are_evaluated_than_take_minutes(monkeypatch):
     """Of twelve nodes fifty combinations, the most probable of those that all the others would have been."""
     failure = RNG.uniform(0.3, 0.4, 12)

@@ -60,7 +60,7 @@ def make_artefact(folder, method="resilinet", scenario="health", x=X, **network)
     manifest = Manifest(
         scenario=scenario, network=network, graph=graph, sweep="s", cell=method, run=0, settings={},
         present=[bool(each) for each in cell.present], activity=float(cell.inference_activity), skip_units=0.0,
-        input_shape=x.shape[1:], input_dtype=str(x.dtype), standardisation=None, classes=model.classes,
+        input_shape=x.shape[1:], input_dtype=str(x.dtype), standardisation=None, classes=model.classes, targets=None,
         class_counts=[], nodes={node: each.signature for node, each in files.items()}, predicted=predicted,
         dataset={"name": "made up"}, recorded={}, code={}, versions={},
     )  # fmt: skip

@@ -25,7 +25,7 @@ from tests.helpers.process import launch as start
 BOUNDED = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 # A source's digest takes parsing it; that of the same source is the same.
-PARSED = functools.cache(identity._without_comments)
+PARSED = functools.cache(identity._code)
 
 SECONDS = 120.0  # as long as nobody would wait, on the busiest machine; the table tells what it took
 FULL = ("--sweep=failure_combinations", "--nohuge_pages", "--nocompilation_cache")
@@ -126,7 +126,7 @@ class Refusals:
         monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
         monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
 
-        monkeypatch.setattr(identity, "_without_comments", PARSED)
+        monkeypatch.setattr(identity, "_code", PARSED)
 
         def train(*arguments):
             raise AssertionError("it would have trained")

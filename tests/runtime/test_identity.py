@@ -112,6 +112,9 @@ def package(tmp_path):
         ("cells.py", '"resilinet": {"training_activity": 0.5', '"resilinet": {"training_activity": 0.8'),
         ("datasets/synthetic.py", "SEED = 319", "SEED = 320"),
         ("scenarios/health.py", '"n3": 3', '"n3": 4'),
+        ("results/metrics.py", "errors[..., 2] != 0", "errors[..., 2] > 1"),
+        ("runtime/store.py", "DIVERGED_LOSS = 1e6", "DIVERGED_LOSS = 1e3"),
+        ("failures/averages.py", "any(probability.values())", "all(probability.values())"),
     ],
 )
 def test_what_can_change_a_number_changes_the_code_version(package, name, old, new):
@@ -126,6 +129,7 @@ def test_what_can_change_a_number_changes_the_code_version(package, name, old, n
         ("command/notes.py", "Data set: ", "Data: "),
         ("runtime/progress.py", "LOG_EVERY = 10.0", "LOG_EVERY = 20.0"),
         ("engine/training.py", "  # parameters of an array that Adam works on alone", "  # of one array"),
+        ("engine/training.py", '"""Trains on a chunk of examples', '"""Goes over a chunk of examples'),
         ("errors.py", "LONGEST = 300", "LONGEST = 200"),
     ],
 )

@@ -16,6 +16,10 @@ import pytest
 import resilinet_jax as rj
 from resilinet_jax.command import experiment
 from resilinet_jax.command import main as command_line
+from resilinet_jax.datasets.feed import first_split
+from resilinet_jax.deploy.artefact import Artefact
+from resilinet_jax.deploy.ask import _guesses
+from resilinet_jax.deploy.model import load_model
 from resilinet_jax.errors import UserError
 from resilinet_jax.runtime import user_code
 from resilinet_jax.scenarios import load_scenario
@@ -373,7 +377,26 @@ def test_the_numbers_in_the_documentation_are_predicted_and_reported(here):
     assert refused(*flags, "--metric=macro_f1") == classes_only
     assert refused("--report=results/blobs/failure_combinations", "--metric=macro_f1") == classes_only
     export = "--export=results/blobs/failure_combinations", "--cell=resilinet", "--scenario=oven.py"
-    assert refused(*export).endswith("holds results of predicted numbers; --export takes classifiers only")
+    assert "Exported run 0 of resilinet" in said(*export)
+    artefact = folder / "results" / "blobs" / "artefacts" / "failure_combinations" / "resilinet" / "run_0"
+    model = load_model(artefact, str(folder / "oven.py"))
+    assert model.classes == ("temperature", "pressure")
+    documented: dict = {}
+    exec(numbers, documented)
+    splits = rj.split_dataset(documented["data"], "random", seed=0)
+    test = first_split(rj.Resident(splits), "test")
+    x, y = splits.standardisation.undone(test.x), model.targets.undone(test.y)
+    assert np.abs(y[:, None] - documented["y"]).min(1).max() < 1e-3, "in their own units"
+    errors = errors[(errors.cell == "resilinet") & (errors.run == 0)].set_index("failing")
+    for each in Artefact.open(artefact).manifest.predicted:
+        own = errors.loc[["+".join(each.failing) or "none"]]
+        said_of = model(x, each.failing)
+        np.testing.assert_allclose(np.square(said_of - y).mean(0), own.mse, rtol=1e-4)
+        assert each.score == pytest.approx(own.r2.mean(), abs=1e-6)
+        assert model.score(model.targets(said_of), test.y) == pytest.approx(each.score, abs=1e-5)
+    centre, scale = model.targets
+    line = _guesses(Artefact.open(artefact).manifest, np.array([[0.0, 1.0]]))
+    assert line == [(f"{centre[0]:.10g}", f"{centre[1] + scale[1]:.10g}")]
 
 
 def test_an_example_trains_with_many_habits(here):

@@ -76,7 +76,7 @@ def test_a_sweep_is_run_and_reported_again_and_counts_as_code(here, capsys, monk
         ("SWEEP =", "sweep =", "rates.py: defines no SWEEP; end it with SWEEP = Sweep(...) as in docs/your_sweep.md"),
         ("rj.Sweep(", "dict(", "rates.py:20: SWEEP must be a resilinet_jax.Sweep, got dict; write SWEEP = Sweep(...)"),
         ("cells(build)", "cells()", "rates.py:8: SWEEP.cells is called with a CellBuilder, but: too many positional"),
-        ('"resilinet"', '"resilinett"', "rates.py:9: KeyError: 'resilinett'; mend this line"),
+        ('"resilinet"', '"resilinett"', "rates.py:9: unknown method 'resilinett'; did you mean resilinet? (known:"),
         ("failout_rate=rate", "failout_rate=2.0", "rates.py:9: failout rate of 'n1' must be in [0, 1], got 2.0"),
         ('build("resilinet", failout_rate=rate)', "rate", "rates.py:8: cells() must return a resilinet_jax.Cell, got"),
         ("setting_table", "table_of_settings", "rates.py:13: AttributeError: module 'resilinet_jax' has no attribute"),
