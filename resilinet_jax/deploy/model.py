@@ -229,8 +229,8 @@ def load_model(path: str | pathlib.Path, scenario: str | None = None) -> Model:
     wiring = Wiring(
         present, jnp.asarray(weight), jnp.full_like(present, manifest.activity), skip_units=manifest.skip_units
     )
-    both = [
+    standardisation, targets = (
         None if told is None else Standardisation(*(np.asarray(told[field]) for field in Standardisation._fields))
         for told in (manifest.standardisation, manifest.targets)
-    ]
-    return Model(network, from_arrays(arrays, like), wiring, both[0], tuple(manifest.classes), both[1])
+    )
+    return Model(network, from_arrays(arrays, like), wiring, standardisation, tuple(manifest.classes), targets)

@@ -167,6 +167,23 @@ def test_shares_become_as_small_as_what_a_worker_holds(models, tmp_path):
 
 
 @pytest.mark.usefixtures("clock")
+def test_a_small_share_does_not_tell_what_a_worker_holds(models, tmp_path):
+    ray = Ray("a")
+    crew = Crew(ray, lambda node: [lambda: Actor(ray, node["NodeID"])], VERSIONS, False, Notes())
+    crew.meet()
+    for wanted in (models[:2], models):
+        list(crew.train(wanted, {}, None, IDENTITY, tmp_path, "stamp"))
+    assert [len(names) for _, names, _ in ray.shares] == [2, 10]
+
+
+def test_of_a_share_that_is_halved_no_checkpoint_is_left(models, tmp_path):
+    share = module.Share(models, tmp_path / "share_1", deaths=module.DEATHS_TO_HALVE)
+    share.folder.mkdir()
+    assert [len(each.models) for each in module._again(share)] == [5, 5]
+    assert not share.folder.exists()
+
+
+@pytest.mark.usefixtures("clock")
 def test_what_a_dead_worker_had_is_trained_once_more_and_no_more(models, tmp_path):
     deaths = iter([True])
     ray = Ray("a", "b")

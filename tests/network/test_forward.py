@@ -165,6 +165,20 @@ def test_what_fails_or_hears_nothing_sends_exact_zeros():
         assert {node: float(each.sends) for node, each in sent.items()} == {n: v > 0 for n, v in expected.items()}
 
 
+def test_no_stage_keeps_statistics_of_endless_arrivals():
+    names = [f"s{number}" for number in range(13)]
+    graph = build_graph([*names, "cloud"], [(name, "cloud") for name in names], [], sources=13)
+
+    class Normalised(nn.Module):
+        @nn.compact
+        def __call__(self, x, training):
+            return nn.BatchNorm(use_running_average=not training)(x)
+
+    network = Network(graph, {"cloud": Normalised()}, {})
+    with pytest.raises(UserError, match="of 'cloud' keeps statistics .* expected at most 4,096 sets, got 8,192"):
+        jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 2)))
+
+
 def test_statistics_are_kept_and_used_apart_for_each_arrival():
     class Counting(nn.Module):
         """Adds how often it was trained: 10 for each time with what arrives."""
