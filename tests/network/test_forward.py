@@ -175,7 +175,7 @@ def test_no_stage_keeps_statistics_of_endless_arrivals():
             return nn.BatchNorm(use_running_average=not training)(x)
 
     network = Network(graph, {"cloud": Normalised()}, {})
-    with pytest.raises(UserError, match="of 'cloud' keeps statistics .* expected at most 4,096 sets, got 8,192"):
+    with pytest.raises(UserError, match=r"of 'cloud' keeps statistics .* expected at most 4,096 sets, got 8,192"):
         jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 2)))
 
 
