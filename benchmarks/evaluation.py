@@ -30,7 +30,7 @@ from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
 from resilinet_jax.engine.evaluation import AnyTally, accuracy_of, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications
-from resilinet_jax.engine.program import Models, default_stack, over_models
+from resilinet_jax.engine.program import Models, default_compiler_options, default_stack, over_models
 from resilinet_jax.engine.training import RunState, batch_order, initial_state, run_keys, train_chunk
 from resilinet_jax.failures.averages import average_accuracy_bounds
 from resilinet_jax.failures.combinations import all_combinations, choose_combinations
@@ -44,6 +44,12 @@ _WHAT = flags.DEFINE_multi_enum("what", ["health", "14", "30"], ["health", "14",
 
 OURS = "resilinet_jax, plan"
 FEATURES, CLASSES, BATCH = 23, 12, 1024
+
+
+def compiled(function: Callable, *arguments: Any) -> Callable:
+    """As the engine compiles the functions of a dense network."""
+    options = default_compiler_options() | dict(load_scenario("health").compiler_options())
+    return jax.jit(function).lower(*arguments).compile(options)
 
 
 def examples(count: int) -> Examples:
@@ -164,12 +170,12 @@ def evaluate_chain(
     wiring = wiring_of(network)
     plan = plan_applications(network.graph, survival)
 
-    @jax.jit
-    def call(variables: Variables, data: Examples) -> AnyTally:
+    def count(variables: Variables, data: Examples) -> AnyTally:
         return count_correct(
             network, variables, wiring, plan, empty_tally(plan.answers, classes=CLASSES), data, default_stack()
         )
 
+    call = compiled(count, variables, data)
     tally = jax.block_until_ready(call(variables, data))
     again = race.timed(lambda: jax.block_until_ready(call(variables, data)))
     return accuracy_of(tally, plan, len(data.y), 1 / CLASSES), again

@@ -51,8 +51,8 @@ class Own:
         build = CellBuilder(network.graph, scenario.failure_settings, FAILOUT_RATE, 1e-3)
         rates = np.linspace(FAILOUT_RATE, 0.5, -(-models // RUNS))
         trainings = engine.plan_trainings({f"{rate}": build("resilinet", failout_rate=rate) for rate in rates})
-        each = [engine.Model(training, run) for training in trainings for run in range(min(models, RUNS))]
-        self._each = each
+        each = [engine.Model(training, run) for training in trainings for run in range(RUNS)]
+        self._each = each[:models]  # the last cell may have fewer runs
 
     def assembled(self, seed: int = 0) -> Models:
         """The models, before they are anywhere."""

@@ -118,6 +118,14 @@ def test_evaluation_by_the_plan_contends_with_plain_vmap():
     assert "resilinet_jax, plain vmap" in done.stdout
 
 
+@pytest.mark.parametrize("models", [1, 4, 10, 13, 35])
+def test_the_project_contends_with_as_many_models_as_are_counted(models):
+    (case,) = CASES["small"]
+    data = Examples(np.zeros((512, 23), np.float32), np.zeros(512, np.int32))
+    contender = own.own_case(case, Splits(data, data, data, 3), models)
+    assert len(contender.assembled().order) == models
+
+
 def test_the_project_contends_and_learns():
     (case,) = CASES["small"]
     rng = np.random.default_rng(0)

@@ -91,4 +91,5 @@ SCENARIO = Scenario(
         "outage": _failures(0.02, 0.02, 0.02, power=0.25),
     },
     presets=health.SCENARIO.presets,
+    compiler_options=health.compiler_options,
 )
