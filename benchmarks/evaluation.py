@@ -23,6 +23,7 @@ from absl import app, flags
 from jax.sharding import Mesh
 
 from benchmarks import common, race
+from benchmarks.cases import dense_options
 from benchmarks.own import Own
 from resilinet_jax.cells import Cell, CellBuilder, draw_weight, inference_wiring
 from resilinet_jax.datasets.splits import Examples, Splits
@@ -30,7 +31,7 @@ from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
 from resilinet_jax.engine.evaluation import AnyTally, accuracy_of, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications
-from resilinet_jax.engine.program import Models, default_compiler_options, default_stack, over_models
+from resilinet_jax.engine.program import Models, default_stack, over_models
 from resilinet_jax.engine.training import RunState, batch_order, initial_state, run_keys, train_chunk
 from resilinet_jax.failures.averages import average_accuracy_bounds
 from resilinet_jax.failures.combinations import all_combinations, choose_combinations
@@ -48,8 +49,7 @@ FEATURES, CLASSES, BATCH = 23, 12, 1024
 
 def compiled(function: Callable, *arguments: Any) -> Callable:
     """As the engine compiles the functions of a dense network."""
-    options = default_compiler_options() | dict(load_scenario("health").compiler_options())
-    return jax.jit(function).lower(*arguments).compile(options)
+    return jax.jit(function).lower(*arguments).compile(dense_options())
 
 
 def examples(count: int) -> Examples:
@@ -96,7 +96,7 @@ def plain_vmap(data: Examples) -> Callable[[], np.ndarray]:
 
         return jax.lax.scan(count, jnp.zeros(len(masks), int), batches)[0]
 
-    call = jax.jit(over_models(mesh, 1, model, 2, 0))
+    call = jax.jit(over_models(mesh, 1, model, 2, 0), compiler_options=dense_options())
     return lambda: np.asarray(call(state.variables, models)) / len(data.y)
 
 
@@ -197,7 +197,7 @@ def bare_seconds(units: int, applications: int, count: int) -> Callable[[], floa
     weight = jnp.asarray(np.random.default_rng(0).normal(size=(units, units)) / units**0.5, jnp.float32)
     batches, size = -(-count // BATCH), min(count, BATCH)
 
-    @functools.partial(jax.jit, static_argnums=1)
+    @functools.partial(jax.jit, static_argnums=1, compiler_options=dense_options())
     def call(x: jax.Array, times: int) -> jax.Array:
         return jax.lax.fori_loop(0, times, lambda _, x: jax.nn.relu(x @ weight + 0.01), x)
 

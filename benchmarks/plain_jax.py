@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 
 from benchmarks import common
-from benchmarks.cases import FAILOUT_RATE
+from benchmarks.cases import FAILOUT_RATE, dense_options
 from resilinet_jax.datasets.splits import Splits
 
 
@@ -85,7 +85,7 @@ def trainer(
         params = jax.vmap(lambda key: nnx.state(made(nnx.Rngs(key))))(keys)
         return params, jax.vmap(optimiser.init)(params)
 
-    train = jax.jit(jax.vmap(epoch_of_one), donate_argnums=0)
+    train = jax.jit(jax.vmap(epoch_of_one), donate_argnums=0, compiler_options=dense_options())
 
     def start(seed: int) -> Callable[[], list[float]]:
         key, own = jax.random.split(jax.random.key(seed))

@@ -29,10 +29,10 @@ from absl import app, flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import common, race
-from benchmarks.cases import CASES, CORES, FAILOUT_RATE, FLOP, SIDE, Case, load_splits
+from benchmarks.cases import CASES, CORES, FAILOUT_RATE, FLOP, SIDE, Case, dense_options, load_splits
 from benchmarks.own import own_case, parameters, square_product
 from resilinet_jax.datasets.splits import Splits
-from resilinet_jax.engine.program import default_compiler_options, over_models
+from resilinet_jax.engine.program import over_models
 
 DENSE = [name for name, (case, *_) in CASES.items() if case.dense and case.product]
 _SCENARIO = flags.DEFINE_enum("scenario", "small", DENSE, "Whose network is trained.")
@@ -97,7 +97,7 @@ def bare(case: Case, splits: Splits, models: int, only_products: bool) -> Callab
     state = jax.device_put((params, jax.vmap(optimiser.init)(params)), split)
     batches = jax.device_put((x, y, 1.0 - failed), whole)
     train = jax.jit(over_models(mesh, 1, epoch, 1, 3), donate_argnums=0).lower(state, *batches)
-    call = train.compile(default_compiler_options())
+    call = train.compile(dense_options())
 
     def turn() -> None:
         nonlocal state
