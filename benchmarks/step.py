@@ -155,9 +155,9 @@ def rates(scenario: str) -> list[dict[str, Any]]:
     return rows
 
 
-_KINDS = {  # of operations, by what XLA tells of where they come from; the first that is found
-    r"transpose\(.*dot_general": "products, backward",
-    r"dot_general": "products, forward",
+_KINDS = {  # of operations, by what they are and where XLA says that they come from; the first that is found
+    r"transpose\(.*dot_general|^dot .*transpose\(": "products, backward",  # weights' gradients are called transposes
+    r"dot_general|^dot ": "products, forward",
     r"transpose\(": "between products, backward",
     r"jvp\(": "between products, forward",
     r"gather|take": "rows of a batch",
@@ -175,7 +175,7 @@ def kinds(text: str) -> dict[str, str]:
     for name, operation, told in _LINE.findall(text):
         if operation not in _NO_WORK:
             origin = re.search(r'op_name="([^"]*)"', told)
-            told_of = origin.group(1) if origin else ""
+            told_of = f"{operation} {origin.group(1) if origin else ''}"
             found[name] = next((kind for pattern, kind in _KINDS.items() if re.search(pattern, told_of)), "Adam, else")
     return found
 

@@ -49,11 +49,11 @@ class DataError(UserError):
     """A mistake in data or in a flag, which the message names: never one in the code that asked for the data."""
 
 
-def suggest(name: str, known: Collection[str]) -> str:
-    """What to say after an unknown name: the nearest known one, and all of them."""
+def suggest(name: str, known: Collection[str], instead: str = "") -> str:
+    """What to say after an unknown name: the nearest known one, and all of them, or what stands for so many."""
     close = difflib.get_close_matches(name, known, n=1) or [each for each in known if len(name) > 1 and name in each]
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{hint} (known: {', '.join(known) or 'none'})"
+    return f"{hint} ({instead or 'known: ' + (', '.join(known) or 'none')})"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import accelerator, clock, common, cost, growth, own, precision, race, verdict
+from benchmarks import accelerator, clock, common, cost, growth, own, precision, race, step, verdict
 from benchmarks import all as every
 from benchmarks.cases import CASES, build_network
 from resilinet_jax import sweeps
@@ -124,6 +124,22 @@ def test_the_project_contends_with_as_many_models_as_are_counted(models):
     data = Examples(np.zeros((512, 23), np.float32), np.zeros(512, np.int32))
     contender = own.own_case(case, Splits(data, data, data, 3), models)
     assert len(contender.assembled().order) == models
+
+
+def test_what_a_step_does_is_told_by_kind():
+    compiled = """
+  %fusion.1 = f32[8,4]{1,0} fusion(%a, %b), kind=kCustom, metadata={op_name="jit(f)/jvp(Dense)/dot_general"}
+  %dot.2 = f32[4,4]{1,0} dot(%a, %c), metadata={op_name="jit(f)/transpose(jvp(Dense))/transpose"}
+  %add.3 = f32[8,4]{1,0} add(%a, %b), metadata={op_name="jit(f)/transpose(jvp(Dense))/select_n"}
+  %tuple.4 = (f32[8,4]{1,0}) tuple(%a)
+  %sub.5 = f32[8,4]{1,0} subtract(%a, %b), metadata={op_name="jit(f)/sub"}
+"""
+    assert step.kinds(compiled) == {
+        "fusion.1": "products, forward",
+        "dot.2": "products, backward",
+        "add.3": "between products, backward",
+        "sub.5": "Adam, else",
+    }
 
 
 def test_the_project_contends_and_learns():

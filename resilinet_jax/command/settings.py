@@ -6,7 +6,6 @@ The fields of `Settings` and `Mode` are the flags: name, default, kind, range an
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import pathlib
 import re
 import shlex
@@ -491,9 +490,7 @@ def check_flag(name: str, value: object) -> None:
 def _check_known(flag: str, value: str, known: Collection[str], hint: str = "") -> None:
     """Refuses what is not known; `hint` stands for the known ones where they are too many for a line."""
     if value not in known:
-        close = difflib.get_close_matches(value, known, n=1)
-        short = f"{f'; did you mean {close[0]}?' if close else ''} ({hint})"
-        raise UserError(f"unknown {flag} {value!r}{short if hint else suggest(value, known)}")
+        raise UserError(f"unknown {flag} {value!r}{suggest(value, known, hint)}")
 
 
 def _typed(name: str, value: Any) -> str:

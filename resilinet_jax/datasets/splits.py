@@ -362,11 +362,6 @@ class Splits(NamedTuple):
     target_names: tuple[str, ...] = ()
     target_scaling: Standardisation | None = None
 
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing on the test split by the training split's class frequencies."""
-        return float(chance_of_counts(*(count_classes(np.asarray(p.y), self.classes) for p in (self.train, self.test))))
-
 
 class Resplits(NamedTuple):
     """Several splits of one data set, whose examples are kept once.

@@ -121,12 +121,6 @@ def test_subject_split_keeps_subjects_apart():
     assert [len(part.y) for part in splits[:3]] == [800, 100, 100]
 
 
-def test_chance_is_by_the_splits_class_frequencies():
-    splits = split_dataset(numbered(), "random", seed=0)
-    p, q = (np.bincount(part.y) / len(part.y) for part in (splits.train, splits.test))
-    assert splits.chance == pytest.approx((p * q).sum())
-
-
 def test_split_refuses_what_it_cannot_split():
     with pytest.raises(UserError, match="leave none for"):
         split_dataset(Dataset("tiny", X[:4].astype(np.float32), Y[:4].astype(np.int32)), "random", 0)
