@@ -50,7 +50,13 @@ class DataError(UserError):
 
 
 def suggest(name: str, known: Collection[str], instead: str = "") -> str:
-    """What to say after an unknown name: the nearest known one, and all of them, or what stands for so many."""
+    """What to say after an unknown name: the nearest known one, and all of them.
+
+    Args:
+      name: as it was given.
+      known: the names that there are.
+      instead: what is said in place of them, where they are too many for a line.
+    """
     close = difflib.get_close_matches(name, known, n=1) or [each for each in known if len(name) > 1 and name in each]
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{hint} ({instead or 'known: ' + (', '.join(known) or 'none')})"
