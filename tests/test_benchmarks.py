@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,8 @@ def test_one_table_tells_the_ratios_of_every_part(parsed, tmp_path, capsys, monk
     assert "non-zero exit status 3" in printed[-2]
     assert "timed out after 0.5 seconds" in printed[-1]
     beside = pathlib.Path(f"/proc/{(tmp_path / 'beside').read_text().strip()}/stat")
-    assert not beside.exists() or ") Z" in beside.read_text()
+    # It was told to end, which a busy machine takes a moment for.
+    assert any(not beside.exists() or ") Z" in beside.read_text() or time.sleep(0.1) for _ in range(100))
 
 
 def test_a_table_is_printed_and_written(parsed, tmp_path, capsys, monkeypatch):
