@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +41,13 @@ class Own:
         batch_size: int,
         models: int,
         rests_on: str | None = None,
+        options: Mapping[str, bool | str] | None = None,
     ):
-        """Nothing compiles yet; functions are kept for the next start with the same `rests_on`, if it is given."""
-        options = scenario.compiler_options()
+        """Nothing compiles yet; functions are kept for the next start with the same `rests_on`, if it is given.
+
+        `options` of XLA stand for the scenario's.
+        """
+        options = scenario.compiler_options() if options is None else options
         settings = engine.TrainingSettings(models, 1, batch_size, 0, compiler_options=options, rests_on=rests_on)
         # As the engine does for cells whose weights are not learned.
         self._feed, self.network = Resident(splits), dataclasses.replace(network, learns_weights=False)
@@ -98,9 +102,9 @@ class Own:
         return epoch
 
 
-def own_case(case: Case, splits: Splits, models: int) -> Own:
-    """For a case of training."""
-    return Own(*build_network(case, splits.classes), splits, case.batch_size, models)
+def own_case(case: Case, splits: Splits, models: int, options: Mapping[str, bool | str] | None = None) -> Own:
+    """For a case of training; `options` of XLA stand for the scenario's."""
+    return Own(*build_network(case, splits.classes), splits, case.batch_size, models, options=options)
 
 
 def parameters(network: Network, splits: Splits) -> int:

@@ -2,9 +2,10 @@
 
 A race of epochs, each with something more than the one before: the products of all layers, forward and backward, and
 nothing else; the bare step, with biases, ReLU, a mask for each node, the loss and Adam, on batches that lie ready; the
-engine's training, with skips, their gates and adapter, drawn masks and activity, and shuffled rows; and the engine's
-whole epoch, with validation and the best epoch's weights kept. All are mapped over models and compiled as the engine
-is, in one process with a device for each core and in a process for each core.
+engine's training, with skips, their gates and adapter, drawn masks and activity, and shuffled rows, which races at
+XLA's own level of optimisation as well; and the engine's whole epoch, with validation and the best epoch's weights
+kept. All are mapped over models and compiled as the engine is, in one process with a device for each core and in a
+process for each core.
 
 Then where the time of the engine's training goes, operation by operation, by JAX's profiler.
 """
@@ -37,11 +38,12 @@ from resilinet_jax.engine.program import over_models
 DENSE = [name for name, (case, *_) in CASES.items() if case.dense and case.product]
 _SCENARIO = flags.DEFINE_enum("scenario", "small", DENSE, "Whose network is trained.")
 
-SQUARE, PRODUCTS, BARE, TRAINING, EPOCH = WAYS = (
+SQUARE, PRODUCTS, BARE, TRAINING, OWN_LEVEL, EPOCH = WAYS = (
     "square product",
     "products alone",
     "bare step",
     "the engine's training",
+    "the same, at XLA's own level",
     "the engine's epoch",
 )
 Layers = list[tuple[jax.Array, jax.Array]]  # weights [inputs, units] and biases [units]
@@ -71,8 +73,8 @@ def bare_loss(params: Layers, x: jax.Array, y: jax.Array, alive: jax.Array) -> j
     """Of a batch; `alive` holds a number for each layer but the last."""
     *hidden, (weight, bias) = params
     for (each, shift), mask in zip(hidden, alive):
-        x = mask * jax.nn.relu(x @ each + shift)
-    return optax.softmax_cross_entropy_with_integer_labels(x @ weight + bias, y).mean()
+        x = mask * jax.nn.relu(x @ each + shift[None])
+    return optax.softmax_cross_entropy_with_integer_labels(x @ weight + bias[None], y).mean()
 
 
 def bare(case: Case, splits: Splits, models: int, only_products: bool) -> Callable[[], object]:
@@ -120,7 +122,7 @@ def work(scenario: str, way: str, models: int, processes: int) -> None:
         weights = sum(weight.size for weight, _ in layers(case, splits, jax.random.key(0)))
         race.serve(bare(case, splits, models, only_products=way == PRODUCTS), {"weights": weights})
         return
-    own = own_case(case, splits, models)
+    own = own_case(case, splits, models, options={} if way == OWN_LEVEL else None)
     race.serve(own.start(0, validated=way == EPOCH), {"weights": parameters(own.network, splits)})
 
 

@@ -128,6 +128,13 @@ def test_the_project_contends_with_as_many_models_as_are_counted(models):
     assert len(contender.assembled().order) == models
 
 
+@pytest.mark.parametrize("only_products", [False, True])
+def test_the_steps_that_the_engine_s_are_compared_with_run(only_products):
+    case = CASES["small"][0]._replace(steps=2)
+    data = Examples(np.ones((256, 23), np.float32), np.zeros(256, np.int32))
+    step.bare(case, Splits(data, data, data, 3), 2, only_products)()
+
+
 def test_what_a_step_does_is_told_by_kind():
     compiled = """
   %fusion.1 = f32[8,4]{1,0} fusion(%a, %b), kind=kCustom, metadata={op_name="jit(f)/jvp(Dense)/dot_general"}

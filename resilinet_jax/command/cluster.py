@@ -207,8 +207,7 @@ class Worker:
 
         settings = dict(job["settings"])
         if job["scenario"] is not None:
-            self._files = tempfile.TemporaryDirectory(prefix="resilinet_jax.")  # removed with this worker
-            folder = pathlib.Path(self._files.name)
+            folder = pathlib.Path(tempfile.mkdtemp(prefix="resilinet_jax."))
             for path, source in job["files"].items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_bytes(source)

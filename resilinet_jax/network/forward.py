@@ -23,8 +23,8 @@ Numbers = Array | np.ndarray
 
 
 STATISTICS = "batch_stats"  # Flax's name for what batch normalisation keeps
-# The parameter that training adds to the hyperconnections' weights, where they are learned; no node's name.
 MOST_ARRIVALS = 2**12  # sets of hyperconnections that a stage keeps statistics for
+# The parameter that training adds to the hyperconnections' weights, where they are learned; no node's name.
 ADDED_WEIGHT = "hyperconnection weights"
 
 

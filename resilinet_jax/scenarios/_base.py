@@ -126,7 +126,7 @@ class Scenario:
     failure_settings: Mapping[str, Mapping[str, float]]
     presets: Mapping[str, Preset]
     huge_pages: bool = False
-    compiler_options: Callable[[], Mapping[str, bool] | Mapping[str, str]] = dict
+    compiler_options: Callable[[], Mapping[str, bool | str]] = dict
     loss: Callable[..., Any] | None = None
     file: UserFile | None = dataclasses.field(default=None, metadata={"given": False})
 

@@ -77,9 +77,9 @@ def skip_adapters(graph: Graph, hidden_units: int, skip_units: int) -> dict[str,
 def compiler_options() -> Mapping[str, str]:
     """Options of XLA for dense layers on CPU.
 
-    At XLA's own level, 3, LLVM unrolls loops over rows of 32 numbers, and does without vectors: what lies between the
-    products of 32 units takes up to four times as long as at level 2. Wider layers train alike, and compile in two
-    thirds of the time. Not for convolutions, which level 2 slows down.
+    At XLA's own level, 3, LLVM unrolls loops over rows of 32 numbers, and does without vectors: networks of 32 units
+    train faster at level 2 (`python -m benchmarks.step`). Wider layers train alike, and all compile in two thirds to
+    three quarters of the time. Not for convolutions, which level 2 slows down.
     """
     import jax
 
