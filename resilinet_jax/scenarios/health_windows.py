@@ -66,5 +66,4 @@ SCENARIO = Scenario(
     build_network=build_network,
     failure_settings=health.SCENARIO.failure_settings,
     presets={"paper": PAPER, "quick": QUICK},
-    compiler_options=health.compiler_options,
 )

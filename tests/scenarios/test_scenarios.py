@@ -12,7 +12,7 @@ def test_scenarios_offer_the_data_sets_that_there_are_loaders_for():
         assert load_scenario(name).datasets == tuple(readings.LOADERS)
 
 
-@pytest.mark.parametrize("name", ["health", "health_sensors", "health_windows", "cifar10", "imagenet"])
+@pytest.mark.parametrize("name", ["health", "health_sensors", "cifar10", "imagenet"])
 def test_xla_knows_the_options_of_every_scenario(name):
     # Where nothing is to be optimised, as in tests, dense networks leave it at that.
     assert name in ("cifar10", "imagenet") or not load_scenario(name).compiler_options()
