@@ -53,7 +53,7 @@ DATA = {
 def operations_per_example(network: Network, data: Published) -> float:
     """Floating-point operations of a training step, for each example of its batch."""
     x = jax.ShapeDtypeStruct((BATCH, *data.shape), data.dtype)
-    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), x)
+    variables = network.shapes(x)
     wiring = Wiring(*[jnp.ones(len(network.graph.hyperconnections))] * 3)
     alive = jnp.ones(len(network.graph.fallible))
 

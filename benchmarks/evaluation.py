@@ -58,7 +58,10 @@ def examples(count: int) -> Examples:
     return Examples(rng.normal(size=(count, FEATURES)).astype(np.float32), rng.integers(0, CLASSES, count, np.int32))
 
 
-def health_models(data: Examples) -> tuple[Own, Models, Mesh, RunState]:
+Placed = tuple[Own, Models, Mesh, RunState]
+
+
+def health_models(data: Examples) -> Placed:
     """The engine's program for untrained models of the Health network, and these models on its devices."""
     scenario = load_scenario("health")
     network = scenario.build_network(CLASSES, hidden_units=250)
@@ -67,9 +70,9 @@ def health_models(data: Examples) -> tuple[Own, Models, Mesh, RunState]:
     return own, models, mesh, own.program.compile(mesh, models)["start"](models.keys)
 
 
-def planned(data: Examples) -> Callable[[], np.ndarray]:
+def planned(placed: Placed, data: Examples) -> Callable[[], np.ndarray]:
     """Ours: correct answers by model and combination."""
-    own, models, mesh, state = health_models(data)
+    own, models, mesh, state = placed
     plan = plan_applications(own.network.graph, all_combinations(own.network.graph).survival)
     call, members = own.program.compile(mesh, models)["test"], own.program.place_members(mesh)["test"]
     tally = empty_tally(*models.variant.skip_units.shape, plan.answers, classes=CLASSES)
@@ -80,9 +83,9 @@ def planned(data: Examples) -> Callable[[], np.ndarray]:
     return turn
 
 
-def plain_vmap(data: Examples) -> Callable[[], np.ndarray]:
+def plain_vmap(placed: Placed, data: Examples) -> Callable[[], np.ndarray]:
     """The oracle: one forward pass for each combination, all at once."""
-    own, models, mesh, state = health_models(data)
+    own, models, mesh, state = placed
     masks = jnp.asarray(all_combinations(own.network.graph).survival)
     batches = jax.tree.map(lambda a: jnp.asarray(a).reshape(-1, BATCH, *a.shape[1:]), data)
 
@@ -103,7 +106,11 @@ def plain_vmap(data: Examples) -> Callable[[], np.ndarray]:
 def health_rows(data: Examples) -> list[dict[str, Any]]:
     """The comparison on the Health network, per model."""
     x, y = np.asarray(data.x), np.asarray(data.y)
-    turns: dict[str, Callable[[], Any]] = {OURS: planned(data), "resilinet_jax, plain vmap": plain_vmap(data)}
+    placed = health_models(data)
+    turns: dict[str, Callable[[], Any]] = {
+        OURS: planned(placed, data),
+        "resilinet_jax, plain vmap": plain_vmap(placed, data),
+    }
     if common.installed("torch"):
         from benchmarks.pytorch_health import evaluation_turn
 

@@ -109,8 +109,7 @@ def own_case(case: Case, splits: Splits, models: int, options: Mapping[str, bool
 
 def parameters(network: Network, splits: Splits) -> int:
     """How many a model has."""
-    variables = jax.eval_shape(network.init, jax.random.key(0), splits.train.x[:1])
-    return sum(leaf.size for leaf in jax.tree.leaves(variables.params))
+    return sum(leaf.size for leaf in jax.tree.leaves(network.shapes(splits.train.x).params))
 
 
 def square_product(devices: int) -> Callable[[], object]:

@@ -45,6 +45,9 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_sessionfinish(session):
+    # pytest looks five times for what was never closed; once, through all that JAX keeps, takes a second as it is.
+    gc.collect()
+    gc.freeze()
     if not hasattr(session.config, "workerinput"):  # not in a worker
         shutil.rmtree(CACHE, ignore_errors=True)
 

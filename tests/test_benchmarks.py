@@ -289,7 +289,7 @@ def test_what_grows_is_a_chain_and_a_sweep_of_one_cell(tmp_path, nodes):
     network = loaded.build_network(8)
     assert len(network.graph.fallible) == nodes
     assert len(network.graph.hyperconnections) == 2 * nodes + 1
-    variables = jax.eval_shape(network.init, jax.random.key(0), np.zeros((2, 16), np.float32))
+    variables = network.shapes(np.zeros((2, 16), np.float32))
     weights = sum(leaf.size for leaf in jax.tree.leaves(variables.params) if leaf.ndim == 2)
     assert weights == (nodes + 2) * 16 * 16 + 16 * 8  # a layer a node and the adapter, and the head
     cells = load_sweep(str(sweep), sweeps).cells(lambda method: method)

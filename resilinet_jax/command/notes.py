@@ -77,8 +77,7 @@ def models_note(
       folder: where they go.
       again: how many finished runs lack theirs.
     """
-    one = jax.ShapeDtypeStruct((1, *examples.shape[1:]), examples.dtype)
-    leaves = jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0), one))
+    leaves = jax.tree.leaves(network.shapes(examples))
     size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves) / 1e6
     kept = f"Models: {models} of {size:.3g} MB each, {models * size:.3g} MB in all, are kept in {folder}."
     trained = f"{again} finished {'run has' if again == 1 else 'runs have'} no model there: trained again."

@@ -187,10 +187,8 @@ def trained_model(
       UserError: if the arrays are of another network, or the cell's statistics are recalibrated.
     """
     check_statistics("the cell", cell)
-    one = jax.ShapeDtypeStruct((1, *example.shape[1:]), example.dtype)
-    like = jax.eval_shape(network.init, jax.random.key(0), one)
     wiring = inference_wiring(cell, draw_weight(cell, run_keys(seed, run).weight))
-    return Model(network, from_arrays(arrays, like), wiring, standardisation, classes, targets)
+    return Model(network, from_arrays(arrays, network.shapes(example)), wiring, standardisation, classes, targets)
 
 
 def load_model(path: str | pathlib.Path, scenario: str | None = None) -> Model:
@@ -223,7 +221,7 @@ def load_model(path: str | pathlib.Path, scenario: str | None = None) -> Model:
         weight[[i for i, _ in graph.incoming(node)]] = own.pop(WEIGHT, [])
         arrays |= own
     example = jax.ShapeDtypeStruct((1, *manifest.input_shape), manifest.input_dtype)
-    like = jax.eval_shape(network.init, jax.random.key(0), example)
+    like = network.shapes(example)
     arrays |= to_arrays(like._replace(params={ADDED_WEIGHT: np.zeros_like(weight)}, statistics={}))
     present = jnp.asarray(manifest.present, jnp.float32)
     wiring = Wiring(

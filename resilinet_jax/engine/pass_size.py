@@ -60,12 +60,14 @@ def models_per_pass(program: Program, first: Models, count: int, progress: Progr
       At least as many as train abreast, so that every device is busy; fewer only where memory does not hold those.
     """
     abreast = program.abreast
+    if count <= abreast:
+        return abreast
     trial = Trial(program)
     flops = trial.flops_per_step * program.steps_per_epoch
     kept = kept_bytes(trial)
     limit = memory_limit(program.devices)
-    if count <= abreast or (count * flops <= SURE_FLOPS * EPOCH_SECONDS and count * kept <= limit / 2):
-        return max(count, abreast)
+    if count * flops <= SURE_FLOPS * EPOCH_SECONDS and count * kept <= limit / 2:
+        return count
     with progress.phase("measuring what a run takes"):
         try:
             cost = _remembered(trial, lambda: measure(trial, first))

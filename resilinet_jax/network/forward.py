@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -284,10 +285,23 @@ class Network:
             statistics |= own
         return sent, statistics
 
+    # JAX remembers what these trace to: who asks for the same shapes again runs no stage.
+    @functools.cached_property
+    def _init(self) -> Any:
+        return jax.jit(self.init)
+
+    @functools.cached_property
+    def _outputs(self) -> Any:
+        return jax.jit(self.outputs)
+
+    def shapes(self, x: jax.ShapeDtypeStruct | Num[Numbers, "batch *features"]) -> Variables:
+        """Shapes and types of the variables, by those of examples, however many; computes nothing."""
+        return self._init.eval_shape(jax.random.key(0), jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+
     def output_bytes(self, variables: Variables, x: jax.ShapeDtypeStruct) -> dict[str, int]:
         """Size of what every node sends for a batch of this shape and type, by node; computes nothing."""
         wiring = Wiring(*[jnp.ones(len(self.graph.hyperconnections))] * 3)
-        sent, _ = jax.eval_shape(self.outputs, variables, x, jnp.ones(len(self.graph.fallible)), wiring)
+        sent, _ = self._outputs.eval_shape(variables, x, jnp.ones(len(self.graph.fallible)), wiring)
         return {node: math.prod(each.value.shape) * each.value.dtype.itemsize for node, each in sent.items()}
 
     def adapt(self, variables: Variables, edge: Hyperconnection, value: Array, wiring: Wiring) -> Array:

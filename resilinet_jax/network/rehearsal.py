@@ -34,7 +34,7 @@ def rehearse(network: Network, examples: Any, classes: int, loss: Callable[..., 
         _check_call(f"the stage of node {node!r}", stage, "x", "training")
     for name, adapter in network.adapters.items():
         _check_call(f"the adapter of hyperconnection {name}", adapter, "x")
-    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), _batch(x, 1))
+    variables = network.shapes(x)
     survival = jnp.ones(len(graph.fallible))
     wiring = Wiring(*[jnp.ones(len(graph.hyperconnections))] * 3)
 
@@ -71,8 +71,7 @@ def keeps_statistics(network: Network, x: jax.ShapeDtypeStruct) -> bool:
       network: any.
       x: of the data's inputs; the leading axis is that of examples.
     """
-    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), _batch(x, 1))
-    return bool(variables.statistics)
+    return bool(network.shapes(x).statistics)
 
 
 def _batch(x: jax.ShapeDtypeStruct, examples: int) -> jax.ShapeDtypeStruct:

@@ -68,8 +68,7 @@ def message_bytes(network: Network, examples: jax.ShapeDtypeStruct) -> dict[str,
       examples: shape and type of its input; the number of examples does not matter.
     """
     one = jax.ShapeDtypeStruct((1, *examples.shape[1:]), examples.dtype)
-    variables = jax.eval_shape(network.init, jax.random.key(0), one)
-    sizes = network.output_bytes(variables, one)
+    sizes = network.output_bytes(network.shapes(examples), one)
     return {node: size for node, size in sizes.items() if node != network.graph.cloud}
 
 

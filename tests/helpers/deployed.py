@@ -32,7 +32,7 @@ def begun(network, x):
             return rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(leaf.dtype)
         return np.full(leaf.shape, name == "['scale']", leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(network.init, jax.random.key(0), x[:1]))
+    return jax.tree_util.tree_map_with_path(draw, network.shapes(x))
 
 
 def make_artefact(folder, method="resilinet", scenario="health", x=X, **network):

@@ -35,7 +35,7 @@ def randomised(graph):
     Biases are zero at first; a test that biases don't leak needs them to be something.
     """
     network, rng = network_on(graph), np.random.default_rng(0)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), X)
+    shapes = network.shapes(X)
     variables = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
     return network, variables, jax.jit(network.apply)
 
@@ -176,7 +176,7 @@ def test_no_stage_keeps_statistics_of_endless_arrivals():
 
     network = Network(graph, {"cloud": Normalised()}, {})
     with pytest.raises(UserError, match=r"of 'cloud' keeps statistics .* expected at most 4,096 sets, got 8,192"):
-        jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 2)))
+        network.shapes(jnp.ones((1, 2)))
 
 
 def test_statistics_are_kept_and_used_apart_for_each_arrival():
@@ -294,7 +294,7 @@ def test_a_failed_node_that_overflowed_sends_zero():
 def test_shapes_that_cannot_be_summed_are_refused():
     network = Network(CHAIN, {node: DenseStage(1, 5) for node in CHAIN.order[1:]}, {})
     with pytest.raises(UserError, match=r"node 'n2' can't sum.*i->n2 \(1, 7\).*add an adapter"):
-        jax.eval_shape(network.init, jax.random.key(0), X[:1])
+        network.shapes(X)
 
 
 def test_initial_parameters_are_keras_defaults():
@@ -311,6 +311,6 @@ def test_a_graph_may_have_more_than_a_hundred_nodes():
     graph = build_chain(["i", *(f"n{number}" for number in range(120)), "cloud"])
     network = Network(graph, {"cloud": DenseStage(1, 5, 3)}, {})
     alive, wiring = jnp.ones(120), Wiring(*[jnp.ones(len(graph.hyperconnections))] * 3)
-    variables = jax.eval_shape(network.init, jax.random.key(0), X)
+    variables = network.shapes(X)
     logits = jax.eval_shape(lambda variables: network.apply(variables, X, alive, wiring).logits, variables)
     assert logits.shape == (4, 3)

@@ -95,7 +95,7 @@ class TestShapes:
     def test_feature_maps_between_nodes(self, scenario, size, expected):
         network = load_scenario(scenario).build_network(10, alpha=0.25, image_size=size, momentum=0.99)
         x = jnp.zeros((1, size, size, 3))
-        variables = jax.eval_shape(network.init, jax.random.key(0), x)
+        variables = network.shapes(x)
         value = x
         for node, (channels, side) in expected.items():
             statistics = jax.eval_shape(lambda of_node: of_node.row(jnp.array(0)), variables.statistics[node])
