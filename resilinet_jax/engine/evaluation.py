@@ -16,6 +16,9 @@ from resilinet_jax.network.forward import Network, Numbers, Sent, Variables, Wir
 from resilinet_jax.network.graph import Hyperconnection
 
 BATCH = 1024  # examples per step, where memory allows: enough to fill the matrix units
+# A CPU core that multiplies layers of up to 100 units one after another takes 7 to 17 % less time with a quarter as
+# many examples, which stay in its cache; from 160 units on, 19 to 32 % more.
+NARROW_BYTES = 512  # of an example's widest output, below which that holds
 LIVE_BYTES = 2**30  # that the outputs of one model's stages may take at a time
 
 
@@ -141,8 +144,10 @@ def count_correct(
     """
     members = members or Members(np.arange(examples.y.shape[0], dtype=np.int32))
     total = members.rows.shape[0]
-    batch_size = min(most, total, _batch_size(network, variables, plan, examples))
-    at_once = None if stack is None else max(stack, min(BATCH, total) // batch_size)
+    one_by_one = jax.default_backend() == "cpu" and stack in (None, 1)
+    wanted, held = _batch_sizes(network, variables, plan, examples, one_by_one)
+    batch_size = min(most, total, wanted, held)
+    at_once = None if stack is None else max(stack, min(wanted, total) // batch_size)
 
     def count(tally: AnyTally, numbered: tuple[Int[Array, ""], Int[Array, " batch"]]) -> tuple[AnyTally, None]:
         number, rows = numbered
@@ -209,8 +214,18 @@ def _adapt_each(
     return jax.lax.map(lambda value: network.adapt(variables, edge, value, wiring), values, batch_size=stack)
 
 
-def _batch_size(network: Network, variables: Variables, plan: Plan, examples: Examples) -> int:
-    """Examples at a time, so that the outputs that some node has yet to read fit `LIVE_BYTES`."""
+def _batch_sizes(
+    network: Network, variables: Variables, plan: Plan, examples: Examples, one_by_one: bool
+) -> tuple[int, int]:
+    """How many examples at a time are fastest, and of how many the outputs yet to be read fit `LIVE_BYTES`.
+
+    Args:
+      network: to evaluate.
+      variables: its own.
+      plan: of the evaluation.
+      examples: of which only the shape matters.
+      one_by_one: whether a stage is applied by one core, to one batch after another.
+    """
     one = jax.ShapeDtypeStruct((1, *examples.x.shape[1:]), examples.x.dtype)
     size = network.output_bytes(variables, one)
     applications = dict.fromkeys(network.graph.sources, 1) | {node: len(rows) for node, rows in plan.incoming.items()}
@@ -220,7 +235,8 @@ def _batch_size(network: Network, variables: Variables, plan: Plan, examples: Ex
         sum(applications[node] * size[node] for node in order[: now + 1] if last_reader.get(node, now) >= now)
         for now in range(len(order))
     )
-    return min(BATCH, max(1, LIVE_BYTES // peak))
+    narrow = one_by_one and max(size.values()) < NARROW_BYTES
+    return max(1, BATCH // 4) if narrow else BATCH, max(1, LIVE_BYTES // peak)
 
 
 def accuracy_of(

@@ -96,6 +96,24 @@ def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, stack, monkeypatc
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("units", "one_by_one", "size"), [(127, True, 256), (128, True, 1024), (8, False, 1024)])
+def test_narrow_layers_take_batches_that_stay_in_the_cache(units, one_by_one, size):
+    network = Network(CHAIN, {node: DenseStage(1, units) for node in CHAIN.order[1:]}, {"i->n2": dense(units)})
+    x = np.zeros((2000, 3), np.float32)
+    plan = plan_applications(CHAIN, failure_combinations(CHAIN.fallible))
+    data = Examples(x, np.zeros(2000, np.int32))
+    assert evaluation._batch_sizes(network, network.shapes(x), plan, data, one_by_one)[0] == size
+
+
+def test_outputs_of_a_batch_fit_the_memory(monkeypatch):
+    monkeypatch.setattr(evaluation, "LIVE_BYTES", 10 * 5 * 4 * 7)
+    graph = build_chain(("i", "cloud"))
+    network, plan = Network(graph, {"cloud": DenseStage(1, 5)}, {}), plan_applications(graph, np.ones((1, 0)))
+    x = np.zeros((2000, 5), np.float32)  # its source sends it: with what the cloud makes of it, 40 bytes
+    data = Examples(x, np.zeros(2000, np.int32))
+    assert evaluation._batch_sizes(network, network.shapes(x), plan, data, True)[1] == 10 * 5 * 4 * 7 // 40
+
+
 def test_accuracy_is_chance_without_information_and_missing_where_it_diverged():
     # Of the cloud's three applications the second hears nothing, since a skip is absent, and the third diverged. The
     # second combination leaves no path in the graph.
