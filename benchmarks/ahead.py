@@ -20,14 +20,14 @@ import jax
 import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jax.stages import Compiled
 
 from benchmarks import common
 from benchmarks.cases import CASES, Case, build_network, load_splits
 from benchmarks.own import RUNS, Own
 from resilinet_jax.engine.pass_size import DEVICE_SHARE, Cost, fitting, kept_bytes
-from resilinet_jax.engine.program import shapes_on
+from resilinet_jax.engine.program import shapes_on, shardings
 from resilinet_jax.engine.trial import Trial
 
 _DEVICES = flags.DEFINE_list("devices", None, "For which to compile; all without it.")
@@ -172,12 +172,11 @@ def compiled(own: Own, mesh: Mesh, models: int, only: Collection[str] = ()) -> I
       models: in a pass.
       only: names of the functions; all without it.
     """
-    split = NamedSharding(mesh, PartitionSpec("models"))
     one = own.assembled()
 
     def shapes(tree: Any, count: int) -> Any:
         leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), tree)
-        return shapes_on(leaves, split)
+        return shapes_on(leaves, shardings(mesh).sharded)
 
     orders = shapes((one.keys.chunks, one.split), min(models, RUNS))
     for name, (function, arguments, donated) in own.program.traceables(mesh, shapes(one, models), orders).items():

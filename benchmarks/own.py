@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from benchmarks.cases import FAILOUT_RATE, SIDE, Case, build_network
 from resilinet_jax.cells import CellBuilder
@@ -17,7 +17,7 @@ from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import Splits
 from resilinet_jax.engine import run_cells as engine
 from resilinet_jax.engine.evaluation import accuracy_of, empty_tally
-from resilinet_jax.engine.program import Models, default_compiler_options, over_models
+from resilinet_jax.engine.program import Models, default_compiler_options, over_models, shardings
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.network.forward import Network
 from resilinet_jax.scenarios._base import Scenario
@@ -78,25 +78,25 @@ class Own:
         models, mesh = self.place(seed)
         call = self.program.compile(mesh, models)
         state = call["start"](models.keys)
-        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+        sharded, replicated = shardings(mesh)
         orders_of, members = self.program.orders_of(models, mesh), self.program.place_members(mesh)
         numbers = itertools.count()
-        chunks, plan = self._feed.train(0, whole), self.program.validation_plan
+        chunks, plan = self._feed.train(0, replicated), self.program.validation_plan
 
         def epoch() -> list[float]:
             nonlocal state
-            orders = call["order"](*orders_of, jax.device_put(np.int32(next(numbers)), whole), members["train"])
-            orders = jax.device_put(orders, whole)
+            orders = call["order"](*orders_of, jax.device_put(np.int32(next(numbers)), replicated), members["train"])
+            orders = jax.device_put(orders, replicated)
             state, losses = call["train"](state, models, next(chunks), orders, members["train"])
             compared = np.asarray(losses[: min(len(self._each), RUNS)]).tolist()  # waits, as the engine does
             if not validated:
                 return compared
-            tally = jax.device_put(empty_tally(len(models.order), plan.answers, classes=self._feed.classes), split)
-            for number, chunk in enumerate(self._feed.held_out("validation", whole)):
-                placed = jax.device_put(np.int32(number), whole)
+            tally = jax.device_put(empty_tally(len(models.order), plan.answers, classes=self._feed.classes), sharded)
+            for number, chunk in enumerate(self._feed.held_out("validation", replicated)):
+                placed = jax.device_put(np.int32(number), replicated)
                 tally = call["validate"](tally, state, models, chunk, placed, members["validation"])
             accuracy = accuracy_of(tally, plan, int(self._feed.sizes["validation"][0]), chance=0.0)[..., 0]
-            state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), split))
+            state = call["finish"](state, jax.device_put(accuracy.astype(np.float32), sharded))
             return compared
 
         return epoch
@@ -115,8 +115,9 @@ def parameters(network: Network, splits: Splits) -> int:
 def square_product(devices: int) -> Callable[[], object]:
     """Multiplies large square matrices, one on each device."""
     mesh = Mesh(jax.devices()[:devices], ("models",))
-    split = NamedSharding(mesh, PartitionSpec("models"))
-    x = jax.device_put(jax.random.normal(jax.random.key(0), (devices, SIDE, SIDE), jnp.float32), split)
+    x = jax.device_put(
+        jax.random.normal(jax.random.key(0), (devices, SIDE, SIDE), jnp.float32), shardings(mesh).sharded
+    )
     multiply = over_models(mesh, 1, lambda a: a @ a, 1, 0)
     call = jax.jit(multiply).lower(x).compile(default_compiler_options())
     return lambda: call(x).block_until_ready()

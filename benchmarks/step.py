@@ -27,13 +27,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import app, flags
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from benchmarks import common, race
 from benchmarks.cases import CASES, CORES, FAILOUT_RATE, FLOP, SIDE, Case, dense_options, load_splits
 from benchmarks.own import own_case, parameters, square_product
 from resilinet_jax.datasets.splits import Splits
-from resilinet_jax.engine.program import over_models
+from resilinet_jax.engine.program import over_models, shardings
 
 DENSE = [name for name, (case, *_) in CASES.items() if case.dense and case.product]
 _SCENARIO = flags.DEFINE_enum("scenario", "small", DENSE, "Whose network is trained.")
@@ -94,10 +94,10 @@ def bare(case: Case, splits: Splits, models: int, only_products: bool) -> Callab
         return jax.lax.scan(step, state, batches)[0]
 
     mesh = Mesh(jax.devices(), ("models",))
-    split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+    sharded, replicated = shardings(mesh)
     params = jax.vmap(functools.partial(layers, case, splits))(jax.random.split(jax.random.key(1), models))
-    state = jax.device_put((params, jax.vmap(optimiser.init)(params)), split)
-    batches = jax.device_put((x, y, 1.0 - failed), whole)
+    state = jax.device_put((params, jax.vmap(optimiser.init)(params)), sharded)
+    batches = jax.device_put((x, y, 1.0 - failed), replicated)
     train = jax.jit(over_models(mesh, 1, epoch, 1, 3), donate_argnums=0).lower(state, *batches)
     call = train.compile(dense_options())
 

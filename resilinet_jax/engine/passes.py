@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, Int
 
 from resilinet_jax.cells import draw_weight
@@ -16,7 +16,7 @@ from resilinet_jax.datasets.feed import HeldOut
 from resilinet_jax.datasets.splits import Examples, Members, chance_of_counts, guessed_counts
 from resilinet_jax.engine.evaluation import AnyTally, Errors, accuracy_of, class_counts_of, errors_of
 from resilinet_jax.engine.plan import NOTHING, Plan
-from resilinet_jax.engine.program import Models, Program
+from resilinet_jax.engine.program import Models, Program, Shardings, shardings
 from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import ADDED_WEIGHT, Variables
 from resilinet_jax.results.metrics import r2
@@ -50,19 +50,21 @@ def run_pass(
     """
     count = len(models.order)
     models, mesh = program.place(models)
-    split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+    on = shardings(mesh)
     orders_of, members = program.orders_of(models, mesh), program.place_members(mesh)
     with progress.phase(f"compiling for {count} runs"):
         call = program.compile(mesh, models)
-    state, curves, first = _resume(program, call["start"](models.keys), count, split, checkpoints)
+    state, curves, first = _resume(program, call["start"](models.keys), count, on.sharded, checkpoints)
     progress.resumed(first, models=count)
     number_of_chunk = first * program.feed.chunks
-    chunks = program.feed.train(number_of_chunk, whole)
+    chunks = program.feed.train(number_of_chunk, on.replicated)
     for epoch in range(first, program.settings.epochs):
         losses = np.zeros(count)
         for done in range(1, program.feed.chunks + 1):
-            orders = call["order"](*orders_of, jax.device_put(np.int32(number_of_chunk), whole), members["train"])
-            orders = jax.device_put(orders, whole)
+            orders = call["order"](
+                *orders_of, jax.device_put(np.int32(number_of_chunk), on.replicated), members["train"]
+            )
+            orders = jax.device_put(orders, on.replicated)
             state, of_chunk = call["train"](state, models, next(chunks), orders, members["train"])
             number_of_chunk += 1
             of_chunk = np.asarray(of_chunk)[:count]  # waits: at most one chunk is under way
@@ -70,9 +72,9 @@ def run_pass(
             interruption.check()
             if done < program.feed.chunks:
                 progress.part(epoch + 1, done / program.feed.chunks, models=count, loss=of_chunk)
-        score = _validation_score(program, call["validate"], state, models, members["validation"], split, whole)
+        score = _validation_score(program, call["validate"], state, models, members["validation"], on)
         compared = np.full_like(score, epoch) if program.settings.selection.last else score
-        state = call["finish"](state, jax.device_put(compared.astype(np.float32), split))
+        state = call["finish"](state, jax.device_put(compared.astype(np.float32), on.sharded))
         curves.loss[:, epoch], curves.validation_score[:, epoch] = losses, score[:count]
         progress.epoch(epoch + 1, models=count, loss=curves.loss[:, : epoch + 1], validation_score=score[:count])
         if checkpoints is not None and (checkpoints.due() or interruption.asked()):
@@ -83,13 +85,13 @@ def run_pass(
         with progress.phase(f"recalibrating {count} runs for every failure combination"):
             recalibrated = _recalibrated_tally(program, call["order"], state, models, members, mesh)
     with progress.phase(f"evaluating {count} runs under every failure combination"):
-        testing = program, call["test"], state, models, members["test"], split, whole
+        testing = program, call["test"], state, models, members["test"], on
         score, outcomes = (each[:count] for each in _tested(*testing, recalibrated))
     return _measured(score, outcomes, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
 
 
 def _resume(
-    program: Program, state: RunState, count: int, split: NamedSharding, checkpoints: Checkpoints | None
+    program: Program, state: RunState, count: int, sharded: NamedSharding, checkpoints: Checkpoints | None
 ) -> tuple[RunState, Curves, int]:
     """The state, the curves so far, and the number of finished epochs; a pass without checkpoints starts at 0."""
     epochs = program.settings.epochs
@@ -101,7 +103,7 @@ def _resume(
         return state, curves, 0
     # What pads the stack to a multiple of the devices is the last model again.
     repeat = np.minimum(np.arange(padded), count - 1)
-    state = jax.device_put(jax.tree.map(lambda leaf: leaf[repeat], saved.tree[0]), split)
+    state = jax.device_put(jax.tree.map(lambda leaf: leaf[repeat], saved.tree[0]), sharded)
     return state, saved.tree[1], saved.epoch
 
 
@@ -111,13 +113,12 @@ def _validation_score(
     state: RunState,
     models: Models,
     members: Members,
-    split: NamedSharding,
-    whole: NamedSharding,
+    on: Shardings,
 ) -> Float[np.ndarray, " models"]:
     plan = program.validation_plan
-    tally = jax.device_put(program.empty_tally(len(models.order), plan.answers), split)
-    for number, chunk in enumerate(program.feed.held_out("validation", whole)):
-        tally = validate(tally, state, models, chunk, jax.device_put(np.int32(number), whole), members)
+    tally = jax.device_put(program.empty_tally(len(models.order), plan.answers), on.sharded)
+    for number, chunk in enumerate(program.feed.held_out("validation", on.replicated)):
+        tally = validate(tally, state, models, chunk, jax.device_put(np.int32(number), on.replicated), members)
         jax.block_until_ready(tally)  # at most one chunk is under way
     own = np.asarray(models.split)
     if isinstance(tally, Errors):
@@ -131,10 +132,10 @@ def _validation_score(
 
 
 def _counted(
-    program: Program, whole: NamedSharding, tally: AnyTally, count: Callable[[AnyTally, Examples], AnyTally]
+    program: Program, replicated: NamedSharding, tally: AnyTally, count: Callable[[AnyTally, Examples], AnyTally]
 ) -> AnyTally:
     """The tally when all of the test split is counted in, of which at most one chunk is under way."""
-    for chunk in program.feed.held_out("test", whole):
+    for chunk in program.feed.held_out("test", replicated):
         interruption.check()
         tally = jax.block_until_ready(count(tally, chunk))
     return tally
@@ -163,16 +164,15 @@ def _tested(
     state: RunState,
     models: Models,
     members: Members,
-    split: NamedSharding,
-    whole: NamedSharding,
+    on: Shardings,
     recalibrated: AnyTally | None,
 ) -> tuple[
     Float[np.ndarray, "models variants combinations"], Float[np.ndarray, "models variants combinations classes parts"]
 ]:
     """Scores on the test split, and the outcomes of each class or target there."""
     shape = models.variant.skip_units.shape
-    tally = jax.device_put(program.empty_tally(*shape, program.plan.answers), split)
-    tally = _counted(program, whole, tally, lambda before, chunk: test(before, state, models, chunk, members))
+    tally = jax.device_put(program.empty_tally(*shape, program.plan.answers), on.sharded)
+    tally = _counted(program, on.replicated, tally, lambda before, chunk: test(before, state, models, chunk, members))
     if recalibrated is not None:
         asked = np.asarray(models.variant.recalibrated) > 0
         tally = jax.tree.map(
@@ -198,20 +198,20 @@ def _recalibrated_tally(
     mesh: Mesh,
 ) -> AnyTally:
     """Recalibrates statistics for each answer, then tests with them; only recalibrated variants count in it."""
-    split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+    on = shardings(mesh)
     call, orders_of = program.compile_recalibration(mesh, models), program.orders_of(models, mesh)
     statistics = call["fresh"](models)
-    chunks = program.feed.train(0, whole, augmented=False)
+    chunks = program.feed.train(0, on.replicated, augmented=False)
     for done, chunk in enumerate(itertools.islice(chunks, program.feed.chunks)):
-        number = jax.device_put(np.int32(done), whole)
-        orders = jax.device_put(order(*orders_of, number, members["train"]), whole)
+        number = jax.device_put(np.int32(done), on.replicated)
+        orders = jax.device_put(order(*orders_of, number, members["train"]), on.replicated)
         statistics = call["recalibrate"](statistics, state, models, chunk, number, orders, members["train"])
         jax.block_until_ready(statistics)  # at most one chunk is under way
         interruption.check()
-    tally = jax.device_put(program.empty_tally(*models.variant.skip_units.shape, program.plan.answers), split)
+    tally = jax.device_put(program.empty_tally(*models.variant.skip_units.shape, program.plan.answers), on.sharded)
     own = members["test"]
     return _counted(
-        program, whole, tally, lambda before, chunk: call["test"](before, statistics, state, models, chunk, own)
+        program, on.replicated, tally, lambda before, chunk: call["test"](before, statistics, state, models, chunk, own)
     )
 
 

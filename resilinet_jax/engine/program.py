@@ -354,18 +354,18 @@ class Program:
         mesh = _mesh(count, self.devices)
         padded = -(-count // mesh.size) * mesh.size
         models = jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(padded), count - 1)], models)
-        return jax.device_put(models, NamedSharding(mesh, PartitionSpec("models"))), mesh
+        return jax.device_put(models, shardings(mesh).sharded), mesh
 
     def orders_of(self, models: Models, mesh: Mesh) -> tuple[Key[Array, " orders"], Int[Array, " orders"]]:
         """The key of each order of batches that the models have, and its split, spread over the devices."""
         _, first = np.unique(np.asarray(models.order), return_index=True)
         padded = np.resize(first, -(-len(first) // mesh.size) * mesh.size)
         each = models.keys.chunks[padded], models.split[padded]
-        return jax.device_put(each, NamedSharding(mesh, PartitionSpec("models")))
+        return jax.device_put(each, shardings(mesh).sharded)
 
     def place_members(self, mesh: Mesh) -> dict[str, Members]:
         """What belongs to each split, by part, on all devices."""
-        return jax.device_put(self.members, NamedSharding(mesh, PartitionSpec()))
+        return jax.device_put(self.members, shardings(mesh).replicated)
 
     def compile(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
         """Compiles ahead of the first call, once per stack shape, so that no epoch's time holds a compilation."""
@@ -398,20 +398,20 @@ class Program:
           orders: as `orders_of` gives them, or their shapes.
         """
         padded, variants = models.variant.skip_units.shape
-        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+        sharded, replicated = shardings(mesh)
 
         def stacked(function: Callable, mapped: int, shared: int, stack: int = 1) -> Callable:
             return over_models(mesh, stack, function, mapped, shared)
 
         start = stacked(self._start, 1, 0)
-        state = shapes_on(jax.eval_shape(start, models.keys), split)
-        validation = shapes_on(self.empty_tally(padded, self.validation_plan.answers), split)
-        test = shapes_on(self.empty_tally(padded, variants, self.plan.answers), split)
-        score = jax.ShapeDtypeStruct((padded,), np.float32, sharding=split)
-        chunk = {name: shapes_on(self.feed.spec(name), whole) for name in SPLITS}
-        members = shapes_on(self.members, whole)
-        order, number = stacked(self._order, 2, 2), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-        drawn = shapes_on(jax.eval_shape(order, *orders, number, members["train"]), whole)
+        state = shapes_on(jax.eval_shape(start, models.keys), sharded)
+        validation = shapes_on(self.empty_tally(padded, self.validation_plan.answers), sharded)
+        test = shapes_on(self.empty_tally(padded, variants, self.plan.answers), sharded)
+        score = jax.ShapeDtypeStruct((padded,), np.float32, sharding=sharded)
+        chunk = {name: shapes_on(self.feed.spec(name), replicated) for name in SPLITS}
+        members = shapes_on(self.members, replicated)
+        order, number = stacked(self._order, 2, 2), jax.ShapeDtypeStruct((), np.int32, sharding=replicated)
+        drawn = shapes_on(jax.eval_shape(order, *orders, number, members["train"]), replicated)
         train = stacked(self.train, 2, 3, self.stack)
         validate, finish = stacked(self._validate, 3, 3, self.stack), stacked(finish_epoch, 2, 0)
         validating = validation, state, models, chunk["validation"], number, members["validation"]
@@ -426,16 +426,16 @@ class Program:
         }
 
     def _recalibrating(self, mesh: Mesh, models: Models, orders: tuple[Array, Array]) -> dict[str, Traceable]:
-        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
-        members, number = shapes_on(self.members, whole), jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+        sharded, replicated = shardings(mesh)
+        members, number = shapes_on(self.members, replicated), jax.ShapeDtypeStruct((), np.int32, sharding=replicated)
         order = jax.eval_shape(over_models(mesh, 1, self._order, 2, 2), *orders, number, members["train"])
-        state = shapes_on(jax.eval_shape(over_models(mesh, 1, self._start, 1, 0), models.keys), split)
+        state = shapes_on(jax.eval_shape(over_models(mesh, 1, self._start, 1, 0), models.keys), sharded)
         fresh = over_models(mesh, 1, self._fresh, 1, 0)
-        statistics = shapes_on(jax.eval_shape(fresh, models), split)
-        tally = shapes_on(self.empty_tally(*models.variant.skip_units.shape, self.plan.answers), split)
-        train, test = (shapes_on(self.feed.spec(name), whole) for name in ("train", "test"))
+        statistics = shapes_on(jax.eval_shape(fresh, models), sharded)
+        tally = shapes_on(self.empty_tally(*models.variant.skip_units.shape, self.plan.answers), sharded)
+        train, test = (shapes_on(self.feed.spec(name), replicated) for name in ("train", "test"))
         again = over_models(mesh, self.stack, self._recalibrate, 3, 4)
-        data = train, number, shapes_on(order, whole), members["train"]
+        data = train, number, shapes_on(order, replicated), members["train"]
         tested = over_models(mesh, self.stack, self._test_recalibrated, 4, 2)
         return {
             "fresh": Traceable(fresh, (models,)),
@@ -456,6 +456,23 @@ class Program:
         shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(given)]
         how = self.settings.batch_size, self.stack, self.network.learns_weights, self._padded
         return self.settings.rests_on, purpose, plans, shapes, how, self.feed.augment is None
+
+
+class Shardings(NamedTuple):
+    """Where arrays lie that a mesh of devices works on.
+
+    Attributes:
+      sharded: their leading axis, of models, is spread over the devices.
+      replicated: every device has the whole.
+    """
+
+    sharded: NamedSharding
+    replicated: NamedSharding
+
+
+def shardings(mesh: Mesh) -> Shardings:
+    """For the devices along a mesh's one axis, `models`."""
+    return Shardings(NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec()))
 
 
 def shapes_on(tree: Any, sharding: NamedSharding) -> Any:
@@ -496,9 +513,9 @@ def over_models(mesh: Mesh, stack: int, function: Callable, mapped: int, shared:
         # A batch size of one would still trace a vmap; without it every model runs the very same operations.
         return jax.lax.map(call, each, batch_size=stack if stack > 1 else None)
 
-    sharded, whole = PartitionSpec("models"), PartitionSpec()
+    sharded, replicated = (each.spec for each in shardings(mesh))
     wrapped = jax.shard_map(
-        on_device, mesh=mesh, in_specs=(sharded,) * mapped + (whole,) * shared, out_specs=sharded, check_vma=False
+        on_device, mesh=mesh, in_specs=(sharded,) * mapped + (replicated,) * shared, out_specs=sharded, check_vma=False
     )
     wrapped.__name__ = function.__name__.lstrip("_")
     return wrapped

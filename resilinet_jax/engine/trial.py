@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from resilinet_jax.engine.program import Models, Program, over_models
+from resilinet_jax.engine.program import Models, Program, over_models, shardings
 from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import Wiring
 
@@ -63,13 +63,13 @@ class Trial:
         """
         program = self.program
         models, mesh, state = self._placed(models)
-        whole = NamedSharding(mesh, PartitionSpec())
+        replicated = shardings(mesh).replicated
         batch = program.settings.batch_size
         examples = self._empty("train", batch)
         # Whatever the number of orders: an index beyond them means the last one.
         orders = np.broadcast_to(np.arange(batch, dtype=np.int32), (1, steps, batch))
         members = program.members["train"]
-        arguments = (state, models, *jax.device_put((examples, orders, members), whole))
+        arguments = (state, models, *jax.device_put((examples, orders, members), replicated))
         function = jax.jit(over_models(mesh, program.stack, program.train, 2, 3))
         train = function.lower(*arguments).compile(program.options())
         memory = train.memory_analysis()  # None where a backend does not tell
@@ -85,12 +85,12 @@ class Trial:
         """
         program = self.program
         models, mesh, state = self._placed(models)
-        split, whole = NamedSharding(mesh, PartitionSpec("models")), NamedSharding(mesh, PartitionSpec())
+        sharded, replicated = shardings(mesh)
         shape = *models.variant.skip_units.shape, program.plan.answers
-        tally = jax.device_put(program.empty_tally(*shape), split)
+        tally = jax.device_put(program.empty_tally(*shape), sharded)
         own = program.members["test"]
         members = own._replace(rows=np.broadcast_to(np.arange(examples, dtype=np.int32), (len(own.rows), examples)))
-        arguments = (tally, state, models, *jax.device_put((self._empty("test", examples), members), whole))
+        arguments = (tally, state, models, *jax.device_put((self._empty("test", examples), members), replicated))
         function = jax.jit(over_models(mesh, program.stack, program.test, 3, 2))
         test = function.lower(*arguments).compile(program.options())
         return lambda: jax.block_until_ready(test(*arguments))
@@ -98,12 +98,12 @@ class Trial:
     def _placed(self, models: Models) -> tuple[Models, Mesh, RunState]:
         """Models on their devices, and a state of zeros for each."""
         models, mesh = self.program.place(models)
-        split, padded = NamedSharding(mesh, PartitionSpec("models")), len(models.order)
+        sharded, padded = shardings(mesh).sharded, len(models.order)
         return (
             models,
             mesh,
             jax.tree.map(
-                lambda leaf: jax.device_put(np.zeros((padded, *leaf.shape), leaf.dtype), split),
+                lambda leaf: jax.device_put(np.zeros((padded, *leaf.shape), leaf.dtype), sharded),
                 self.program.state_shapes,
             ),
         )

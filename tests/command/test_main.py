@@ -240,6 +240,7 @@ def test_classes_keep_their_names_from_the_table_to_the_report(tmp_path, capsys)
     assert (folder / "report.md").read_text() == before
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_dry_run_tells_what_is_left_and_leaves_nothing(tmp_path, npz, here):
     flags = ["--sweep=failure_combinations", f"--dataset={npz}", "--results_dir=r", "--epochs=2", "--batch_size=32"]
     flags += ["--hidden_units=4", "--runs=1", "--nocompilation_cache"]
