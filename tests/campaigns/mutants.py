@@ -469,7 +469,7 @@ MUTANTS: dict[str, list[Mutant]] = {
         ),
     ],
     "engine/passes.py": [
-        Mutant("train(0, whole, augmented=False)", "train(0, whole)", AGAIN),
+        Mutant("train(0, on.replicated, augmented=False)", "train(0, on.replicated)", AGAIN),
         Mutant("jax.device_put(np.int32(done), whole)", "jax.device_put(np.int32(0), whole)", AGAIN),
         Mutant("once.ndim))), again, once)", "once.ndim))), once, again)", AGAIN),
         Mutant('program.feed.sizes["test"][own]', 'program.feed.sizes["test"][0 * own]', SPLITS),
