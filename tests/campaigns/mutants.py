@@ -470,7 +470,7 @@ MUTANTS: dict[str, list[Mutant]] = {
     ],
     "engine/passes.py": [
         Mutant("train(0, on.replicated, augmented=False)", "train(0, on.replicated)", AGAIN),
-        Mutant("jax.device_put(np.int32(done), whole)", "jax.device_put(np.int32(0), whole)", AGAIN),
+        Mutant("jax.device_put(np.int32(done), on.replicated)", "jax.device_put(np.int32(0), on.replicated)", AGAIN),
         Mutant("once.ndim))), again, once)", "once.ndim))), once, again)", AGAIN),
         Mutant('program.feed.sizes["test"][own]', 'program.feed.sizes["test"][0 * own]', SPLITS),
         Mutant("np.full_like(score, epoch)", "score", f"{RUNS}::test_the_last_epoch_counts_on_request"),
@@ -480,8 +480,8 @@ MUTANTS: dict[str, list[Mutant]] = {
             f"{RUNS}::test_the_average_under_failures_selects_on_request",
         ),
         Mutant(
-            'held_out("validation", whole)',
-            'held_out("test", whole)',
+            'held_out("validation", on.replicated)',
+            'held_out("test", on.replicated)',
             f"{RUNS}::test_the_epoch_is_selected_on_validation_and_reported_on_test",
         ),
     ],
