@@ -144,7 +144,8 @@ def count_correct(
     """
     members = members or Members(np.arange(examples.y.shape[0], dtype=np.int32))
     total = members.rows.shape[0]
-    one_by_one = jax.default_backend() == "cpu" and stack in (None, 1)
+    # Where each batch has its own draws, as in validation, their number must not depend on the device.
+    one_by_one = jax.default_backend() == "cpu" and stack in (None, 1) and not callable(wiring)
     wanted, held = _batch_sizes(network, variables, plan, examples, one_by_one)
     batch_size = min(most, total, wanted, held)
     at_once = None if stack is None else max(stack, min(wanted, total) // batch_size)

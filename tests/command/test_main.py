@@ -36,7 +36,7 @@ def test_list_names_every_sweep():
 
 
 def test_help_names_every_flag():
-    text = launch("--help", PYTHONOPTIMIZE="2").stdout  # nor does it come from docstrings
+    text = launch("--help").stdout
     for flag in (field.name for owner in (Settings, Mode) for field in dataclasses.fields(owner)):
         assert f"--{flag}:" in text or f"--[no]{flag}:" in text, flag
 
@@ -84,7 +84,7 @@ PROGRAM = ["--split=subject", "--runs=2", "--batch_size=32", "--hidden_units=8"]
 # Of a notebook, a cluster's launcher, and a careful developer.
 INHERITED = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONIOENCODING": "ascii", "PYTHONWARNINGS": "error",
-    "PYTHONSAFEPATH": "1", "HOME": "/proc", "JAX_PLATFORMS": "CPU", "JAX_ENABLE_X64": "1",
+    "PYTHONOPTIMIZE": "2", "PYTHONSAFEPATH": "1", "HOME": "/proc", "JAX_PLATFORMS": "CPU", "JAX_ENABLE_X64": "1",
     "JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_TRANSFER_GUARD": "disallow",
     "JAX_DEBUG_NANS": "1", "JAX_DISABLE_JIT": "1", "JAX_LOG_COMPILES": "1", "JAX_THREEFRY_PARTITIONABLE": "0",
     "JAX_NUM_CPU_DEVICES": "2", "TF_CPP_MIN_LOG_LEVEL": "0", "OMPI_COMM_WORLD_SIZE": "2", "SLURM_NTASKS": "2",
@@ -240,7 +240,6 @@ def test_classes_keep_their_names_from_the_table_to_the_report(tmp_path, capsys)
     assert (folder / "report.md").read_text() == before
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_a_dry_run_tells_what_is_left_and_leaves_nothing(tmp_path, npz, here):
     flags = ["--sweep=failure_combinations", f"--dataset={npz}", "--results_dir=r", "--epochs=2", "--batch_size=32"]
     flags += ["--hidden_units=4", "--runs=1", "--nocompilation_cache"]

@@ -115,7 +115,7 @@ def test_the_report_says_what_was_measured(tried):
     assert deployment_notes(bad)[0] == "NOT as predicted: n1 killed: 1 requests were lost."
 
 
-def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(trials, unrendered):
+def test_nodes_that_always_add_are_as_predicted_and_chaos_loses_nothing(trials):
     artefact, trial = trials[1]
     assert trial.failed() == []
     assert "i->n2" in trial.held[0].messages

@@ -105,6 +105,19 @@ def test_narrow_layers_take_batches_that_stay_in_the_cache(units, one_by_one, si
     assert evaluation._batch_sizes(network, network.shapes(x), plan, data, one_by_one)[0] == size
 
 
+def test_draws_of_each_batch_do_not_depend_on_how_wide_layers_are():
+    graph = build_chain(("i", "cloud"))
+    network, plan = Network(graph, {}, {}), plan_applications(graph, np.ones((1, 0)))
+    x, y = np.tile(np.eye(3, dtype=np.float32), (200, 1)), np.tile(np.arange(3, dtype=np.int32), 200)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
+
+    def only_in_the_first(number):
+        return Wiring(jnp.ones(1) * (number == 0), jnp.ones(1), jnp.zeros(1))
+
+    tally = count_correct(network, variables, only_in_the_first, plan, empty_tally(1, classes=3), Examples(x, y))
+    np.testing.assert_array_equal(accuracy_of(tally, plan, 600, 0.1), [1.0])  # 600 examples are one batch
+
+
 def test_outputs_of_a_batch_fit_the_memory(monkeypatch):
     monkeypatch.setattr(evaluation, "LIVE_BYTES", 10 * 5 * 4 * 7)
     graph = build_chain(("i", "cloud"))

@@ -297,6 +297,21 @@ def test_shapes_that_cannot_be_summed_are_refused():
         network.shapes(X)
 
 
+def test_shapes_are_those_of_the_variables_and_run_each_stage_once():
+    ran = []
+
+    def stage(x):
+        ran.append(x.shape)
+        return x
+
+    network = Network(CHAIN, {"n1": stage, "n2": DenseStage(1, 7)}, {})
+    shapes, again = network.shapes(X), network.shapes(X[:2])
+    made = network.init(jax.random.key(0), X[:1])
+    told, expected, repeated = (jax.tree.map(lambda a: (a.shape, a.dtype), each) for each in (shapes, made, again))
+    assert told == expected == repeated
+    assert len(ran) == 2  # for the shapes, and for what was made
+
+
 def test_initial_parameters_are_keras_defaults():
     variables = jax.jit(network_on(CHAIN, units=200).init)(jax.random.key(0), X)
     layer = variables.params["n3"]["Dense_0"]
