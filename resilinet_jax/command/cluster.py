@@ -77,8 +77,8 @@ def connected(mode: Mode, choice: Choice) -> Iterator[Crew]:
     address = mode.ray
     own: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False} if address == OWN else {}
     try:
-        with _silent():
-            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+        with _silent(), _files_of(choice) as environment:
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=environment, **own)
     except Exception as error:  # which one, depends on where it fails
         raise UserError(
             f"--ray={address}: no cluster there that lets this command in ({first_line(error)}); start one with ray "
@@ -115,6 +115,22 @@ def connected(mode: Mode, choice: Choice) -> Iterator[Crew]:
 
 
 @contextlib.contextmanager
+def _files_of(choice: Choice) -> Iterator[dict[str, str]]:
+    """Has Ray lay a user's scenario and its helpers into the folder in which each worker starts."""
+    file = choice.scenario.file
+    if file is None:
+        yield {}
+        return
+    folder = file.path.absolute().parent
+    with tempfile.TemporaryDirectory() as copy:
+        for path, source in {str(file.path.absolute()): file.source, **file.helpers}.items():
+            place = pathlib.Path(copy, os.path.relpath(path, folder))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(source)
+        yield {"working_dir": copy}
+
+
+@contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Nothing is written to standard error meanwhile, not even by C++."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -148,16 +164,11 @@ def job_of(choice: Choice, runs: pathlib.Path) -> dict[str, Any]:
     named = settings.dataset in ("auto", *choice.scenario.datasets)
     if not named and os.path.exists(os.path.expanduser(settings.dataset)):
         paths["dataset"] = settings.dataset
-    absolute = {name: os.path.abspath(os.path.expanduser(path)) for name, path in paths.items() if path is not None}
-    files = {}
+    there = {name: os.path.abspath(os.path.expanduser(path)) for name, path in paths.items() if path is not None}
     if file is not None:
-        folder = file.path.absolute().parent
-        sources = {str(file.path.absolute()): file.source, **file.helpers}
-        files = {os.path.relpath(path, folder): source for path, source in sources.items()}
+        there["scenario"] = file.path.name
     return {
-        "settings": dataclasses.asdict(settings) | absolute,
-        "scenario": file.path.name if file is not None else None,
-        "files": files,
+        "settings": dataclasses.asdict(settings) | there,
         "network": dict(choice.preset.network),
         "runs": str(runs.absolute()),
     }
@@ -205,14 +216,7 @@ class Worker:
         from resilinet_jax.command import experiment
         from resilinet_jax.command.ingredients import build_combinations, build_network
 
-        settings = dict(job["settings"])
-        if job["scenario"] is not None:
-            folder = pathlib.Path(tempfile.mkdtemp(prefix="resilinet_jax."))
-            for path, source in job["files"].items():
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_bytes(source)
-            settings["scenario"] = str(folder / job["scenario"])
-        choice = choose(Settings(**settings)).with_network(job["network"])
+        choice = choose(Settings(**job["settings"])).with_network(job["network"])
         self._data = choice.load_data() if data[0] is None else ray.get(data[0])
         self._network = build_network(choice, self._data.classes)
         failure_settings, tolerance = choice.scenario.failure_settings, choice.settings.tolerance
