@@ -27,6 +27,8 @@ COMPUTING = (
 # JAX's settings that a user may have chosen, and that change numbers; the program sets others like them itself.
 _SETTINGS = ("jax_default_prng_impl", "jax_default_matmul_precision")
 _VARIABLES = ("XLA_FLAGS", "NPROC", "GLIBC_TUNABLES", "LD_PRELOAD")  # that speed is set by
+_CPUS = pathlib.Path("/proc/cpuinfo")
+_VECTORS = ("avx512f", "avx2", "avx", "sve", "asimd")  # as Linux calls them there, the widest first
 _HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump")
 _REMEDIES = "choose another --results_dir, or add --overwrite to train anew"
 _PACKAGES = ("resilinet_jax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
@@ -83,11 +85,13 @@ def numbers_rest_on() -> dict[str, str]:
 
 
 def machine() -> str:
-    """The kind of device that runs are measured on, and how many threads share the sums of a CPU."""
+    """The kind of device that runs are measured on; of a CPU, what says in which order it adds: vectors and threads."""
     kind = jax.local_devices()[0].device_kind
     if jax.default_backend() != "cpu":
         return kind
-    return f"{kind} with {threads()} thread{'' if threads() == '1' else 's'}"
+    flags = set(_CPUS.read_text().split()) if _CPUS.exists() else {}
+    vectors = next((name for name in _VECTORS if name in flags), platform.machine())
+    return f"{kind} ({vectors}) with {threads()} thread{'' if threads() == '1' else 's'}"
 
 
 def threads() -> str:

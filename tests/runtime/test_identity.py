@@ -1,12 +1,14 @@
 import contextlib
 import importlib.metadata
 import json
+import platform
 import shutil
 
 import jax
 import pytest
 
 from resilinet_jax.errors import UserError
+from resilinet_jax.runtime import identity
 from resilinet_jax.runtime.identity import (
     check_identity,
     code_version,
@@ -67,9 +69,15 @@ def test_of_xla_s_flags_those_count_that_change_numbers(monkeypatch):
     assert numbers_rest_on()["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=true"
 
 
-def test_threads_of_a_cpu_are_told_apart(monkeypatch):
+@pytest.mark.parametrize(
+    ("flags", "told"), [("fpu avx avx2 avx512f", "avx512f"), ("avx2 avx", "avx2"), ("fpu", platform.machine())]
+)
+def test_cpus_are_told_apart_by_vectors_and_threads(tmp_path, monkeypatch, flags, told):
     monkeypatch.setenv("NPROC", "3")
-    assert machine() == "cpu with 3 threads"
+    monkeypatch.setattr(identity, "_CPUS", tmp_path / "cpuinfo")
+    assert machine() == f"cpu ({platform.machine()}) with 3 threads"  # a system without such a file
+    (tmp_path / "cpuinfo").write_text(f"model name\t: AVX\nflags\t\t: {flags}\nbugs\t\t:\n")
+    assert machine() == f"cpu ({told}) with 3 threads"
 
 
 @pytest.mark.parametrize("bit", range(8))
