@@ -6,6 +6,8 @@
 * A chain of 14 nodes that may fail, with all 16,384 combinations, against what its distinct stage applications cost
   when nothing else is done.
 * A chain of 30, trained, whose average accuracy is bounded, and drawn as well.
+* `--what=batches`: chains of 11 of several widths in batches of 256 and of 1,024, between which the engine chooses by
+  `NARROW_BYTES`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +32,7 @@ from resilinet_jax.cells import Cell, CellBuilder, draw_weight, inference_wiring
 from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
+from resilinet_jax.engine import evaluation
 from resilinet_jax.engine.evaluation import AnyTally, accuracy_of, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications
 from resilinet_jax.engine.program import Models, default_stack, over_models
@@ -41,7 +45,9 @@ from resilinet_jax.scenarios.health import dense_network
 
 _MODELS = flags.DEFINE_integer("models", 40, "Models of the Health network.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 10_240, "Test examples.", lower_bound=1)
-_WHAT = flags.DEFINE_multi_enum("what", ["health", "14", "30"], ["health", "14", "30"], "Health, chains of so many.")
+_WHAT = flags.DEFINE_multi_enum(
+    "what", ["health", "14", "30"], ["health", "14", "30", "batches"], "Health, chains of so many, sizes of a batch."
+)
 
 OURS = "resilinet_jax, plan"
 FEATURES, CLASSES, BATCH = 23, 12, 1024
@@ -261,6 +267,32 @@ def chain_of_30() -> tuple[list[dict[str, Any]], str]:
     )
 
 
+def batches(data: Examples) -> list[dict[str, Any]]:
+    """By width of the layers, how many times as long a quarter of `BATCH` at a time takes as all of it."""
+    rows = []
+    for units in (16, 32, 64, 100, 128, 160, 250):
+        network = chain_network(11, units)
+        survival = all_combinations(network.graph).survival
+        variables = network.init(jax.random.key(0), data.x[:1])
+        timed, accuracy = {}, {}
+        for how, bound in (("few", 2**30), ("many", 0)):
+            with mock.patch.object(evaluation, "NARROW_BYTES", bound):
+                accuracy[how], timed[how] = evaluate_chain(network, variables, survival, data)
+        np.testing.assert_allclose(accuracy["few"], accuracy["many"], atol=1 / len(data.y))
+        taken = race.take_turns(timed)
+        ratios = [few / many for few, many in zip(taken["few"], taken["many"])]
+        rows.append(
+            {
+                "what": f"chain of 11, {units} units",
+                "how": f"{BATCH // 4} examples at a time",
+                "seconds": statistics.median(taken["few"]),
+                "times as long": statistics.median(ratios),
+                "pairs": {f"{BATCH:,} at a time, times as long": ratios},
+            }
+        )
+    return rows
+
+
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
@@ -274,6 +306,9 @@ def main(argv: Sequence[str]) -> None:
             more, note = chain()
             rows += more
             notes.append(note)
+    if "batches" in _WHAT.value:
+        rows += batches(examples(4096))
+        notes.append(f"Chains of 11: all combinations on 4,096 examples, against {BATCH:,} at a time; medians.")
     columns = {"what": "", "how": "", "seconds": ",.3f", "times as long": ".2f"}
     common.tell("Evaluation under failure combinations", columns, rows, notes)
 

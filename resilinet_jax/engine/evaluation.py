@@ -16,8 +16,8 @@ from resilinet_jax.network.forward import Network, Numbers, Sent, Variables, Wir
 from resilinet_jax.network.graph import Hyperconnection
 
 BATCH = 1024  # examples per step, where memory allows: enough to fill the matrix units
-# A CPU core that multiplies layers of up to 100 units one after another takes 7 to 17 % less time with a quarter as
-# many examples, which stay in its cache; from 160 units on, 19 to 32 % more.
+# A CPU core that multiplies layers of up to 100 units one after another takes 4 to 15 % less time with a quarter as
+# many examples, which stay in its cache; from 128 units on, 15 to 49 % more (`benchmarks.evaluation --what=batches`).
 NARROW_BYTES = 512  # of an example's widest output, below which that holds
 LIVE_BYTES = 2**30  # that the outputs of one model's stages may take at a time
 
@@ -124,7 +124,7 @@ def count_correct(
     plan: Plan,
     tally: AnyTally,
     examples: Examples,
-    stack: int | None = None,
+    at_once: int | None = None,
     members: Members | None = None,
     most: int = BATCH,
 ) -> AnyTally:
@@ -137,18 +137,17 @@ def count_correct(
       plan: the stage applications that the failure combinations need.
       tally: of the examples before these.
       examples: to choose from; labels of `PADDING` count for nothing.
-      stack: how many applications of a stage at once, or more where memory makes batches small; None for one after
-        another.
+      at_once: how many applications of a stage, or more where memory makes batches small; None for one after another.
       members: those of them that are counted, of one split; None for all.
       most: examples in a batch.
     """
     members = members or Members(np.arange(examples.y.shape[0], dtype=np.int32))
     total = members.rows.shape[0]
     # Where each batch has its own draws, as in validation, their number must not depend on the device.
-    one_by_one = jax.default_backend() == "cpu" and stack in (None, 1) and not callable(wiring)
+    one_by_one = jax.default_backend() == "cpu" and at_once in (None, 1) and not callable(wiring)
     wanted, held = _batch_sizes(network, variables, plan, examples, one_by_one)
     batch_size = min(most, total, wanted, held)
-    at_once = None if stack is None else max(stack, min(wanted, total) // batch_size)
+    at_once = None if at_once is None else max(at_once, min(wanted, total) // batch_size)
 
     def count(tally: AnyTally, numbered: tuple[Int[Array, ""], Int[Array, " batch"]]) -> tuple[AnyTally, None]:
         number, rows = numbered
@@ -168,7 +167,7 @@ def apply_plan(
     wiring: Wiring,
     plan: Plan,
     x: Num[Numbers, "batch *features"],
-    stack: int | None = None,
+    at_once: int | None = None,
 ) -> Sent:
     """What the cloud says in each of its applications: `Network.apply` at inference, for many masks at once.
 
@@ -178,7 +177,7 @@ def apply_plan(
       wiring: the cell's hyperconnections at inference.
       plan: the stage applications that the failure combinations need.
       x: a batch of inputs.
-      stack: how many applications of a stage at once, from 1 on; None for one after another.
+      at_once: how many applications of a stage, from 1 on; None for one after another.
 
     Returns:
       Logits [answers, batch, classes], all zero where nothing arrived; and for each answer 1 if anything arrived,
@@ -191,7 +190,7 @@ def apply_plan(
     for node, rows in plan.incoming.items():
         brought = [
             sent[edge.source]._replace(
-                value=_adapt_each(network, variables, edge, sent[edge.source].value, wiring, stack)
+                value=_adapt_each(network, variables, edge, sent[edge.source].value, wiring, at_once)
             )
             for _, edge in graph.incoming(node)
         ]
@@ -203,16 +202,16 @@ def apply_plan(
             ]
             return network.node_sends(variables, node, incoming, always, wiring)[0]
 
-        sent[node] = jax.lax.map(application, jnp.asarray(rows), batch_size=stack)
+        sent[node] = jax.lax.map(application, jnp.asarray(rows), batch_size=at_once)
     return sent[graph.cloud]
 
 
 def _adapt_each(
-    network: Network, variables: Variables, edge: Hyperconnection, values: Array, wiring: Wiring, stack: int | None
+    network: Network, variables: Variables, edge: Hyperconnection, values: Array, wiring: Wiring, at_once: int | None
 ) -> Array:
     if edge.name not in network.adapters:
         return values
-    return jax.lax.map(lambda value: network.adapt(variables, edge, value, wiring), values, batch_size=stack)
+    return jax.lax.map(lambda value: network.adapt(variables, edge, value, wiring), values, batch_size=at_once)
 
 
 def _batch_sizes(
