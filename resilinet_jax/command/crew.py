@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.engine.run_cells import Model, Trained, label
-from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.errors import UserError, first_line, one_line
 from resilinet_jax.files import digest
 from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.checkpoints import MEMBERS, Checkpoints
@@ -270,7 +270,9 @@ class Crew:
             raise
         except errors.RayError as error:
             if "creation task" in str(error):
-                self._refuse(worker, first_line(getattr(error, "cause", None) or error))
+                self._refuse(
+                    worker, one_line(str(error).splitlines()[-1].rstrip("."))
+                )  # below Ray's own and a traceback
                 return []
             if worker.share is not None:
                 full = isinstance(error, errors.OutOfMemoryError) or "low on memory" in str(error)

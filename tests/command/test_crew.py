@@ -20,6 +20,7 @@ from resilinet_jax.runtime.progress import CrewProgress
 from resilinet_jax.runtime.store import Measured
 
 VERSIONS = {"code": "1", "jax": "2"}
+DIED = "The actor died because of an error raised in its creation task, \x1b[36mray::Worker.__init__()\x1b[39m (pid=1)"
 IDENTITY = {"data set": "rows"}
 
 
@@ -42,11 +43,12 @@ class Actor:
     """A worker, as it says what it is, and as it dies while it trains some models."""
 
     def __init__(
-        self, ray, node, machine="cpu", versions=VERSIONS, identity=IDENTITY, dies=lambda models: False, holds=100
-    ):
+        self, ray, node, machine="cpu", versions=VERSIONS, identity=IDENTITY, dies=lambda models: False, holds=100,
+        starts=None,
+    ):  # fmt: skip
         self.ray, self.node, self.dies, self.holds = ray, node, dies, holds
         told = {"machine": machine, "versions": versions, "rests_on": {"back end": "cpu"}, "process": 1}
-        self.state = self.answering(told)
+        self.state = self.answering(starts or told)
         self.prepare = self.answering(identity)
         self.train = types.SimpleNamespace(options=lambda **_: types.SimpleNamespace(remote=self.stream))
 
@@ -273,6 +275,10 @@ def test_a_silent_worker_is_killed_and_its_share_begun_elsewhere(models, tmp_pat
         ({"versions": VERSIONS | {"code": "9"}}, r"host \(2\) is left out: has code 9, not 1; install there"),
         ({"versions": VERSIONS | {"jax": "1"}}, r"host \(2\) is left out: has jax 1, not 2"),
         ({"machine": "gpu"}, r"host \(2\) is left out: computes on gpu, not cpu: .*--mix_devices"),
+        (
+            {"starts": RayError(f"{DIED}\n  File 'x.py'\nRuntimeError: jaxlib 2 is newer.")},
+            ".* left out: .*jaxlib 2 is newer",
+        ),
         ({"identity": {"data set": "others"}}, r"host \(2\) is left out: would train with data set others, not rows"),
     ],
 )
