@@ -271,18 +271,20 @@ def test_no_wrong_flag_costs_more_than_a_blink(tmp_path):
     assert time.monotonic() - start < len(asked) / 5
 
 
-def test_data_are_refused_before_jax_is_imported(tmp_path):
+def test_data_and_a_busy_folder_are_refused_before_jax_is_imported(tmp_path):
     np.savez(tmp_path / "mine.npz", x=np.zeros((9, 2)), y=np.arange(9) / 2)
     refused = {
         "--dataset=synthetic": "--batch_size must be at most the 10 training examples, got 64",
         "--dataset=mine.npz": "mine.npz: y must hold whole numbers",
         "--dataset=../mine.npz": "--dataset=../mine.npz: no such file",
+        "--results_dir=busy": "another command is at work in busy/health",
     }
     more = ["--train_examples=10", "--batch_size=64"]
-    done = subprocess.run(
-        [sys.executable, "-c", ALL_IN_ONE], input=json.dumps([[*FULL, *more, flag] for flag in refused]),
-        capture_output=True, text=True, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    with files.only_command_in(tmp_path / "busy" / "health"):
+        done = subprocess.run(
+            [sys.executable, "-c", ALL_IN_ONE], input=json.dumps([[*FULL, *more, flag] for flag in refused]),
+            capture_output=True, text=True, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
     said, heavy = json.loads(done.stdout)
     assert [line.removeprefix("error: ")[: len(start)] for line, start in zip(said, refused.values())] == [
         *refused.values()
