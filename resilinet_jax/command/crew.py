@@ -269,10 +269,8 @@ class Crew:
                 raise UserError(f"on {worker.machine}: {cause}") from None
             raise
         except errors.RayError as error:
-            if "creation task" in str(error):
-                self._refuse(
-                    worker, one_line(str(error).splitlines()[-1].rstrip("."))
-                )  # below Ray's own and a traceback
+            if "creation task" in str(error):  # why, comes below Ray's own line and a traceback
+                self._refuse(worker, one_line(str(error).splitlines()[-1].rstrip(".")))
                 return []
             if worker.share is not None:
                 full = isinstance(error, errors.OutOfMemoryError) or "low on memory" in str(error)
