@@ -46,7 +46,10 @@ from resilinet_jax.scenarios.health import dense_network
 _MODELS = flags.DEFINE_integer("models", 40, "Models of the Health network.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 10_240, "Test examples.", lower_bound=1)
 _WHAT = flags.DEFINE_multi_enum(
-    "what", ["health", "14", "30"], ["health", "14", "30", "batches"], "Health, chains of so many, sizes of a batch."
+    "what",
+    ["health", "14", "30"],
+    ["health", "14", "30", "batches"],
+    "The Health network, chains of 14 and 30, or sizes of a batch.",
 )
 
 OURS = "resilinet_jax, plan"

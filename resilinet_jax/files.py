@@ -21,6 +21,7 @@ from typing import Any
 from resilinet_jax.errors import DataError, UserError
 
 CHECKSUM = "sha256"  # the field of a JSON file that tells the checksum of all others
+LOCK = ".lock"  # of a results folder in which a command is at work
 _PART = ".*.????????.part"  # what is left of files whose writing was killed
 
 
@@ -146,13 +147,32 @@ def only_command_in(folder: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: if another command is at work there, or the file system knows no locks.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        for left in folder.rglob(_PART):
+            left.unlink(missing_ok=True)
+        yield
+
+
+def check_free(folder: pathlib.Path) -> None:
+    """Refuses a results folder in which another command is at work, and changes nothing there.
+
+    Raises:
+      UserError: as `only_command_in` does.
+    """
+    if (folder / LOCK).exists():
+        with _locked(folder):
+            pass
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
     import filelock  # which a machine that only runs a node can do without
 
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
+    lock = filelock.FileLock(folder / LOCK)
     try:
         with warnings.catch_warnings(action="ignore"):  # where flock is unknown, filelock says that it has another way
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.2)  # longer than `check_free` holds it
     except filelock.Timeout:
         raise UserError(
             f"another command is at work in {folder}; wait until it ends, or choose another --results_dir"
@@ -165,8 +185,6 @@ def only_command_in(folder: pathlib.Path) -> Iterator[None]:
             "disk, and copy the results afterwards"
         ) from None
     try:
-        for left in folder.rglob(_PART):
-            left.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

@@ -77,8 +77,8 @@ def connected(mode: Mode, choice: Choice) -> Iterator[Crew]:
     address = mode.ray
     own: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False} if address == OWN else {}
     try:
-        with _silent(), _files_of(choice) as environment:
-            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=environment, **own)
+        with _silent():
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:  # which one, depends on where it fails
         raise UserError(
             f"--ray={address}: no cluster there that lets this command in ({first_line(error)}); start one with ray "
@@ -112,22 +112,6 @@ def connected(mode: Mode, choice: Choice) -> Iterator[Crew]:
         yield crew
     finally:
         ray.shutdown()
-
-
-@contextlib.contextmanager
-def _files_of(choice: Choice) -> Iterator[dict[str, str]]:
-    """Has Ray lay a user's scenario and its helpers into the folder in which each worker starts."""
-    file = choice.scenario.file
-    if file is None:
-        yield {}
-        return
-    folder = file.path.absolute().parent
-    with tempfile.TemporaryDirectory() as copy:
-        for path, source in {str(file.path.absolute()): file.source, **file.helpers}.items():
-            place = pathlib.Path(copy, os.path.relpath(path, folder))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(source)
-        yield {"working_dir": copy}
 
 
 @contextlib.contextmanager
@@ -165,10 +149,15 @@ def job_of(choice: Choice, runs: pathlib.Path) -> dict[str, Any]:
     if not named and os.path.exists(os.path.expanduser(settings.dataset)):
         paths["dataset"] = settings.dataset
     there = {name: os.path.abspath(os.path.expanduser(path)) for name, path in paths.items() if path is not None}
+    files = {}
     if file is not None:
         there["scenario"] = file.path.name
+        folder = file.path.absolute().parent
+        sources = {str(file.path.absolute()): file.source, **file.helpers}
+        files = {os.path.relpath(path, folder): source for path, source in sources.items()}
     return {
         "settings": dataclasses.asdict(settings) | there,
+        "files": files,
         "network": dict(choice.preset.network),
         "runs": str(runs.absolute()),
     }
@@ -216,7 +205,15 @@ class Worker:
         from resilinet_jax.command import experiment
         from resilinet_jax.command.ingredients import build_combinations, build_network
 
-        choice = choose(Settings(**job["settings"])).with_network(job["network"])
+        settings = dict(job["settings"])
+        with tempfile.TemporaryDirectory(prefix="resilinet_jax.") as folder:  # what is read from there is read at once
+            for path, source in job["files"].items():
+                place = pathlib.Path(folder, path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(source)
+            if job["files"]:
+                settings["scenario"] = os.path.join(folder, settings["scenario"])
+            choice = choose(Settings(**settings)).with_network(job["network"])
         self._data = choice.load_data() if data[0] is None else ray.get(data[0])
         self._network = build_network(choice, self._data.classes)
         failure_settings, tolerance = choice.scenario.failure_settings, choice.settings.tolerance

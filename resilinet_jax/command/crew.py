@@ -270,7 +270,8 @@ class Crew:
             raise
         except errors.RayError as error:
             if "creation task" in str(error):  # why, comes below Ray's own line and a traceback
-                self._refuse(worker, one_line(str(error).splitlines()[-1].rstrip(".")))
+                why = str(error).splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+                self._refuse(worker, one_line(why.rstrip(".")))
                 return []
             if worker.share is not None:
                 full = isinstance(error, errors.OutOfMemoryError) or "low on memory" in str(error)

@@ -24,7 +24,7 @@ from resilinet_jax.command.settings import Choice, Mode, Settings, check_flag, c
 from resilinet_jax.deploy.placement import ENGINES
 from resilinet_jax.errors import UserError, error_line, suggest
 from resilinet_jax.failures.user_failures import parse_failure_probability
-from resilinet_jax.files import only_command_in, typed_path
+from resilinet_jax.files import check_free, typed_path
 from resilinet_jax.runtime import interruption
 from resilinet_jax.runtime.memory import VARIABLE, restart_with_huge_pages
 
@@ -98,9 +98,8 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
         from resilinet_jax.runtime.kept_models import check_safetensors
 
         check_safetensors()
-    if not mode.dry_run and (choice.folder / ".lock").exists():
-        with only_command_in(choice.folder):
-            pass  # a folder that is taken is told early, and looked at again once this command needs it
+    if not mode.dry_run:
+        check_free(choice.folder)
     # A mistake should cost no more than what it takes to find it: JAX alone takes longer to import than data to load.
     early = [] if choice.rests_on_more_than_data else [choice.load_data()]
     multiply_in(choice.settings.matmul_precision)

@@ -26,7 +26,7 @@ from resilinet_jax.command.ingredients import (
 from resilinet_jax.command.settings import Choice, Settings, chosen_sweeps
 from resilinet_jax.errors import CodeError, UserError, first_line
 from resilinet_jax.failures.user_failures import user_report_folder
-from resilinet_jax.files import only_command_in, write_folder
+from resilinet_jax.files import LOCK, only_command_in, write_folder
 from resilinet_jax.network.graph import Graph
 from resilinet_jax.report.report import RECORD, make_report
 from resilinet_jax.report.sweep import Sweep
@@ -137,7 +137,7 @@ def _alone_with(target: pathlib.Path) -> Iterator[None]:
     """Keeps commands out of a scenario's folder meanwhile; of a sweep's folder elsewhere two reports write the same."""
     scenario = target.resolve().parent
     try:
-        with only_command_in(scenario) if (scenario / ".lock").exists() else contextlib.nullcontext():
+        with only_command_in(scenario) if (scenario / LOCK).exists() else contextlib.nullcontext():
             yield
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):

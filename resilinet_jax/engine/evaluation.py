@@ -137,7 +137,8 @@ def count_correct(
       plan: the stage applications that the failure combinations need.
       tally: of the examples before these.
       examples: to choose from; labels of `PADDING` count for nothing.
-      at_once: how many applications of a stage, or more where memory makes batches small; None for one after another.
+      at_once: how many applications of a stage run at once, or more where memory makes batches small; None for one
+        after another.
       members: those of them that are counted, of one split; None for all.
       most: examples in a batch.
     """
@@ -177,7 +178,7 @@ def apply_plan(
       wiring: the cell's hyperconnections at inference.
       plan: the stage applications that the failure combinations need.
       x: a batch of inputs.
-      at_once: how many applications of a stage, from 1 on; None for one after another.
+      at_once: how many applications of a stage run at once, from 1 on; None for one after another.
 
     Returns:
       Logits [answers, batch, classes], all zero where nothing arrived; and for each answer 1 if anything arrived,

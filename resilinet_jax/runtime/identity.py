@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -85,19 +86,28 @@ def numbers_rest_on() -> dict[str, str]:
 
 
 def machine() -> str:
-    """The kind of device that runs are measured on; of a CPU, what says in which order it adds: vectors and threads."""
+    """The kind of device that runs are measured on; of a CPU, what is known to move its sums: vectors and threads."""
     kind = jax.local_devices()[0].device_kind
     if jax.default_backend() != "cpu":
         return kind
-    flags = set(_CPUS.read_text().split()) if _CPUS.exists() else {}
-    vectors = next((name for name in _VECTORS if name in flags), platform.machine())
-    return f"{kind} ({vectors}) with {threads()} thread{'' if threads() == '1' else 's'}"
+    number = max(int(threads()), jax.local_device_count())  # XLA has so many
+    return f"{kind} ({_vectors()}) with {number} thread{'' if number == 1 else 's'}"
+
+
+def _vectors() -> str:
+    """The widest vector instructions of this CPU where Linux tells them, else its architecture."""
+    flags: set[str] = set()
+    with contextlib.suppress(OSError):
+        lines = _CPUS.read_text(encoding="utf-8", errors="replace").lower().splitlines()
+        flags = {flag for line in lines if line.startswith(("flags", "features")) for flag in line.split()}
+    return next((name for name in _VECTORS if name in flags), platform.machine())
 
 
 def threads() -> str:
     """Threads of XLA's CPU backend: $NPROC, else the CPUs that this process may run on; a quota does not lower it."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return os.environ.get("NPROC") or str(own)
+    asked = os.environ.get("NPROC", "")
+    return asked if asked.isdecimal() else str(own)
 
 
 def code_version(root: pathlib.Path | None = None) -> dict[str, str]:

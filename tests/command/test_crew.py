@@ -20,7 +20,9 @@ from resilinet_jax.runtime.progress import CrewProgress
 from resilinet_jax.runtime.store import Measured
 
 VERSIONS = {"code": "1", "jax": "2"}
-DIED = "The actor died because of an error raised in its creation task, \x1b[36mray::Worker.__init__()\x1b[39m (pid=1)"
+DIED = (
+    "The actor died because of an error raised in its creation task, \x1b[36mray::Worker.__init__()\x1b[39m\n  File 'x'"
+)
 IDENTITY = {"data set": "rows"}
 
 
@@ -276,9 +278,10 @@ def test_a_silent_worker_is_killed_and_its_share_begun_elsewhere(models, tmp_pat
         ({"versions": VERSIONS | {"jax": "1"}}, r"host \(2\) is left out: has jax 1, not 2"),
         ({"machine": "gpu"}, r"host \(2\) is left out: computes on gpu, not cpu: .*--mix_devices"),
         (
-            {"starts": RayError(f"{DIED}\n  File 'x.py'\nRuntimeError: jaxlib 2 is newer.")},
-            ".* left out: .*jaxlib 2 is newer",
+            {"starts": RayError(f"{DIED}\nRuntimeError: jaxlib 2 is newer.")},
+            r".*left out: RuntimeError: jaxlib 2 is newer\.$",
         ),
+        ({"starts": RayError(f"{DIED}\nresilinet_jax.errors.UserError: no GPU")}, r"host \(2\) is left out: no GPU\.$"),
         ({"identity": {"data set": "others"}}, r"host \(2\) is left out: would train with data set others, not rows"),
     ],
 )

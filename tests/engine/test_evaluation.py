@@ -69,8 +69,8 @@ def test_chance_accuracy_is_the_expectation_of_guessing():
     assert chance_accuracy(train, test) == pytest.approx(0.75 * 0.25 + 0.25 * 0.5)
 
 
-@pytest.mark.parametrize(("batch_size", "stack"), [(1, None), (4, 1), (10, 3), (64, None)])
-def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, stack, monkeypatch):
+@pytest.mark.parametrize(("batch_size", "at_once"), [(1, None), (4, 1), (10, 3), (64, None)])
+def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, at_once, monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH", batch_size)
     rng = np.random.default_rng(5)
     stages = {node: DenseStage(1, 6, 4 if node == "n4" else None) for node in CHAIN.order[1:]}
@@ -82,7 +82,7 @@ def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, stack, monkeypatc
     masks = failure_combinations(CHAIN.fallible)
     plan = plan_applications(CHAIN, masks)
     tally = empty_tally(plan.answers, classes=4)
-    count = jax.jit(lambda tally, chunk: count_correct(network, variables, wiring, plan, tally, chunk, stack))
+    count = jax.jit(lambda tally, chunk: count_correct(network, variables, wiring, plan, tally, chunk, at_once))
     for part in (slice(0, 5), slice(5, None)):  # as it comes in chunks
         tally = count(tally, Examples(x[part], y[part]))
     got = accuracy_of(tally, plan, len(y), 0.123)

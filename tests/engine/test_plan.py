@@ -86,13 +86,13 @@ def oracle_of(graph):
     return network, variables, jax.jit(jax.vmap(lambda *on: network.apply(variables, X, *on), (0, None)))
 
 
-@pytest.mark.parametrize("stack", [1, 2, None])
+@pytest.mark.parametrize("at_once", [1, 2, None])
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
-def test_answers_equal_one_pass_per_combination(graph, stack):
+def test_answers_equal_one_pass_per_combination(graph, at_once):
     (network, variables, oracle), rng = oracle_of(graph), np.random.default_rng(3)
     edges, masks = graph.hyperconnections, failure_combinations(graph.fallible)
     plan = plan_applications(graph, masks)
-    planned = jax.jit(lambda wiring: apply_plan(network, variables, wiring, plan, X, stack))
+    planned = jax.jit(lambda wiring: apply_plan(network, variables, wiring, plan, X, at_once))
     removable = np.array([edge.is_skip for edge in edges])
     for activity in (0.0, 1.0, (rng.random(len(edges)) < 0.5).astype(np.float32)):
         for removed in (np.zeros(len(edges), bool), removable, removable & (rng.random(len(edges)) < 0.5)):

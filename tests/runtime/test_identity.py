@@ -76,8 +76,10 @@ def test_cpus_are_told_apart_by_vectors_and_threads(tmp_path, monkeypatch, flags
     monkeypatch.setenv("NPROC", "3")
     monkeypatch.setattr(identity, "_CPUS", tmp_path / "cpuinfo")
     assert machine() == f"cpu ({platform.machine()}) with 3 threads"  # a system without such a file
-    (tmp_path / "cpuinfo").write_text(f"model name\t: AVX\nflags\t\t: {flags}\nbugs\t\t:\n")
+    (tmp_path / "cpuinfo").write_text(f"model name\t: avx512f\nflags\t\t: {flags}\nbugs\t\t:\n")
     assert machine() == f"cpu ({told}) with 3 threads"
+    monkeypatch.setenv("NPROC", "1")
+    assert machine() == f"cpu ({told}) with 2 threads"  # of two devices
 
 
 @pytest.mark.parametrize("bit", range(8))
