@@ -24,7 +24,7 @@ from resilinet_jax.engine.run_cells import Model, Trained, label
 from resilinet_jax.errors import UserError, first_line, one_line
 from resilinet_jax.files import digest
 from resilinet_jax.runtime import interruption
-from resilinet_jax.runtime.checkpoints import MEMBERS, Checkpoints
+from resilinet_jax.runtime.checkpoints import MODELS, Checkpoints
 from resilinet_jax.runtime.identity import told_differences
 from resilinet_jax.runtime.progress import CrewProgress
 
@@ -330,10 +330,10 @@ class Crew:
 
     def _finished(self, worker: Worker, done: Trained) -> None:
         """A pass is kept."""
-        self.progress.finished(worker.machine, len(done.members))
-        if worker.share is not None and len(done.members) < len(worker.share.models):
-            worker.holds = len(done.members)  # it had to be split
-        names = {label(model) for model in done.members}
+        self.progress.finished(worker.machine, len(done.models))
+        if worker.share is not None and len(done.models) < len(worker.share.models):
+            worker.holds = len(done.models)  # it had to be split
+        names = {label(model) for model in done.models}
         if worker.share is not None:
             worker.share.furthest = worker.share.deaths = 0
             worker.share.models = [model for model in worker.share.models if label(model) not in names]
@@ -407,10 +407,10 @@ def _left_behind(models: Sequence[Model], under_way: pathlib.Path, stamp: str) -
     """The shares whose checkpoints an earlier command has left, if all their models are wanted; others are removed."""
     wanted = {label(model): model for model in models}
     shares = collections.deque[Share]()
-    for path in sorted(under_way.glob(f"share_*/{MEMBERS}")):
-        members = Checkpoints(path.parent, stamp=stamp).members()
-        if members and wanted.keys() >= set(members):
-            shares.append(Share([wanted.pop(member) for member in members], path.parent))
+    for path in sorted(under_way.glob(f"share_*/{MODELS}")):
+        own = Checkpoints(path.parent, stamp=stamp).models()
+        if own and wanted.keys() >= set(own):
+            shares.append(Share([wanted.pop(each) for each in own], path.parent))
         else:
             _discard_shares([path.parent])
     return shares

@@ -104,13 +104,13 @@ class Trained(NamedTuple):
     """A pass that is finished.
 
     Attributes:
-      members: its models.
+      models: that it trained.
       measured: of each model's variants; leaves [models, variants, ...].
       networks: trained variables of each model; None if nobody wants them.
       machine: that measured them; None for this one.
     """
 
-    members: Sequence[Model]
+    models: Sequence[Model]
     measured: Measured
     networks: Sequence[Arrays] | None
     machine: str | None = None
@@ -154,19 +154,19 @@ def run_cells(
     if missing:
         here = network, feed, missing, settings, progress, combinations, checkpoints, kept is not None
         with contextlib.closing(elsewhere(missing) if elsewhere else train_here(*here)) as passes:
-            for members, measured, networks, machine in passes:
+            for trained, measured, networks, machine in passes:
                 if kept is not None and networks is not None:
-                    for model, arrays in zip(members, networks, strict=True):
+                    for model, arrays in zip(trained, networks, strict=True):
                         kept.add({model.kept_name: arrays})
                 store.add(
                     {
                         name: Measured(*(leaf[m, v] for leaf in measured))
-                        for m, model in enumerate(members)
+                        for m, model in enumerate(trained)
                         for v, name in enumerate(model.names())
                     },
                     machine,
                 )
-    elif checkpoints is not None and {label(model) for model in models} >= set(checkpoints.members()):
+    elif checkpoints is not None and {label(model) for model in models} >= set(checkpoints.models()):
         checkpoints.discard()  # a command that was killed while it removed them has left some
     return {
         name: Measured(*map(np.stack, zip(*(store[cell.key(), run] for run in numbers))))
@@ -219,29 +219,29 @@ def train_here(
         for learns in programs:
             waiting.extend(_passes([model for model in others if model.learns_weights == learns], most[learns]))
         while waiting:
-            members = waiting.popleft()
+            together = waiting.popleft()
             if checkpoints is not None:
-                checkpoints.open([label(model) for model in members])
-            progress.members([_shown(model, feed) for model in members])
+                checkpoints.open([label(model) for model in together])
+            progress.next_pass([_shown(model, feed) for model in together])
             try:
-                batch = assemble(members, variants, settings.seed, feed.labels)
-                measured, best = run_pass(programs[members[0].learns_weights], batch, progress, checkpoints)
+                batch = assemble(together, variants, settings.seed, feed.labels)
+                measured, best = run_pass(programs[together[0].learns_weights], batch, progress, checkpoints)
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                if len(members) == 1:
+                if len(together) == 1:
                     raise UserError("not even one run fits memory; take a smaller network or --batch_size") from None
-                progress.too_many(len(members))
+                progress.too_many(len(together))
                 # Others of that program don't fit either.
-                half, learns = -(-len(members) // 2), members[0].learns_weights
+                half, learns = -(-len(together) // 2), together[0].learns_weights
                 waiting = collections.deque(
                     itertools.chain.from_iterable(
                         _passes(each, half if each[0].learns_weights == learns else len(each))
-                        for each in (members, *waiting)
+                        for each in (together, *waiting)
                     )
                 )
                 continue
-            yield Trained(members, measured, _networks(len(members), best) if keep else None)
+            yield Trained(together, measured, _networks(len(together), best) if keep else None)
             give_back()
             interruption.check()
         if checkpoints is not None:
@@ -281,10 +281,10 @@ def _networks(count: int, best: Variables) -> list[Arrays]:
 def _interrupted(models: Sequence[Model], checkpoints: Checkpoints | None) -> tuple[list[Model], list[Model]]:
     """The models of the pass that was interrupted, if all are wanted, and the others."""
     wanted = {label(model): model for model in models}
-    members = [] if checkpoints is None else checkpoints.members()
-    if not wanted.keys() >= set(members):
-        members = []
-    return [wanted.pop(label) for label in members], list(wanted.values())
+    labels = [] if checkpoints is None else checkpoints.models()
+    if not wanted.keys() >= set(labels):
+        labels = []
+    return [wanted.pop(label) for label in labels], list(wanted.values())
 
 
 def _shown(model: Model, feed: Feed) -> str:

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from resilinet_jax.errors import UserError, first_line
 from resilinet_jax.files import checked_json, digest, read_json, write_file
 
-MEMBERS = "members.json"
+MODELS = "models.json"
 SECONDS = 10.0  # from one to the next, at least: written after each epoch of 2 s they took a tenth of the time
 KEPT = 2  # of a pass: the last one, and the one before in case that is damaged
 
@@ -57,7 +57,7 @@ class Checkpoints:
         told = self._told()
         # An epoch that was finished did fit memory.
         died = told.get("trying") and not any(self._folder.glob("epochs/[0-9]*"))
-        self.killed = len(self.members()) if died else 0
+        self.killed = len(self.models()) if died else 0
         self.most: int | None = min(filter(None, [told.get("most"), -(-self.killed // 2)]), default=None)
 
     killed: int
@@ -65,34 +65,34 @@ class Checkpoints:
     most: int | None
     """How many models a pass may have by what died before; None where nothing did."""
 
-    def members(self) -> list[str]:
+    def models(self) -> list[str]:
         """Labels of the models in the pass whose checkpoints are there; empty if there are none."""
-        return self._told().get("members", [])
+        return self._told().get("models", [])
 
     def _told(self) -> dict[str, Any]:
         try:
-            told = read_json(self._folder / MEMBERS)
+            told = read_json(self._folder / MODELS)
         except (OSError, ValueError):
             return {}
         return told if told["stamp"] == self._stamp else {}
 
-    def _tell(self, members: Sequence[str], trying: bool) -> None:
-        told = {"members": members, "stamp": self._stamp, "most": self.most, "trying": trying}
-        write_file(self._folder / MEMBERS, checked_json(told))
+    def _tell(self, models: Sequence[str], trying: bool) -> None:
+        told = {"models": models, "stamp": self._stamp, "most": self.most, "trying": trying}
+        write_file(self._folder / MODELS, checked_json(told))
 
-    def open(self, members: Sequence[str]) -> None:
-        """Turns to the pass of these members; checkpoints of any other are removed.
+    def open(self, models: Sequence[str]) -> None:
+        """Turns to the pass of these models; checkpoints of any other are removed.
 
         Raises:
           UserError: if the folder can't be written.
         """
         self.close()
         try:
-            if self.members() != list(members):
+            if self.models() != list(models):
                 self.discard()
                 self._folder.mkdir(parents=True)
-            self._tell(members, trying=True)
-            self._belongs_to = digest("\n".join([self._stamp, *members]).encode())
+            self._tell(models, trying=True)
+            self._belongs_to = digest("\n".join([self._stamp, *models]).encode())
             self._manager = self._make(self._folder / "epochs")
             self._next = -math.inf  # the first one tells that the pass fits memory
         except OSError as error:
@@ -183,7 +183,7 @@ class Checkpoints:
             return
         try:
             manager.close()
-            self._tell(self.members(), trying=False)
+            self._tell(self.models(), trying=False)
         except (OSError, ValueError) as error:
             raise _cannot_write(self._folder, error) from None
 

@@ -70,7 +70,7 @@ class Progress:
         if not self._quiet:
             self._console.print(text, soft_wrap=True)
 
-    def members(self, runs: Sequence[str]) -> None:
+    def next_pass(self, runs: Sequence[str]) -> None:
         """A pass of these runs comes next, each as `<cell>/run_0`."""
         if self._curves:
             self._curves.open(runs)

@@ -149,7 +149,7 @@ def train(ray, hire, models, folder, mix=False):
     crew = Crew(ray, lambda node: [lambda: hire(node["NodeID"])], VERSIONS, mix, Notes())
     crew.meet()
     passes = crew.train(models, {}, None, IDENTITY, folder, "stamp")
-    done = [(label(model), each.machine) for each in passes for model in each.members]
+    done = [(label(model), each.machine) for each in passes for model in each.models]
     return done, crew.progress
 
 
@@ -324,12 +324,12 @@ def test_a_driver_without_machines_says_so_and_goes_on_once_one_has_come(models,
 def test_shares_that_a_killed_driver_left_go_on_first_and_whole(models, tmp_path):
     ray = Ray("a")
     names = [label(model) for model in models]
-    for number, members in enumerate(([names[7], names[2]], [names[0], "nobody's"])):
+    for number, left in enumerate(([names[7], names[2]], [names[0], "nobody's"])):
         folder = tmp_path / f"share_{number}"
         folder.mkdir()
-        told = {"members": members, "stamp": "stamp", "most": None, "trying": False}
-        (folder / "members.json").write_bytes(checked_json(told))
-    assert json.loads((folder / "members.json").read_text())["members"]
+        told = {"models": left, "stamp": "stamp", "most": None, "trying": False}
+        (folder / "models.json").write_bytes(checked_json(told))
+    assert json.loads((folder / "models.json").read_text())["models"]
     done, _ = train(ray, lambda node: Actor(ray, node), models, tmp_path)
     assert len(done) == 10
     assert ray.shares[0] == ("a", [names[7], names[2]], tmp_path / "share_0")

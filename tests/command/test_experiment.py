@@ -213,7 +213,7 @@ def test_runs_of_two_kinds_of_devices_meet_on_request_alone(tmp_path, npz, asked
 
 @pytest.mark.usefixtures("unreported")
 def test_a_command_leaves_the_checkpoints_of_one_that_was_stopped(tmp_path, npz, asked):
-    kept = tmp_path / "out" / "health" / "checkpoints" / "own" / "members.json"
+    kept = tmp_path / "out" / "health" / "checkpoints" / "own" / "models.json"
     kept.parent.mkdir(parents=True)
     kept.touch()
     settings = Settings(sweep="failout_rate", dataset=npz, results_dir=str(tmp_path / "out"))

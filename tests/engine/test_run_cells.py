@@ -94,7 +94,7 @@ def test_a_finished_run_without_its_model_is_trained_again(undisturbed):
     finished = {(CELLS["dfg"].key(), run): Measured(*(leaf[run] for leaf in undisturbed["dfg"])) for run in range(2)}
     store.add(finished)
     trained = []
-    told.members = trained.extend
+    told.next_pass = trained.extend
     measure(cells, store=store, runs=2, progress=told)
     assert not trained
     measure(cells, store=store, runs=2, kept=kept, progress=told)
@@ -198,9 +198,9 @@ def test_passes_of_the_same_shape_share_one_compilation(monkeypatch, caplog):
 
 
 def test_passes_cover_every_model_once_and_evenly():
-    assert [list(members) for members in engine._passes(range(7), 3)] == [[0, 1, 2], [3, 4], [5, 6]]
-    assert [len(members) for members in engine._passes(range(70), 20)] == [18, 18, 17, 17]
-    assert [len(members) for members in engine._passes(range(5), 100)] == [5]
+    assert [list(each) for each in engine._passes(range(7), 3)] == [[0, 1, 2], [3, 4], [5, 6]]
+    assert [len(each) for each in engine._passes(range(70), 20)] == [18, 18, 17, 17]
+    assert [len(each) for each in engine._passes(range(5), 100)] == [5]
     assert engine._passes(range(0), 3) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 from resilinet_jax.errors import UserError
 from resilinet_jax.runtime.checkpoints import KEPT, Checkpoints
 
-MEMBERS = ["a run 0", "a run 1"]
+MODELS = ["a run 0", "a run 1"]
 
 
 def tree(epoch):
@@ -31,12 +31,12 @@ def said():
 def saved(tmp_path, said):
     """After four epochs, as a command that goes on finds it."""
     before = Checkpoints(tmp_path / "checkpoints")
-    before.open(MEMBERS)
+    before.open(MODELS)
     for epoch in range(1, 5):
         before.save(epoch, tree(epoch), 2)
     before.close()
     after = Checkpoints(tmp_path / "checkpoints", said.append)
-    after.open(MEMBERS)
+    after.open(MODELS)
     yield after
     after.close()
 
@@ -67,10 +67,10 @@ def test_what_pads_the_axis_of_models_is_left_out(tmp_path):
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("models"))
     array = np.arange(24.0, dtype=np.float32).reshape(4, 6)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.open(MEMBERS)
+    checkpoints.open(MODELS)
     checkpoints.save(1, jax.device_put(array, split), 3)
     checkpoints.close()
-    checkpoints.open(MEMBERS)
+    checkpoints.open(MODELS)
     got = checkpoints.latest(jax.ShapeDtypeStruct((3, 6), np.float32))
     np.testing.assert_array_equal(got.tree, array[:3])
     checkpoints.close()
@@ -81,13 +81,13 @@ def test_one_is_due_after_the_first_epoch_of_a_pass_and_then_by_the_clock(tmp_pa
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     checkpoints = Checkpoints(tmp_path, seconds=10)
     due = []
-    checkpoints.open(MEMBERS)
+    checkpoints.open(MODELS)
     for epoch, now[0] in enumerate([100.0, 103.0, 109.9, 110.0, 115.0, 121.0]):
         due.append(checkpoints.due())
         if due[-1]:
             checkpoints.save(epoch, tree(epoch), 2)
     assert due == [True, False, False, True, False, True]
-    checkpoints.open([*MEMBERS, "b run 0"])
+    checkpoints.open([*MODELS, "b run 0"])
     assert checkpoints.due()
     checkpoints.close()
 
@@ -106,7 +106,7 @@ def test_of_a_damaged_one_the_one_before_is_used(saved, said, how):
     # Training the epoch again replaces it.
     saved.save(4, tree(4), 2)
     saved.close()
-    saved.open(MEMBERS)
+    saved.open(MODELS)
     assert saved.latest(LIKE).epoch == 4
 
 
@@ -135,36 +135,36 @@ def test_arrays_of_another_size_are_not_taken(saved):
 
 
 def test_another_pass_starts_with_none(saved):
-    assert saved.members() == MEMBERS
-    saved.open([*MEMBERS, "b run 0"])
+    assert saved.models() == MODELS
+    saved.open([*MODELS, "b run 0"])
     assert saved.latest(LIKE) is None
     saved.close()
     assert not list(saved._folder.glob("epochs/[0-9]*"))
 
 
-def test_damaged_members_are_no_members(saved):
-    for content in ("", "{", json.dumps({"a": 1}), '{"members": ["a"], "stamp": ""}'):
-        (saved._folder / "members.json").write_text(content)
-        assert saved.members() == []
+def test_damaged_models_are_no_models(saved):
+    for content in ("", "{", json.dumps({"a": 1}), '{"models": ["a"], "stamp": ""}'):
+        (saved._folder / "models.json").write_text(content)
+        assert saved.models() == []
 
 
 def test_checkpoints_of_other_settings_are_none(saved, said):
     saved.close()
     other = Checkpoints(saved._folder, said.append, stamp="another seed")
-    assert other.members() == []
-    other.open(MEMBERS)
+    assert other.models() == []
+    other.open(MODELS)
     assert other.latest(LIKE) is None
     other.close()
 
 
 def test_a_checkpoint_from_another_folder_is_not_taken(saved, said, tmp_path):
     other = Checkpoints(tmp_path / "other", stamp="another seed")
-    other.open(MEMBERS)
+    other.open(MODELS)
     other.save(9, tree(9), 2)
     other.close()
     (tmp_path / "other/epochs/9").rename(saved._folder / "epochs/9")
     saved.close()
-    saved.open(MEMBERS)
+    saved.open(MODELS)
     assert saved.latest(LIKE).epoch == 4
     assert said == ["The checkpoint after epoch 9 is damaged and is not used."]
 
@@ -172,10 +172,10 @@ def test_a_checkpoint_from_another_folder_is_not_taken(saved, said, tmp_path):
 class TestKilled:
     """A pass that ended without a word, as the system ends what takes too much memory."""
 
-    def again(self, folder, members, epochs=0, in_order=False):
+    def again(self, folder, models, epochs=0, in_order=False):
         checkpoints = Checkpoints(folder)
         found = checkpoints.killed, checkpoints.most
-        checkpoints.open(members)
+        checkpoints.open(models)
         for epoch in range(1, epochs + 1):
             checkpoints.save(epoch, tree(epoch), 2)
         if in_order:
@@ -193,20 +193,20 @@ class TestKilled:
         assert self.again(tmp_path / "c", five[:1]) == (1, 1)
 
     def test_after_an_epoch_stays_whole(self, tmp_path):
-        self.again(tmp_path / "c", MEMBERS, epochs=1)
-        assert self.again(tmp_path / "c", MEMBERS) == (0, None)
+        self.again(tmp_path / "c", MODELS, epochs=1)
+        assert self.again(tmp_path / "c", MODELS) == (0, None)
 
 
 def test_nothing_is_left_once_discarded(saved):
     saved.discard()
     assert not saved._folder.exists()
-    assert saved.members() == []
+    assert saved.models() == []
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_a_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"can't write checkpoints in .*the same command goes on"):
-        Checkpoints(tmp_path / "file" / "checkpoints").open(MEMBERS)
+        Checkpoints(tmp_path / "file" / "checkpoints").open(MODELS)
 
 
 def test_a_full_disk_is_told_in_a_line(saved, monkeypatch):
