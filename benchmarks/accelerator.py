@@ -23,7 +23,9 @@ from resilinet_jax.engine.run_cells import TrainingSettings, run_cells
 from resilinet_jax.scenarios import load_scenario
 
 _CELLS = flags.DEFINE_integer("cells", 0, "Internal: trains a sweep of so many cells.", lower_bound=0)
-_EXAMPLES = flags.DEFINE_integer("examples", cost.DATA["health"].train, "That the sweep trains on.", lower_bound=1)
+_EXAMPLES = flags.DEFINE_integer(
+    "train_examples", cost.DATA["health"].train, "That the sweep trains on.", lower_bound=1
+)
 
 GOAL = 120.0  # seconds, on one H100
 PACE = ["--rounds=5", "--seconds=1", "--limit=60"]

@@ -270,11 +270,19 @@ def chain_of_30() -> tuple[list[dict[str, Any]], str]:
     )
 
 
-def batches(data: Examples) -> list[dict[str, Any]]:
-    """By width of the layers, how many times as long a quarter of `BATCH` at a time takes as all of it."""
+def batches(
+    data: Examples, widths: Sequence[int] = (16, 32, 64, 100, 128, 160, 250), fallible: int = 11
+) -> list[dict[str, Any]]:
+    """By width of the layers, how many times as long a quarter of `BATCH` at a time takes as all of it.
+
+    Args:
+      data: at least `BATCH` examples.
+      widths: units of each layer.
+      fallible: nodes of the chain that may fail.
+    """
     rows = []
-    for units in (16, 32, 64, 100, 128, 160, 250):
-        network = chain_network(11, units)
+    for units in widths:
+        network = chain_network(fallible, units)
         survival = all_combinations(network.graph).survival
         variables = network.init(jax.random.key(0), data.x[:1])
         timed, accuracy = {}, {}
@@ -286,7 +294,7 @@ def batches(data: Examples) -> list[dict[str, Any]]:
         ratios = [few / many for few, many in zip(taken["few"], taken["many"])]
         rows.append(
             {
-                "what": f"chain of 11, {units} units",
+                "what": f"chain of {fallible}, {units} units",
                 "how": f"{BATCH // 4} examples at a time",
                 "seconds": statistics.median(taken["few"]),
                 "times as long": statistics.median(ratios),

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import accelerator, clock, common, cost, growth, own, precision, race, step, verdict
+from benchmarks import accelerator, clock, common, cost, evaluation, growth, own, precision, race, step, verdict
 from benchmarks import all as every
 from benchmarks.cases import CASES, build_network
 from resilinet_jax import sweeps
 from resilinet_jax.command.ingredients import load_sweep
 from resilinet_jax.datasets.feed import Resident
-from resilinet_jax.datasets.splits import Examples, Splits
+from resilinet_jax.datasets.splits import Examples, Members, Splits
 from resilinet_jax.engine.run_cells import run_cells
 from resilinet_jax.engine.training import CROSS_ENTROPY
 from resilinet_jax.network.forward import Variables, Wiring
@@ -118,6 +118,15 @@ def test_evaluation_by_the_plan_contends_with_plain_vmap():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "resilinet_jax, plain vmap" in done.stdout
+
+
+def test_evaluation_in_small_batches_contends_with_large_ones(monkeypatch):
+    taken, take = [], Members.take
+    monkeypatch.setattr(Members, "take", lambda own, data, rows: taken.append(len(rows)) or take(own, data, rows))
+    monkeypatch.setattr(race, "take_turns", lambda turns: {how: [turn(), turn()] for how, turn in turns.items()})
+    (row,) = evaluation.batches(evaluation.examples(2048), widths=(16,), fallible=2)
+    assert set(taken) == {256, 1024}
+    assert [len(pairs) for pairs in row["pairs"].values()] == [2]
 
 
 @pytest.mark.parametrize("models", [1, 4, 10, 13, 35])
