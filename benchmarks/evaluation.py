@@ -33,7 +33,7 @@ from resilinet_jax.datasets.splits import Examples, Splits
 from resilinet_jax.datasets.splitting import split_dataset
 from resilinet_jax.datasets.synthetic import load_synthetic
 from resilinet_jax.engine import evaluation
-from resilinet_jax.engine.evaluation import AnyTally, accuracy_of, count_correct, empty_tally
+from resilinet_jax.engine.evaluation import AnyTally, Tally, accuracy_of, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications
 from resilinet_jax.engine.program import Models, default_stack, over_models
 from resilinet_jax.engine.training import RunState, batch_order, initial_state, run_keys, train_chunk
@@ -83,11 +83,13 @@ def planned(placed: Placed, data: Examples) -> Callable[[], np.ndarray]:
     """Ours: correct answers by model and combination."""
     own, models, mesh, state = placed
     plan = plan_applications(own.network.graph, all_combinations(own.network.graph).survival)
-    call, members = own.program.compile(mesh, models)["test"], own.program.place_members(mesh)["test"]
-    tally = empty_tally(*models.variant.skip_units.shape, plan.answers, classes=CLASSES)
+    call, parts = own.program.compile(mesh, models)["test"], own.program.tested
+    nothing = empty_tally(*models.variant.skip_units.shape, plan.answers, classes=CLASSES)
 
     def turn() -> np.ndarray:
-        return accuracy_of(call(tally, state, models, data, members), plan, len(data.y), 0.0)[:, 0]
+        tally = functools.reduce(lambda tally, part: call(tally, state, models, data, part), parts, nothing)
+        assert isinstance(tally, Tally)  # of classes
+        return accuracy_of(tally, plan, len(data.y), 0.0)[:, 0]
 
     return turn
 

@@ -82,10 +82,9 @@ def run_pass(
         interruption.check()
     recalibrated = None
     if np.any(np.asarray(models.variant.recalibrated)):
-        with progress.phase(f"recalibrating {count} runs for every failure combination"):
-            recalibrated = _recalibrated_tally(program, call["order"], state, models, members, mesh)
-    with progress.phase(f"evaluating {count} runs under every failure combination"):
-        testing = program, call["test"], state, models, members["test"], on
+        recalibrated = _recalibrated_tally(program, call["order"], state, models, members["train"], mesh, progress)
+    with progress.phase(f"evaluating {count} runs under every failure combination") as so_far:
+        testing = program, call["test"], state, models, on, so_far
         score, outcomes = (each[:count] for each in _tested(*testing, recalibrated))
     return _measured(score, outcomes, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
 
@@ -132,12 +131,19 @@ def _validation_score(
 
 
 def _counted(
-    program: Program, replicated: NamedSharding, tally: AnyTally, count: Callable[[AnyTally, Examples], AnyTally]
+    program: Program,
+    replicated: NamedSharding,
+    tally: AnyTally,
+    count: Callable[[AnyTally, Examples, Members], AnyTally],
+    so_far: Callable[[float], None],
 ) -> AnyTally:
-    """The tally when all of the test split is counted in, of which at most one chunk is under way."""
-    for chunk in program.feed.held_out("test", replicated):
-        interruption.check()
-        tally = jax.block_until_ready(count(tally, chunk))
+    """The tally when all of the test split is counted in, of which at most one part of a chunk is under way."""
+    parts = jax.device_put(program.tested, replicated)
+    calls = len(parts) * -(-int(program.feed.sizes["test"].max()) // program.members["test"].rows.shape[-1])
+    pieces = ((chunk, part) for chunk in program.feed.held_out("test", replicated) for part in parts)
+    for done, (chunk, part) in enumerate(pieces, 1):
+        tally = jax.block_until_ready(count(tally, chunk, part))
+        so_far(done / calls)
     return tally
 
 
@@ -163,8 +169,8 @@ def _tested(
     test: Callable,
     state: RunState,
     models: Models,
-    members: Members,
     on: Shardings,
+    so_far: Callable[[float], None],
     recalibrated: AnyTally | None,
 ) -> tuple[
     Float[np.ndarray, "models variants combinations"], Float[np.ndarray, "models variants combinations classes parts"]
@@ -172,7 +178,8 @@ def _tested(
     """Scores on the test split, and the outcomes of each class or target there."""
     shape = models.variant.skip_units.shape
     tally = jax.device_put(program.empty_tally(*shape, program.plan.answers), on.sharded)
-    tally = _counted(program, on.replicated, tally, lambda before, chunk: test(before, state, models, chunk, members))
+    count = lambda before, *examples: test(before, state, models, *examples)  # noqa: E731
+    tally = _counted(program, on.replicated, tally, count, so_far)
     if recalibrated is not None:
         asked = np.asarray(models.variant.recalibrated) > 0
         tally = jax.tree.map(
@@ -194,25 +201,25 @@ def _recalibrated_tally(
     order: Callable,
     state: RunState,
     models: Models,
-    members: dict[str, Members],
+    members: Members,
     mesh: Mesh,
+    progress: Progress,
 ) -> AnyTally:
     """Recalibrates statistics for each answer, then tests with them; only recalibrated variants count in it."""
     on = shardings(mesh)
     call, orders_of = program.compile_recalibration(mesh, models), program.orders_of(models, mesh)
-    statistics = call["fresh"](models)
-    chunks = program.feed.train(0, on.replicated, augmented=False)
-    for done, chunk in enumerate(itertools.islice(chunks, program.feed.chunks)):
-        number = jax.device_put(np.int32(done), on.replicated)
-        orders = jax.device_put(order(*orders_of, number, members["train"]), on.replicated)
-        statistics = call["recalibrate"](statistics, state, models, chunk, number, orders, members["train"])
-        jax.block_until_ready(statistics)  # at most one chunk is under way
-        interruption.check()
+    statistics, chunks = call["fresh"](models), program.feed.train(0, on.replicated, augmented=False)
+    with progress.phase("recalibrating for every failure combination") as so_far:
+        for done, chunk in enumerate(itertools.islice(chunks, program.feed.chunks), 1):
+            number = jax.device_put(np.int32(done - 1), on.replicated)
+            orders = jax.device_put(order(*orders_of, number, members), on.replicated)
+            statistics = call["recalibrate"](statistics, state, models, chunk, number, orders, members)
+            jax.block_until_ready(statistics)  # at most one chunk is under way
+            so_far(done / program.feed.chunks)
     tally = jax.device_put(program.empty_tally(*models.variant.skip_units.shape, program.plan.answers), on.sharded)
-    own = members["test"]
-    return _counted(
-        program, on.replicated, tally, lambda before, chunk: call["test"](before, statistics, state, models, chunk, own)
-    )
+    count = lambda before, *examples: call["test"](before, statistics, state, models, *examples)  # noqa: E731
+    with progress.phase("evaluating with recalibrated statistics") as so_far:
+        return _counted(program, on.replicated, tally, count, so_far)
 
 
 def _measured(

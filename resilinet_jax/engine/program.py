@@ -21,8 +21,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from resilinet_jax.cells import Cell, draw_weight, inference_wiring
 from resilinet_jax.datasets.feed import Feed
-from resilinet_jax.datasets.splits import SPLITS, Examples, Members, Standardisation
-from resilinet_jax.engine.evaluation import AnyTally, Errors, Tally, count_correct, empty_tally
+from resilinet_jax.datasets.splits import PADDING, SPLITS, Examples, Members, Standardisation
+from resilinet_jax.engine.evaluation import BATCH, AnyTally, Errors, Tally, count_correct, empty_tally
 from resilinet_jax.engine.plan import plan_applications, without_failures
 from resilinet_jax.engine.recalibration import count_recalibrated, recalibrate, representatives
 from resilinet_jax.engine.training import (
@@ -46,6 +46,7 @@ from resilinet_jax.network.forward import Network, Numbers, Statistics, Variable
 from resilinet_jax.runtime.compilation import Traceable, lowered
 
 MOST_RUNS = 10_000  # on one split: run number 20_003 is number 3 on split 2
+MOST_CALLS = 32  # in which a chunk is tested: what fills up the last one is at most so small a part of it
 
 
 class Selection(NamedTuple):
@@ -161,6 +162,7 @@ class Program:
       validation_plan: of what selects a model's best epoch.
       devices: that train side by side.
       examples_per_epoch: that each model is trained on.
+      tested: the members of a chunk of the test split, in the parts that a call takes.
     """
 
     def __init__(
@@ -194,6 +196,7 @@ class Program:
         self._representatives = representatives(self.plan, combinations.survival)
         self._compiled: dict[tuple[str, tuple[int, ...], int], dict[str, Callable]] = {}
         self.members = {name: feed.members(name) for name in SPLITS}
+        self.tested = _in_parts(self.members["test"])
         self._padded = self.members["train"].padded
         longest = self.members["train"].rows.shape[-1]
         if longest < settings.batch_size:
@@ -254,7 +257,7 @@ class Program:
           state: of the model; its best variables count.
           models: the model alone, so without the leading axis.
           chunk: of the test split.
-          members: of the test split.
+          members: a part of the test split's.
         """
         weight, own = draw_weight(models.cell, models.keys.weight), members.of(models.split)
 
@@ -415,7 +418,7 @@ class Program:
         train = stacked(self.train, 2, 3, self.stack)
         validate, finish = stacked(self._validate, 3, 3, self.stack), stacked(finish_epoch, 2, 0)
         validating = validation, state, models, chunk["validation"], number, members["validation"]
-        testing = test, state, models, chunk["test"], members["test"]
+        testing = test, state, models, chunk["test"], shapes_on(self.tested[0], replicated)
         return {
             "order": Traceable(order, (*orders, number, members["train"])),
             "start": Traceable(start, (models.keys,)),
@@ -427,20 +430,21 @@ class Program:
 
     def _recalibrating(self, mesh: Mesh, models: Models, orders: tuple[Array, Array]) -> dict[str, Traceable]:
         sharded, replicated = shardings(mesh)
-        members, number = shapes_on(self.members, replicated), jax.ShapeDtypeStruct((), np.int32, sharding=replicated)
-        order = jax.eval_shape(over_models(mesh, 1, self._order, 2, 2), *orders, number, members["train"])
+        members, part = shapes_on(self.members["train"], replicated), shapes_on(self.tested[0], replicated)
+        number = jax.ShapeDtypeStruct((), np.int32, sharding=replicated)
+        order = jax.eval_shape(over_models(mesh, 1, self._order, 2, 2), *orders, number, members)
         state = shapes_on(jax.eval_shape(over_models(mesh, 1, self._start, 1, 0), models.keys), sharded)
         fresh = over_models(mesh, 1, self._fresh, 1, 0)
         statistics = shapes_on(jax.eval_shape(fresh, models), sharded)
         tally = shapes_on(self.empty_tally(*models.variant.skip_units.shape, self.plan.answers), sharded)
         train, test = (shapes_on(self.feed.spec(name), replicated) for name in ("train", "test"))
         again = over_models(mesh, self.stack, self._recalibrate, 3, 4)
-        data = train, number, shapes_on(order, replicated), members["train"]
+        data = train, number, shapes_on(order, replicated), members
         tested = over_models(mesh, self.stack, self._test_recalibrated, 4, 2)
         return {
             "fresh": Traceable(fresh, (models,)),
             "recalibrate": Traceable(again, (statistics, state, models, *data), donated=(0,)),
-            "test": Traceable(tested, (tally, statistics, state, models, test, members["test"])),
+            "test": Traceable(tested, (tally, statistics, state, models, test, part)),
         }
 
     def _rests_on(self, purpose: str, models: Models, orders: tuple[Array, Array]) -> object:
@@ -452,10 +456,18 @@ class Program:
             None if survival is None else hashlib.sha256(survival.tobytes()).hexdigest()
             for survival in (self._combinations.survival, compared)
         ]
-        given = (models, orders, self.members, [self.feed.spec(name) for name in SPLITS])
+        given = (models, orders, self.members, self.tested[0], [self.feed.spec(name) for name in SPLITS])
         shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(given)]
         how = self.settings.batch_size, self.stack, self.network.learns_weights, self._padded
         return self.settings.rests_on, purpose, plans, shapes, how, self.feed.augment is None
+
+
+def _in_parts(members: Members) -> list[Members]:
+    """Members of equally many whole batches, so that somebody hears how far a long evaluation has come."""
+    splits, longest = members.rows.shape
+    size = min(longest, -(-longest // (BATCH * MOST_CALLS)) * BATCH)
+    rows = np.concatenate([members.rows, np.full((splits, -longest % size), PADDING, np.int32)], 1)
+    return [members._replace(rows=rows[..., first : first + size]) for first in range(0, longest, size)]
 
 
 class Shardings(NamedTuple):

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,11 +97,25 @@ class Progress:
         )
 
     @contextlib.contextmanager
-    def phase(self, what: str) -> Iterator[None]:
-        """Says what goes on meanwhile, e.g. `compiling`; for what is not an epoch."""
+    def phase(self, what: str) -> Iterator[Callable[[float], None]]:
+        """Says what goes on meanwhile, e.g. `compiling`; for what is not an epoch.
+
+        Args:
+          what: goes on.
+
+        Yields:
+          What is to be told, where a step of it has ended, which share is done, in (0, 1].
+        """
         interruption.check()
         self._show(f"{what} ...")
-        yield
+        began = time.perf_counter()
+
+        def so_far(done: float) -> None:
+            interruption.check()
+            self._now = time.perf_counter()
+            self._now_and_then(f"{what}, {duration((self._now - began) * (1 - done) / done)} left")
+
+        yield so_far
         self._resumed = time.perf_counter()
 
     def part(self, number: int, done: float, *, models: int, loss: Float[np.ndarray, " models"]) -> None:
@@ -157,7 +171,9 @@ class Progress:
         speed = self._trained * self._examples / self._seconds
         left = self._left * self._examples / speed
         # On a terminal two lines, each of which fits 80 columns; in a log one.
-        text = f"{where}, {duration(left)} left\n{what}, {_thousands(speed)} models x examples/s"
+        self._now_and_then(f"{where}, {duration(left)} left\n{what}, {_thousands(speed)} models x examples/s", last)
+
+    def _now_and_then(self, text: str, last: bool = False) -> None:
         if last or self._now - self._printed >= self.log_every:
             self._printed = self._now
             self._show(text)

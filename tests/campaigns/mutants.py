@@ -467,10 +467,15 @@ MUTANTS: dict[str, list[Mutant]] = {
             "self.first_run + run for split in splits",
             SPLITS,
         ),
+        Mutant(
+            "rows[..., first : first + size]",
+            "rows[..., :size]",
+            f"{RUNS}::test_what_is_held_out_may_come_in_chunks_and_their_parts",
+        ),
     ],
     "engine/passes.py": [
         Mutant("train(0, on.replicated, augmented=False)", "train(0, on.replicated)", AGAIN),
-        Mutant("jax.device_put(np.int32(done), on.replicated)", "jax.device_put(np.int32(0), on.replicated)", AGAIN),
+        Mutant("np.int32(done - 1), on.replicated)", "np.int32(0), on.replicated)", AGAIN),
         Mutant("once.ndim))), again, once)", "once.ndim))), once, again)", AGAIN),
         Mutant('program.feed.sizes["test"][own]', 'program.feed.sizes["test"][0 * own]', SPLITS),
         Mutant("np.full_like(score, epoch)", "score", f"{RUNS}::test_the_last_epoch_counts_on_request"),

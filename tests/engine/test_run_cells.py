@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import logging
 import math
@@ -12,7 +13,7 @@ from resilinet_jax.cells import Learned, draw_weight
 from resilinet_jax.datasets import feed
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.splits import PADDING, Examples, chance_accuracy
-from resilinet_jax.engine import pass_size
+from resilinet_jax.engine import pass_size, program
 from resilinet_jax.engine import run_cells as engine
 from resilinet_jax.engine.program import Program, Selection
 from resilinet_jax.engine.run_cells import plan_trainings, run_cells
@@ -72,14 +73,24 @@ def test_a_run_alone_equals_the_same_run_among_others(together):
     np.testing.assert_array_equal(run({"dfg": CELLS["dfg"]}, runs=2)["dfg"], together["dfg"][:2])
 
 
-def test_what_is_held_out_may_come_in_chunks(undisturbed, monkeypatch):
-    monkeypatch.setattr(feed, "HELD_OUT", 16)
+def test_what_is_held_out_may_come_in_chunks_and_their_parts(undisturbed, monkeypatch):
+    shares = []
+
+    class Heard(Silent):
+        @contextlib.contextmanager
+        def phase(self, what):
+            with super().phase(what):
+                yield shares.append
+
+    monkeypatch.setattr(feed, "HELD_OUT", 18)
+    monkeypatch.setattr(program, "BATCH", 8)
     chunks = list(Resident(SPLITS).held_out("test", None))
-    assert [len(chunk.y) for chunk in chunks] == [16] * 3
-    assert (chunks[2].y == PADDING).sum() == 8
-    again = measure({"dfg": CELLS["dfg"]})["dfg"]
+    assert [len(chunk.y) for chunk in chunks] == [18] * 3
+    assert (chunks[2].y == PADDING).sum() == 14
+    again = measure({"dfg": CELLS["dfg"]}, progress=Heard())["dfg"]
     for one, other in zip(again, undisturbed["dfg"]):
         np.testing.assert_array_equal(one, other)
+    assert shares[:9] == [each / 9 for each in range(1, 10)]  # three parts of each chunk
 
 
 def test_kept_models_are_those_that_were_measured(undisturbed):

@@ -1,5 +1,6 @@
 import io
 import itertools
+import signal
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from resilinet_jax.runtime import progress
+from resilinet_jax.runtime.interruption import signals_heeded
 
 
 @pytest.fixture
@@ -37,6 +39,25 @@ def test_log_has_few_lines_and_true_figures(clock):
     assert lines[1] == ("epoch 1/5 of 6 runs, 16 s left: loss 1.000, validation 50.0-91.0 %, 1,500 models x examples/s")
     assert [line.split(" of ")[0] for line in lines[1:]] == ["epoch 1/5", "epoch 4/5", "epoch 5/5"]
     assert ", 0 s left:" in lines[-1]
+
+
+def test_a_long_evaluation_tells_what_is_left_and_stops_on_request(clock):
+    log = io.StringIO()
+    shown = progress.Progress(Console(file=log, force_terminal=False))
+    shown.start(models=6, epochs=5, examples=1000)
+    with shown.phase("evaluating 6 runs") as so_far:
+        for done in range(1, 9):
+            so_far(done / 8)
+    assert log.getvalue().splitlines() == [
+        "evaluating 6 runs ...",
+        "evaluating 6 runs, 28 s left",
+        "evaluating 6 runs, 16 s left",
+        "evaluating 6 runs, 4 s left",
+    ]
+    with signals_heeded(), shown.phase("evaluating 6 runs") as so_far:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            so_far(0.5)
 
 
 def test_terminal_gets_live_lines_that_fit(clock):
