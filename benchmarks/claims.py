@@ -112,7 +112,7 @@ def verdict(outcomes: Iterable[Outcome]) -> str:
         return told.get(next(iter(found)), "not settled")
     if found[Outcome.SHOWN]:
         return f"{'mixed' if found[Outcome.REFUTED] else 'holds in part'} ({counted})"
-    return f"fails in part ({counted})" if found[Outcome.REFUTED] else "not settled"
+    return f"{'fails in part' if found[Outcome.REFUTED] else 'not settled'} ({counted})"
 
 
 # How statements are made of results. A function of `results` gives a finding's parts on one data set.

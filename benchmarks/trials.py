@@ -1,4 +1,4 @@
-"""The README's first command against Ray Tune: `python -m benchmarks.trials`.
+"""The README's sweep against Ray Tune: `python -m benchmarks.trials`.
 
 Whole commands, from their start to their end, with nothing compiled before. Under Ray Tune each training run is a
 trial in Flax NNX and optax, of the same network for as many epochs of as many examples, on a core of its own. A process

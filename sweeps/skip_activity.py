@@ -65,7 +65,7 @@ def _while_failing(results: Results, failing_sets: Sequence[tuple[str, ...]], in
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """The project's default against other activities in training, and against the authors' code, which always adds."""
+    """The project's default against other activities in training, and against always adding, as their ResiliNet+."""
     column = {f"{training:g} → select": cell_name(training, "select") for training in ACTIVITIES}
     default = f"{METHODS['resilinet']['training_activity']:g} → select"
     others = {name: cell for name, cell in column.items() if name != default}

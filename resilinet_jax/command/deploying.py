@@ -33,7 +33,7 @@ def deploy(
       folder: of the artefact.
       scenario: `--scenario`, which names the file of a user's own scenario.
       console: where tables and notes go.
-      chaos_seconds: how long nodes are killed, stopped, cut off and brought back at random afterwards.
+      chaos_seconds: how long nodes and hyperconnections fail and come back at random afterwards.
       strikes: how often each node is killed, stopped and cut off by itself.
       engine: what computes all nodes; None for NumPy where it can, and JAX elsewhere.
 

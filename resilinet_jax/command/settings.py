@@ -142,7 +142,7 @@ class Settings:
     failure_probability: str | None = _flag(
         None,
         "Of your own network, as n1:0.1,n2:0.02; what is not named never fails. With --report or --sweep, a report "
-        "with this failure setting beside the scenario's goes to <sweep>_your_own. Training does not depend on it.",
+        "with this failure setting beside the scenario's goes to <sweep>_your_own. Nothing is trained for it.",
     )
     metric: str = _flag(
         ACCURACY,
@@ -191,10 +191,10 @@ class Mode:
     run: int | None = _flag(None, "Which run of that cell; the first without it.", Range(0, 10_000))
     deploy: str | None = _flag(None, "Runs the nodes of this artefact here, kills them, and compares with predictions.")
     chaos_seconds: float | None = _flag(
-        None, "So long --deploy also kills, stops, cuts off and brings back nodes at random.", Range(0.0, 1e6)
+        None, "So long --deploy also fails nodes and hyperconnections at random and brings them back.", Range(0.0, 1e6)
     )
     strikes: int | None = _flag(
-        None, "How often --deploy kills, stops and cuts off each node by itself; once without it.", Range(1, 10_000)
+        None, "How often --deploy kills, stops and cuts off each fallible node; once without it.", Range(1, 10_000)
     )
     engine: str | None = _flag(
         None, "What computes all nodes of --deploy; without it NumPy where it can, and JAX elsewhere."

@@ -74,7 +74,7 @@ async def run_trial(
       requests: into which the test split is divided.
       pace: seconds between requests while nodes are killed.
       seed: of the moments at which nodes are killed.
-      chaos_seconds: how long nodes are killed, stopped, cut off and brought back at random afterwards.
+      chaos_seconds: how long nodes and hyperconnections fail and come back at random afterwards.
       strikes: how often each node is killed, stopped and cut off by itself.
       engine: what computes all nodes; None for NumPy where it can, and JAX elsewhere.
 

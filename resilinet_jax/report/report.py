@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -237,19 +237,43 @@ def _numbered(results: Results, runs: Sequence[int]) -> list[str]:
     return [f"{names[run][1]} on split {names[run][0]}" if results.units.several else str(run) for run in runs]
 
 
-def convergence_note(results: Results) -> list[str]:
-    """One sentence if most runs were still getting better in the last tenth of their epochs; none otherwise."""
+class Late(NamedTuple):
+    """Trainings whose best epoch was in the last tenth, so that more epochs might change what is said.
+
+    Attributes:
+      late: how many were so.
+      runs: how many there were; runs that share a training count once.
+      epochs: of each.
+    """
+
+    late: int
+    runs: int
+    epochs: int
+
+    @property
+    def most(self) -> bool:
+        """Whether more than half were late: not converged."""
+        return self.late > self.runs / 2
+
+
+def late_runs(results: Results) -> Late:
+    """How many trainings of a sweep were still getting better at their end."""
     epochs = max((runs.validation_score.shape[-1] for runs in results.measured.values()), default=0)
     if not epochs:
-        return []
+        return Late(0, 0, 0)
     curves = {results.cells[name].training_key(): runs.validation_score for name, runs in results.measured.items()}
     best = np.concatenate([np.argmax(np.nan_to_num(each, nan=-np.inf), -1) + 1 for each in curves.values()])
-    late = int((best > 0.9 * epochs).sum())
-    if late <= len(best) / 2:
+    return Late(int((best > 0.9 * epochs).sum()), len(best), epochs)
+
+
+def convergence_note(results: Results) -> list[str]:
+    """One sentence if most runs were still getting better in the last tenth of their epochs; none otherwise."""
+    found = late_runs(results)
+    if not found.most:
         return []
     return [
-        f"Not converged: {late} of {len(best)} runs were best in the last tenth of their {epochs} epochs, so that more "
-        "--epochs may change what is said here."
+        f"Not converged: {found.late} of {found.runs} runs were best in the last tenth of their {found.epochs} epochs, "
+        "so that more --epochs may change what is said here."
     ]
 
 
