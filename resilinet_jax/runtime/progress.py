@@ -111,7 +111,8 @@ class Progress:
         began = time.perf_counter()
 
         def so_far(done: float) -> None:
-            interruption.check()
+            if done < 1:  # what is whole is kept first
+                interruption.check()
             self._now = time.perf_counter()
             self._now_and_then(f"{what}, {duration((self._now - began) * (1 - done) / done)} left")
 

@@ -58,6 +58,7 @@ def test_a_long_evaluation_tells_what_is_left_and_stops_on_request(clock):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             so_far(0.5)
+        so_far(1.0)  # what is whole is kept first
 
 
 def test_terminal_gets_live_lines_that_fit(clock):
