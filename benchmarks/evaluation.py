@@ -43,7 +43,7 @@ from resilinet_jax.network.forward import Network, Variables, Wiring
 from resilinet_jax.scenarios import load_scenario
 from resilinet_jax.scenarios.health import dense_network
 
-_MODELS = flags.DEFINE_integer("models", 40, "Models of the Health network.", lower_bound=1)
+_MODELS = flags.DEFINE_integer("health_models", 40, "How many of the Health network.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 10_240, "Test examples.", lower_bound=1)
 _WHAT = flags.DEFINE_multi_enum(
     "what",

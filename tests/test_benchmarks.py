@@ -113,7 +113,7 @@ def test_a_clock_times_the_epochs_of_a_pass(monkeypatch):
 
 def test_evaluation_by_the_plan_contends_with_plain_vmap():
     """In a process of its own: it fails unless both say the same."""
-    asked = ["--what=health", "--models=2", "--examples=1024", "--rounds=1"]
+    asked = ["--what=health", "--health_models=2", "--examples=1024", "--rounds=1"]
     command = [sys.executable, "-m", "benchmarks.evaluation", *asked]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
