@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from resilinet_jax.datasets.labels import number_classes
+from resilinet_jax.datasets.labels import number_classes, text_of
 from resilinet_jax.datasets.prepared import REMEDY, check_prepared, find_prepared, one_line_for
 from resilinet_jax.datasets.readings import BY_NAME
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.datasets.table_settings import TableSettings
+from resilinet_jax.datasets.tables.columns import named
+from resilinet_jax.datasets.tables.pieces import Table
 from resilinet_jax.errors import DataError, listed
 from resilinet_jax.files import default_data_dir
 
@@ -54,7 +56,8 @@ def load_by_name(name: str, data_dir: pathlib.Path | None, asked: TableSettings 
     subject = asked and asked.subject
     if label is None or {label, subject} - {*features, None}:
         raise DataError(f"--label: {name} has the features {', '.join(features)}; name the class's, and the person's")
-    dropped = {label, subject, *((asked and asked.drop) or "").split(",")}
+    drop = asked.drop if asked else None
+    dropped = {label, subject, *named("drop", drop, Table(prepared, name, tuple(features)), features)}
     used = [each for each, kind in features.items() if each not in dropped and _is_number(kind)]
     if not used:
         raise DataError(f"{name} has no feature of numbers; it has {', '.join(features)}; convert it into a table")
@@ -65,7 +68,7 @@ def load_by_name(name: str, data_dir: pathlib.Path | None, asked: TableSettings 
     numbered = number_classes(name, known, len(texts))
     y = numbered.number[np.searchsorted(np.array(known), np.array(texts))]
     test = np.repeat([part == TEST for part in parts], [len(own) for own in examples.values()])
-    who = None if subject is None else np.array([str(each[subject]) for each in rows])
+    who = None if subject is None else np.array([_text(features[subject], each[subject]) for each in rows])
     split = test if test.any() and not test.all() else None
     names = tuple(used) if x.shape[1] == len(used) else ()
     return Dataset(f"{BY_NAME}{name}", x, y, who, class_names=numbered.names, feature_names=names, test=split)
@@ -79,7 +82,7 @@ def _is_number(kind: Any) -> bool:
 
 
 def _text(kind: Any, value: Any) -> str:
-    """What a class is called."""
+    """What a class or a person is called."""
     if hasattr(kind, "int2str"):
         return str(kind.int2str(int(value)))
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return text_of(value)

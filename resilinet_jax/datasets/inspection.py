@@ -18,33 +18,26 @@ TELLING = 0.01  # share of test examples in training from which on it is told
 COPIES = 0.9999  # correlation of two features that are one
 
 
-def inspect_splits(splits: Splits, seed: int = 0) -> tuple[str, ...]:
+def inspect_splits(splits: Splits) -> tuple[str, ...]:
     """Sentences about features that give the class away or repeat each other, and test rows that training has seen.
 
-    Args:
-      splits: of rows; of other examples only those on both sides are told.
-      seed: of the rows that are looked at.
+    Of examples that are no rows only those on both sides of the split are told.
     """
     x = np.asarray(splits.train.x)
     marks = np.concatenate([row_marks(np.asarray(part.x)) for part in (splits.train, splits.test)])
     told = list(seen_note(marks, [np.arange(len(x))], [np.arange(len(x), len(marks))]))
     if x.ndim == 2 and x.shape[1] <= MOST_FEATURES:
-        chosen = np.random.default_rng(seed).permutation(len(x))[:SAMPLE]
+        chosen = np.random.default_rng(0).permutation(len(x))[:SAMPLE]
         x, y = x[chosen], np.asarray(splits.train.y)[chosen]
         names = splits.feature_names or tuple(map(str, range(x.shape[1])))
         telling = explained_by_each(x, y) if splits.target_names else told_by_each(x, y)
         what = ("what is to be predicted", "that") if splits.target_names else ("the class", "the label")
         if leaks := [names[i] for i in np.flatnonzero(telling >= LEAKS)]:
-            told.append(
-                f"{_features(leaks)} alone tell{'s' * (len(leaks) == 1)} {what[0]}: is it {what[1]} in disguise?"
-            )
+            called = f"Features {listed(leaks)} alone tell" if len(leaks) > 1 else f"Feature {leaks[0]} alone tells"
+            told.append(f"{called} {what[0]}: is it {what[1]} in disguise?")
         if pairs := [f"{names[i]} and {names[j]}" for i, j in copies(x)]:
             told.append(f"Features {listed(pairs)} hold the same, but for a factor.")
     return tuple(told)
-
-
-def _features(names: list[str]) -> str:
-    return f"Feature{'s' * (len(names) > 1)} {listed(names)}"
 
 
 def told_by_each(x: Float[np.ndarray, "rows features"], y: Int[np.ndarray, " rows"]) -> Float[np.ndarray, " features"]:

@@ -26,6 +26,16 @@ class Classes(NamedTuple):
     names: tuple[str, ...]
 
 
+def text_of(value: object) -> str:
+    """What a label or a person is called; bytes are read as UTF-8."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def decoded(values: np.ndarray) -> np.ndarray:
+    """Texts for bytes, as HDF5 keeps them, and for Python objects; any other array as it is."""
+    return np.vectorize(text_of, otypes=[str])(values) if values.dtype.kind in "SO" else values
+
+
 def plain(text: str) -> str:
     """A whole number as such, which becomes `1.0` where others in its column are missing; any other text as it is."""
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text)

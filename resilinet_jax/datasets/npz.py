@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from resilinet_jax.datasets.labels import number_classes
+from resilinet_jax.datasets.labels import decoded, number_classes
 from resilinet_jax.datasets.naming import ABSENT, ROLES, part_of, role_of
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import DataError, UserError, first_line
@@ -46,9 +46,7 @@ def load_npz(path: pathlib.Path) -> Dataset:
     x, y = (np.concatenate([getattr(part, name) for part in parts]) for name in "xy")
     subjects = [part.subject for part in parts if part.subject is not None]
     subject = np.concatenate(subjects) if len(subjects) == len(parts) else None
-    # Subjects may be called anything; only who is whom matters.
-    numbered = None if subject is None else np.unique(subject, return_inverse=True)[1]
-    texts, codes = np.unique(np.char.strip(y) if y.dtype.kind in "US" else y, return_inverse=True)
+    texts, codes = np.unique(np.char.strip(y) if y.dtype.kind == "U" else y, return_inverse=True)
     missing = np.flatnonzero(np.isin(codes, [number for number, text in enumerate(texts) if str(text) in ABSENT]))
     if len(missing):
         raise DataError(
@@ -56,7 +54,7 @@ def load_npz(path: pathlib.Path) -> Dataset:
         )
     classes = number_classes(path.name, list(map(str, texts)), len(y))
     test = test_rows(parts)
-    return Dataset(path.name, x, classes.number[codes], numbered, no_subject, classes.names, test=test)
+    return Dataset(path.name, x, classes.number[codes], subject, no_subject, classes.names, test=test)
 
 
 class Part(NamedTuple):
@@ -148,6 +146,7 @@ def _part(name: str, found: _Found, part: str | None, check: Callable[[str, np.n
     x, y, subject = (found.arrays.get(called[array] or "") for array in ARRAYS)
     assert x is not None
     assert y is not None
+    y, subject = decoded(y), None if subject is None else decoded(subject)
     others = [f"{array} is {own}" for array, own in called.items() if own not in (None, array)]
     told = f"{name} ({', '.join(others)})" if others else name
     _check_numbers(told, x)
@@ -232,9 +231,12 @@ def _check_readings(name: str, x: np.ndarray, y: np.ndarray) -> None:
         )
     if y.shape == (len(x),):
         return
-    if y.shape == (x.shape[1],):
+    if y.ndim == 1 and len(y) in x.shape:
+        kept, remedy = "features", "x.T"
+        if x.ndim == 3:
+            kept, remedy = "time, channels", f"numpy.moveaxis(x, {x.shape.index(len(y))}, 0)"
         raise DataError(
-            f"{name}: x has shape {x.shape}, expected ({len(y)}, features): one row per label of y; save x=x.T"
+            f"{name}: x has shape {x.shape}, expected ({len(y)}, {kept}): one row per label of y; save x={remedy}"
         )
     if y.size == len(x):
         remedy = "save y=numpy.ravel(y)"
@@ -261,5 +263,5 @@ def _check_finite(name: str, x: np.ndarray) -> None:
 
 
 def _check_labels(name: str, y: np.ndarray) -> None:
-    if y.dtype.kind not in "iuUS":
+    if y.dtype.kind not in "iuU":
         raise DataError(f"{name}: y must hold whole numbers or texts, got {y.dtype}; number the classes: y={_NUMBERED}")

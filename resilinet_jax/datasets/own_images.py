@@ -30,22 +30,6 @@ MOST = 1 << 28  # bytes of a file of CIFAR
 TEST_SHARE = 6  # one image of so many tests, where no split is published
 
 
-class OwnImages(NamedTuple):
-    """Images of a user's, split.
-
-    Attributes:
-      train: uint8 pixels and labels.
-      test: the same.
-      class_names: of classes 0..C-1; none if they have no other names.
-      told: how they were split, in words.
-    """
-
-    train: Examples
-    test: Examples
-    class_names: tuple[str, ...]
-    told: str
-
-
 class _Found(NamedTuple):
     """Images with the texts of their labels, and whether each is a test image; None where no split is published."""
 
@@ -55,8 +39,11 @@ class _Found(NamedTuple):
     class_names: Sequence[str] | None = None
 
 
-def load_own_images(path: pathlib.Path, size: int) -> OwnImages:
+def load_own_images(path: pathlib.Path, size: int) -> tuple[Examples, Examples, tuple[str, ...], str]:
     """Reads images, by what lies there.
+
+    Those that train are shuffled, once and for all: they may lie class by class, and the last tenth validates. CIFAR's
+    are published shuffled.
 
     Args:
       path: an `.npz` with `x` and `y`, or `x_train` and so on; a folder with a folder of images for each class, maybe
@@ -64,9 +51,14 @@ def load_own_images(path: pathlib.Path, size: int) -> OwnImages:
         archive or unpacked.
       size: of the result, in pixels a side.
 
+    Returns:
+      Pixels and labels that train; those of the test; the names of classes 0..C-1, none if they have no other names;
+      and how the images were split, in words.
+
     Raises:
       DataError: for what is none of these, or damaged.
     """
+    files = {}
     if path.suffix.lower() == ".npz":
         found = _of_arrays(path, size)
     else:
@@ -75,9 +67,10 @@ def load_own_images(path: pathlib.Path, size: int) -> OwnImages:
     texts, codes = np.unique(np.array(found.labels), return_inverse=True)
     classes = number_classes(path.name, list(map(str, texts)), len(codes))
     y = classes.number[codes]
-    if found.test is None:  # drawn once and for all
+    order = np.random.default_rng(0).permutation(len(y))
+    if found.test is None:
         test = np.zeros(len(y), bool)
-        test[np.random.default_rng(0).permutation(len(y))[: len(y) // TEST_SHARE]] = True
+        test[order[: len(y) // TEST_SHARE]] = True
         told = f"a test image in {TEST_SHARE} drawn once and for all"
     else:
         test, told = found.test, "split as published"
@@ -86,8 +79,8 @@ def load_own_images(path: pathlib.Path, size: int) -> OwnImages:
         if len(found.class_names) <= int(max(texts, key=int)):
             raise DataError(f"{path}: there are labels up to {max(texts, key=int)}, but {len(found.class_names)} names")
         names = tuple(found.class_names[int(number)] for number in names or range(len(texts)))
-    train, tested = (Examples(found.x[part], y[part]) for part in (~test, test))
-    return OwnImages(train, tested, names, told)
+    train = np.flatnonzero(~test) if files else order[~test[order]]
+    return Examples(found.x[train], y[train]), Examples(found.x[test], y[test]), names, told
 
 
 def _of_folders(folder: pathlib.Path, size: int) -> _Found:

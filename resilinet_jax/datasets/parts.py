@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
+from resilinet_jax.datasets.labels import plain
 from resilinet_jax.datasets.split_settings import LEAVE_ONE_OUT
 from resilinet_jax.datasets.splits import Dataset, Places, take_rows
 from resilinet_jax.errors import UserError, listed, printable, suggest
@@ -83,7 +83,7 @@ def draw_parts(
         lengths = {
             "random": lambda: _lengths_at_random(len(dataset.y), least=0 if dataset.places else None),
             "block": lambda: _lengths_of_blocks(dataset),
-            "subject": lambda: _lengths_by_subject(dataset, _cuts_of_subjects),
+            "subject": lambda: _lengths_by_subject(dataset, lambda total: _cuts(total, 1)),
         }[by]()
     for part in parts:
         for name, rows in (("training", part.train), ("validation", part.validation), ("test", part.test)):
@@ -131,11 +131,7 @@ def _keeping_published(
     if dataset.test is None:
         return draw(dataset, rng)
     own, test = np.flatnonzero(~dataset.test), np.flatnonzero(dataset.test)
-    subject, recording = (None if each is None else each[own] for each in (dataset.subject, dataset.recording))
-    within = dataclasses.replace(
-        dataset, x=dataset.x[own], y=dataset.y[own], subject=subject, recording=recording, test=None, places=None
-    )
-    train, validation, also = draw(within, rng)
+    train, validation, also = draw(dataset.taken(own, test=None, places=None), rng)
     return own[rng.permutation(np.concatenate([train, also]))], own[validation], rng.permutation(test)
 
 
@@ -161,9 +157,9 @@ def _lengths_at_random(total: int, least: int | None) -> Lengths:
     return Lengths(cut, later - cut, total - later, cut if least is None else least)
 
 
-def _cuts(total: int) -> tuple[int, int]:
-    """Where 80/10/10 of `total` ends its first and second part."""
-    held_out = round(0.1 * total)
+def _cuts(total: int, least: int = 0) -> tuple[int, int]:
+    """Where 80/10/10 of `total` ends its first and second part; each of the others has at least `least`."""
+    held_out = max(least, round(0.1 * total))
     return total - 2 * held_out, total - held_out
 
 
@@ -181,13 +177,8 @@ def _subjects(dataset: Dataset, by: str) -> np.ndarray:
 
 def _by_subject(dataset: Dataset, rng: np.random.Generator) -> Drawn:
     subjects = rng.permutation(_subjects(dataset, "subject"))
-    train, validation, test = np.split(subjects, _cuts_of_subjects(len(subjects)))
+    train, validation, test = np.split(subjects, _cuts(len(subjects), 1))
     return _rows_of(dataset, rng, train), _rows_of(dataset, rng, validation), _rows_of(dataset, rng, test)
-
-
-def _cuts_of_subjects(total: int) -> tuple[int, int]:
-    held_out = max(1, round(0.1 * total))
-    return total - 2 * held_out, total - held_out
 
 
 def _rows_of(dataset: Dataset, rng: np.random.Generator, subjects: Iterable[object]) -> np.ndarray:
@@ -203,7 +194,8 @@ def _lengths_by_subject(dataset: Dataset, cuts: Callable[[int], tuple[int, int]]
 
 def _one_left_out(dataset: Dataset, seed: int, test_subject: str | None) -> tuple[list[Parts], Lengths]:
     subjects = _subjects(dataset, LEAVE_ONE_OUT)
-    labels = [printable(str(subject)) for subject in subjects]
+    numbers = subjects.dtype.kind == "f"  # which nobody types with a point
+    labels = [printable(plain(str(subject)) if numbers else str(subject)) for subject in subjects]
     if test_subject is None and len(labels) > MOST:
         raise UserError(
             f"--split={LEAVE_ONE_OUT} takes at most {MOST:,} subjects, {dataset.name} has {len(labels):,}; name one by "

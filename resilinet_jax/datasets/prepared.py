@@ -127,7 +127,7 @@ def find_prepared(data_dir: pathlib.Path, name: str, version: str | None = None)
       name: of the data set.
       version: of it; None for the newest.
     """
-    versions = [path.parent for path in data_dir.glob(f"{name}/*/{SUFFIX}")]
+    versions = [path.parent for path in (data_dir / name).glob(f"*/{SUFFIX}")]
     # What TFDS was killed over is called incomplete.<letters>_<version>.
     whole = [path for path in versions if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and version in (None, path.name)]
     return max(whole, key=lambda path: [int(part) for part in path.name.split(".")], default=None)

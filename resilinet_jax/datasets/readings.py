@@ -22,6 +22,7 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".gz")  # of them
 BY_NAME = "tfds:"  # before a name
 FOLDER = "/"  # stands for any folder, as a suffix does for files
 TABLE_FLAGS = ("label", "subject", "recording", "features", "drop", "columns")  # of tables alone
+TFDS_FLAGS = ("label", "subject", "drop")  # those of them that what TFDS has prepared takes
 
 
 def load_dataset(name: str, data_dir: pathlib.Path | None, asked: TableSettings | None = None) -> tuple[Dataset, str]:
@@ -53,8 +54,9 @@ def load_dataset(name: str, data_dir: pathlib.Path | None, asked: TableSettings 
             f"unknown --dataset={name}; expected auto, synthetic, mhealth, a folder, or a file that ends in "
             f"{', '.join(each for each in LOADERS if each.startswith('.'))}"
         )
-    given = next((flag for flag in TABLE_FLAGS if getattr(asked, flag, None) is not None), None)
-    if loader not in (_tables, _by_name) and given is not None:
+    taken = TABLE_FLAGS if loader is _tables else TFDS_FLAGS if loader is _by_name else ()
+    given = next((flag for flag in TABLE_FLAGS if flag not in taken and getattr(asked, flag, None) is not None), None)
+    if given is not None:
         raise DataError(f"--{given} is about tables, and {name} is none; leave it out")
     dataset = loader(name, data_dir, asked)
     if asked is not None and asked.window is not None:
@@ -66,8 +68,8 @@ def load_dataset(name: str, data_dir: pathlib.Path | None, asked: TableSettings 
 
 def _found(data_dir: pathlib.Path | None) -> tuple[str, str]:
     """What `--dataset=auto` stands for, and why: whoever names a folder gets what is in it, or nothing."""
-    from resilinet_jax.datasets.mhealth import NAME, VERSION, find_mhealth
-    from resilinet_jax.datasets.mhealth.recordings import check_nothing_like_it
+    from resilinet_jax.datasets.mhealth import NAME, VERSION
+    from resilinet_jax.datasets.mhealth.recordings import check_nothing_like_it, find_logs
     from resilinet_jax.datasets.prepared import find_prepared
 
     try:
@@ -78,7 +80,7 @@ def _found(data_dir: pathlib.Path | None) -> tuple[str, str]:
         return "mhealth", f" (prepared in {folder})"
     if data_dir is None:
         return "synthetic", f" (no prepared mHealth in {folder}; see --dataset)"
-    if find_mhealth(data_dir):
+    if data_dir.is_file() or find_logs(data_dir):
         return "mhealth", f" (from {data_dir})"
     there = sorted(path for path in data_dir.iterdir() if not path.name.startswith("."))
     own = next((path for path in there if path.suffix.lower() == ".npz"), None)

@@ -8,18 +8,11 @@ KINDS = ("random", "block", "subject", LEAVE_ONE_OUT)
 
 @runtime_checkable
 class SplitSettings(Protocol):
-    """What says how to split: the flags about it, as `resilinet_jax.Settings` has them.
-
-    Attributes:
-      split: one of `KINDS`.
-      splits: how many.
-      test_subject: the one that is left out; None for each in turn.
-      seed: of all splits.
-    """
+    """What says how to split: the flags about it, as `resilinet_jax.Settings` has them."""
 
     @property
     def split(self) -> str:
-        """What is split."""
+        """How to split, one of `KINDS`."""
 
     @property
     def splits(self) -> int:
@@ -27,8 +20,8 @@ class SplitSettings(Protocol):
 
     @property
     def test_subject(self) -> str | None:
-        """Who is left out."""
+        """The one that is left out; None for each in turn."""
 
     @property
     def seed(self) -> int:
-        """Of all splits."""
+        """Seed of all splits."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, Shaped
 
+from resilinet_jax.datasets.labels import decoded
 from resilinet_jax.errors import UserError, first_line, listed
 
 if TYPE_CHECKING:
@@ -209,6 +210,22 @@ class Dataset:
                 raise UserError(
                     f"{self.name}'s {field} must be of shape {self.y.shape[:1]}, one for each of x, got {given.shape}"
                 )
+        if self.test is not None and self.test.dtype != bool:
+            raise UserError(
+                f"{self.name}'s test must be True or False for each of x, got {self.test.dtype}; compare it with what "
+                "stands for the test, as numpy.array(test) == 1"
+            )
+
+    def taken(self, rows: Int[np.ndarray, " rows"], **changes: Any) -> Dataset:
+        """The data set at these rows.
+
+        Args:
+          rows: their numbers.
+          changes: fields that have another value, `places` among them where there are any.
+        """
+        of_each = [field for field in ("x", "y", "subject", "recording", "test") if field not in changes]
+        at_rows = {field: each[rows] for field in of_each if (each := getattr(self, field)) is not None}
+        return dataclasses.replace(self, **at_rows, **changes)
 
     @property
     def classes(self) -> int:
@@ -235,10 +252,8 @@ def _as_array(what: str, values: Any) -> np.ndarray:
         raise UserError(f"{what} is no array, got {type(values).__name__} ({first_line(error)}); make it one") from None
     if not array.ndim:
         raise UserError(f"{what} must be an array, got {type(values).__name__}; give one row for each example")
-    if array.dtype == object and what.endswith("subject"):
-        return array.astype(str)
     # Sums over rows come out the same to the last bit however the rows were laid out, as columns in a data frame.
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(decoded(array) if what.endswith("subject") else array)
 
 
 SPLITS = ("train", "validation", "test")

@@ -71,7 +71,8 @@ def draw_splits(dataset: Dataset, settings: SplitSettings, train_examples: int |
     drawn, most = draw_parts(dataset, by, seed, settings.splits, settings.test_subject)
     x = np.asarray(dataset.x)
     # About a value in the midst of all, so that float32 keeps every digit; what splits train on differs little from it.
-    middle = np.median(x[:: -(-len(x) // SAMPLE)], 0)
+    some = x[:: -(-len(x) // SAMPLE)]
+    middle = np.median(some.reshape(-1, x.shape[-1]) if x.ndim == 3 else some, 0)  # as `standardisation_of` has it
     shared = Standardisation(middle, standardisation_of(x)[0].scale)
     with np.errstate(over="ignore"):  # refused below
         x, (y, target_scaling) = shared(x), _ready(dataset)

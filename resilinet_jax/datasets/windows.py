@@ -45,24 +45,16 @@ def cut_windows(dataset: Dataset, rows: int, hop: int, label: str) -> Dataset:
         gone = np.setdiff1d(np.arange(dataset.classes), there)[0]
         named = dataset.class_names[gone] if dataset.class_names else gone
         raise DataError(f"--window={rows}: no window of {dataset.name} has the label {named}; give a smaller one")
-    at = order[starts]
-    return Dataset(
-        dataset.name,
-        np.ascontiguousarray(sliding_window_view(dataset.x[order], rows, axis=0)[starts].swapaxes(1, 2)),
-        y,
-        dataset.subject if dataset.subject is None else dataset.subject[at],
-        dataset.no_subject,
-        dataset.class_names,
-        dataset.feature_names,
-        None if dataset.recording is None else dataset.recording[at],
-        None if dataset.test is None else dataset.test[at],
-        dataset.offset,
-        Places(places, reach),
-        (
-            *dataset.notes,
-            f"{len(y):,} windows of {rows} rows, one every {hop}; none that shares rows with a test or validation "
-            "window, or lies next to one, trains.",
-        ),
+    note = (
+        f"{len(y):,} windows of {rows} rows, one every {hop}; none that shares rows with a test or validation window, "
+        "or lies next to one, trains."
+    )
+    return dataset.taken(
+        order[starts],
+        x=np.ascontiguousarray(sliding_window_view(dataset.x[order], rows, axis=0)[starts].swapaxes(1, 2)),
+        y=y,
+        places=Places(places, reach),
+        notes=(*dataset.notes, note),
     )
 
 

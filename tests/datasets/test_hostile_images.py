@@ -63,11 +63,11 @@ def first_size(size):
 
 TAR = f"^error: ./{ARCHIVE}: damaged archive .*; fetch it again$"
 ARCHIVE_CASES = (
-    Case("cifar10: nothing, and no network", CIFAR10, r"can't download CIFAR-10 \(.*\); fetch it by hand"),
+    Case("cifar10: nothing, and no network", CIFAR10, r"can't download CIFAR-10 \(.*refused\); fetch it by hand"),
     Case(
         "cifar10: auto, and nothing",
         ("--scenario=cifar10", "--data_dir={here}", "--dataset=auto"),
-        r"no CIFAR-10 in it, .*; without the flag, digits",
+        r"no CIFAR-10 in it, .*; without the flag, digits are used",
     ),
     Case("cifar10: an empty archive", CIFAR10, TAR, packed(damage=lambda content: b"")),
     Case("cifar10: text as archive", CIFAR10, TAR, packed(damage=lambda content: b"no archive")),
@@ -83,7 +83,7 @@ ARCHIVE_CASES = (
     Case(
         "cifar10: a member larger than the rest",
         CIFAR10,
-        "damaged archive|missing|has .* bytes",
+        r"damaged archive \(unexpected end of data\); fetch it again",
         packed(damage=first_size(3073 * 9000)),
     ),
     Case(
@@ -91,6 +91,12 @@ ARCHIVE_CASES = (
         CIFAR10,
         "data_batch_1.bin has 100 bytes, expected a multiple of 3,073",
         packed(damage=first_size(100)),
+    ),
+    Case(
+        "cifar10: a byte too many",
+        CIFAR10,
+        "test_batch.bin has 3,074 bytes, expected a multiple of 3,073",
+        packed(lambda files: files | {"test_batch.bin": b"1" * 3074}),
     ),
     Case(
         "cifar10: only a path out of the folder",
@@ -197,7 +203,7 @@ IMAGES_PREPARED = (
     Case(
         "tfrecord",
         (),
-        "prepared as tfrecord, which takes TensorFlow.*prepare it with file_format",
+        "prepared as tfrecord, which takes TensorFlow.*prepare it with file_format='array_record'",
         info(lambda info: info.update(fileFormat="tfrecord")),
     ),
     Case("an unknown format", (), "not a TFDS data set", info(lambda info: info.update(fileFormat="zip"))),

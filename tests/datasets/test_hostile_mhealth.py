@@ -219,8 +219,8 @@ MHEALTH_CASES = (
     Case(
         "mhealth: label 13",
         MHEALTH,
-        "log: row \\d+ has label '13', expected 0..12",
-        loose(with_log(1, lambda log: log.replace(b"\t12\n", b"\t13\n", 1))),
+        "mHealth_subject2.log: row \\d+ has label '13', expected 0..12",
+        loose(with_log(2, lambda log: log.replace(b"\t12\n", b"\t13\n", 1))),
     ),
     Case(
         "mhealth: label -1",

@@ -26,6 +26,7 @@ from tests.helpers.hostile import (
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(60, 4)), np.arange(60) % 3
+CUBE = X.reshape(60, 2, 2)
 LAST = np.random.default_rng(0).permutation(60)[-1]  # a row of the test split
 RECORDS = np.zeros(60, [("a", float), ("b", int)])
 NUMBERED = "y=numpy.unique(y, return_inverse=True)[1]"
@@ -129,7 +130,7 @@ NPZ_CASES = (
         saved(x=1.0),
     ),
     Case("npz: infinity in x", NPZ, "row 3 of x holds", saved(x=row(3, -np.inf))),
-    Case("npz: x beyond float32", NPZ, "row 59 of x holds", saved(x=row(59, 1e39))),
+    Case("npz: x beyond float32", NPZ, "row 59 of x holds NaN or a value beyond float32", saved(x=row(59, 1e39))),
     Case(
         "npz: x nearly constant",
         NPZ,
@@ -210,6 +211,8 @@ MENDED = (
     ("x a vector", {"x": X[:, 0]}, "got float64 (60,)", "x=x.reshape(len(x), -1)"),
     ("x images", {"x": X.reshape(60, 2, 2, 1)}, "got float64 (60, 2, 2, 1)", "x=x.reshape(len(x), -1)"),
     ("x transposed", {"x": X.T}, "x has shape (4, 60), expected (60, features)", "x=x.T"),
+    ("x time first", {"x": CUBE.swapaxes(0, 1)}, "expected (60, time, channels)", "x=numpy.moveaxis(x, 1, 0)"),
+    ("x examples last", {"x": np.moveaxis(CUBE, 0, 2)}, "x has shape (2, 2, 60)", "x=numpy.moveaxis(x, 2, 0)"),
     (
         "NaN in x",
         {"x": row(17, np.nan)},
@@ -218,6 +221,7 @@ MENDED = (
     ),
     ("y of objects", {"y": np.array(["a", 1, None], object)[Y]}, "y holds Python objects", OF_TEXT),
     ("y float", {"y": Y / 2}, "y must hold whole numbers or texts, got float64", NUMBERED),
+    ("y whole, as float", {"y": Y * 1.0}, "y must hold whole numbers or texts, got float64", NUMBERED),
     ("y NaN", {"y": np.where(Y == 0, np.nan, Y)}, "got float64", NUMBERED),
     ("y bool", {"y": Y > 0}, "got bool", NUMBERED),
     ("y of durations", {"y": Y.astype("m8[s]")}, "got timedelta64[s]", NUMBERED),

@@ -100,6 +100,30 @@ def test_each_shape_gives_the_same_images(tmp_path, write):
     assert images.split(0).class_names == NAMES
 
 
+def sorted_arrays(root):
+    order = np.argsort(Y, kind="stable")
+    np.savez(root / "set.npz", x=X[order], y=Y[order])
+    return root / "set.npz"
+
+
+@pytest.mark.parametrize("write", [folders, lambda root: folders(root, parts=False), sorted_arrays])
+def test_images_that_lie_class_by_class_validate_every_class(tmp_path, write):
+    splits = load_images(str(write(tmp_path)), None, 8).split(0)
+    assert set(splits.validation.y) == set(splits.train.y) == {0, 1, 2}
+
+
+def test_images_of_cifar_train_in_the_order_in_which_they_are_published(tmp_path):
+    images = load_images(str(python_version(tmp_path)), None, 32)
+    published = np.concatenate([np.flatnonzero(~TEST)[number::5] for number in range(5)])
+    np.testing.assert_array_equal(images.train.x, X[published])
+    np.testing.assert_array_equal(images.test.x, X[TEST])
+
+
+def test_labels_of_bytes_name_classes(tmp_path):
+    np.savez(tmp_path / "set.npz", x=X, y=np.array(NAMES)[Y].astype("S"))
+    assert load_images(str(tmp_path / "set.npz"), None, 8).class_names == NAMES
+
+
 def test_without_a_published_split_a_sixth_is_for_the_test(tmp_path):
     images = load_images(str(folders(tmp_path, parts=False)), None, 16)
     assert len(images.test.y) == 10

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from jaxtyping import config
 
 from resilinet_jax.datasets.feed import Resident
 from resilinet_jax.datasets.npz import load_npz
+from resilinet_jax.datasets.parts import draw_parts
 from resilinet_jax.datasets.readings import load_dataset
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.datasets.splitting import split_dataset
@@ -23,6 +25,7 @@ def numbered(rows=1000, subjects=10):
 
 def test_synthetic_has_the_shape_of_mhealth_and_is_always_the_same():
     dataset = load_synthetic()
+    assert dataset.name == "synthetic"
     assert dataset.x.shape == (SUBJECTS * sum(ROWS), 23)
     assert dataset.classes == 12
     assert np.bincount(dataset.y).tolist() == [SUBJECTS * rows for rows in ROWS]
@@ -131,58 +134,69 @@ def test_split_refuses_what_it_cannot_split():
 
 
 def test_npz_keeps_what_was_saved(tmp_path):
-    np.savez(tmp_path / "mine.npz", x=X, y=Y, subject=np.array([f"s{s}" for s in SUBJECT]))
+    people = np.array([f"s{s}" for s in SUBJECT])
+    np.savez(tmp_path / "mine.npz", x=X, y=Y, subject=people)
     dataset = load_npz(tmp_path / "mine.npz")
     np.testing.assert_allclose(dataset.x, X, rtol=1e-6)
     np.testing.assert_array_equal(dataset.y, Y)
-    np.testing.assert_array_equal(dataset.subject, SUBJECT)
+    np.testing.assert_array_equal(dataset.subject, people)
     assert dataset.classes == 3
 
 
-class Pickled:
-    def __reduce__(self):
-        return print, ("a pickle was run",)
+PEOPLE = [f"Zoé {number}" for number in range(10)]
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("people", "called"),
     [
-        ({"x": X}, "no array 'y', found x"),
-        ({"y": Y}, "no array 'x'"),
-        ({"x": X[0], "y": Y}, "x must be of shape"),
-        ({"x": X.astype(str), "y": Y}, "x must be real numbers"),
-        ({"x": np.where(np.arange(60)[:, None] == 17, np.nan, X), "y": Y}, "row 17 of x"),
-        ({"x": np.full_like(X, 1e300), "y": Y}, "row 0 of x holds NaN or a value beyond float32"),
-        ({"x": X, "y": Y[:-1]}, r"y has shape \(59,\), expected \(60,\)"),
-        ({"x": X, "y": Y.astype(float)}, "y must hold whole numbers"),
-        ({"x": X, "y": Y * 0}, "expected at least 2"),
-        ({"x": X, "y": Y, "subject": SUBJECT[:5]}, r"subject has shape \(5,\)"),
-        ({"x": X[:0], "y": Y[:0]}, r"x must be of shape \(examples, features\) or .*, got float64 \(0, 4\)"),
-        ({"x": X, "y": np.array([Pickled()] * 60, object)}, "y holds Python objects, which could run code"),
+        (np.arange(1, 11), [str(number) for number in range(1, 11)]),
+        (np.arange(1.0, 11.0), [str(number) for number in range(1, 11)]),
+        (np.array(PEOPLE), PEOPLE),
+        (np.array([each.encode() for each in PEOPLE]), PEOPLE),
     ],
+    ids=["numbers", "floats", "texts", "bytes"],
 )
-def test_npz_refuses(tmp_path, capsys, arrays, message):
-    np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(UserError, match=message) as error, np.errstate(all="raise"):
-        load_npz(tmp_path / "bad.npz")
-    assert "\n" not in str(error.value)
-    assert "pickle was run" not in capsys.readouterr().out
+def test_who_is_left_out_of_an_npz_is_whom_the_flag_names(tmp_path, people, called):
+    """All splits by person have the rows that they had when people were numbered from 0."""
+    np.savez(tmp_path / "mine.npz", x=X, y=Y, subject=people[SUBJECT])
+    dataset, numbered = load_npz(tmp_path / "mine.npz"), Dataset("d", X, Y, SUBJECT)
+    for number, name in enumerate(called):
+        (part,), _ = draw_parts(dataset, "leave_one_subject_out", 3, test_subject=name)
+        assert part.label == name
+        assert set(SUBJECT[part.test]) == {number}
+    for by in ("subject", "leave_one_subject_out"):
+        for own, other in zip(draw_parts(dataset, by, 3)[0], draw_parts(numbered, by, 3)[0]):
+            assert all((a == b).all() for a, b in zip(own[2:], other[2:]))
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut"])
-def test_npz_refuses_a_file_that_is_none(tmp_path, content):
-    (tmp_path / "bad.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"not a readable \.npz"):
-        load_npz(tmp_path / "bad.npz")
+@pytest.mark.parametrize("kind", ["S", object])
+def test_people_whose_names_are_bytes_are_called_by_them(kind):
+    people = np.array([each.encode() for each in PEOPLE]).astype(kind)
+    parts, _ = draw_parts(Dataset("d", X, Y, people[SUBJECT]), "leave_one_subject_out", 0)
+    assert [part.label for part in parts] == PEOPLE
 
 
-def test_npz_refuses_a_truncated_file(tmp_path):
-    np.savez_compressed(tmp_path / "whole.npz", x=X, y=Y)
-    content = (tmp_path / "whole.npz").read_bytes()
-    for keep in range(1, len(content), 97):
-        (tmp_path / "cut.npz").write_bytes(content[:keep])
-        with pytest.raises(UserError):
-            load_npz(tmp_path / "cut.npz")
+def test_labels_of_bytes_are_those_of_text(tmp_path):
+    for texts in (["10", "2", "1"], ["walk", "sit", "clîmb"]):
+        names = np.array([each.encode() for each in texts])
+        np.savez(tmp_path / "bytes.npz", x=X, y=names[Y])
+        np.savez(tmp_path / "texts.npz", x=X, y=np.array(texts)[Y])
+        got, expected = (load_npz(tmp_path / name) for name in ("bytes.npz", "texts.npz"))
+        np.testing.assert_array_equal(got.y, expected.y)
+        assert got.class_names == expected.class_names
+    for absent in (b"", b"NA"):
+        np.savez(tmp_path / "bytes.npz", x=X, y=np.where(Y == 2, absent, names[Y]))
+        with pytest.raises(UserError, match=rf"row 2 of y is '{absent.decode()}', no label; leave it out"):
+            load_npz(tmp_path / "bytes.npz")
+
+
+@pytest.mark.parametrize("test", [(Y == 2) * 1, (Y == 2) * 1.0, np.where(Y == 2, "test", "train")])
+def test_what_does_not_say_true_or_false_of_the_test_is_refused(monkeypatch, test):
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # the check of types says it in other words
+    with pytest.raises(UserError, match=r"d's test must be True or False for each of x, got .*; compare it with"):
+        Dataset("d", X, Y, test=test)
+    (part,), _ = draw_parts(Dataset("d", X, Y, test=(Y == 2).tolist()), "random", 0)
+    np.testing.assert_array_equal(np.sort(part.test), np.flatnonzero(Y == 2))
 
 
 def test_npz_reads_or_refuses_a_flipped_byte_but_never_fails_otherwise(tmp_path):
@@ -202,6 +216,7 @@ def test_npz_reads_or_refuses_a_flipped_byte_but_never_fails_otherwise(tmp_path)
 
 def test_auto_takes_synthetic_where_there_is_no_mhealth_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("resilinet_jax.datasets.readings.LOADERS", {"synthetic": lambda *_: Dataset("synthetic", X, Y)})
     dataset, told = load_dataset("auto", None)
     assert dataset.name == "synthetic"
     assert "synthetic, made-up" in told

@@ -7,15 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from resilinet_jax.datasets.mhealth.recordings import (
-    ROWS_PER_LABEL,
-    SUBJECTS,
-    VERSION,
-    Recording,
-    find_logs,
-    load_recordings,
-)
-from resilinet_jax.datasets.prepared import SUFFIX, check_prepared, find_prepared, one_line_for, prepare
+from resilinet_jax.datasets.mhealth.recordings import ROWS_PER_LABEL, SUBJECTS, VERSION, Recording, load_recordings
+from resilinet_jax.datasets.prepared import SUFFIX, check_prepared, one_line_for, prepare
 from resilinet_jax.datasets.splits import Dataset
 from resilinet_jax.errors import DataError
 
@@ -48,11 +41,6 @@ def load_mhealth(data_dir: pathlib.Path, source: pathlib.Path | None = None) -> 
     if len(y) != len(x) or counts.tolist() != list(ROWS_PER_LABEL.values()) or not np.isfinite(x).all():
         raise DataError(f"{folder}: not the published recordings; {REMEDY}")
     return Dataset(NAME, x, y, subject)
-
-
-def find_mhealth(folder: pathlib.Path) -> bool:
-    """Whether `load_mhealth` finds the data set in a folder, prepared or as published; nothing is checked."""
-    return folder.is_file() or find_prepared(folder, NAME, VERSION) is not None or bool(find_logs(folder))
 
 
 def _builder(recordings: Mapping[int, Recording] | None, data_dir: pathlib.Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from resilinet_jax.datasets.naming import is_part
@@ -59,9 +59,9 @@ def choose_columns(tables: Sequence[tuple[Source, Table]], asked: TableSettings)
     beside = {"label": source.label, "subject": source.subject, "recording": None}
     given = {what: _resolve(what, getattr(asked, what), beside[what] is not None, first, every) for what in beside}
     texts = [each for each in given.values() if each in every]
-    dropped = _named("drop", asked.drop, first, every)
+    dropped = named("drop", asked.drop, first, every)
     unnamed = [name for name in names if re.fullmatch(r"|Unnamed: \d+(\.\d+)?|__index_level_0__", name)]
-    features = _named("features", asked.features, first, every) or [
+    features = named("features", asked.features, first, every) or [
         name for name in names if name not in (*texts, *dropped, *unnamed)
     ]
     both = [name for name in features if name in texts]
@@ -144,7 +144,7 @@ def _resolve(what: str, spec: str | None, beside: bool, table: Table, every: Seq
     return spec
 
 
-def _named(flag: str, text: str | None, table: Table, every: Sequence[str]) -> list[str]:
+def named(flag: str, text: str | None, table: Table, every: Collection[str]) -> list[str]:
     """Names of columns, separated by commas.
 
     Args:

@@ -15,6 +15,7 @@ from resilinet_jax.datasets.naming import ABSENT
 from resilinet_jax.errors import DataError, first_line
 
 HEAD = 1 << 22  # bytes that are looked at
+csv.field_size_limit(HEAD)  # a whole line is one field to the separators that it does not have
 LINES, TEXT = 1_000, 1 << 18  # lines of it, or as many as this many characters make, but at least `FEWEST`
 FEWEST = 5
 MOST_LOOKED_AT = 1 << 26  # bytes that are checked for being UTF-8
@@ -94,10 +95,19 @@ def find_dialect(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> 
     if len(names) != width - unused:
         what = f"--columns names {len(names)}" if given else f"its first line has {len(names)}"
         raise DataError(f"{called}: {what} columns, expected {width - unused}, as the lines below; mend one of them")
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{called}: several columns are called {twice[0]!r}; give each a name of its own")
+    check_names(called, names)
     return Dialect(encoding, separator, decimal, names, len(above) + header, unused, closing)
+
+
+def check_names(called: str, names: Sequence[str]) -> None:
+    """Refuses columns of one name.
+
+    Raises:
+      DataError: naming the first.
+    """
+    twice = next((name for name, times in collections.Counter(names).items() if times > 1), None)
+    if twice is not None:
+        raise DataError(f"{called}: several columns are called {twice!r}; give each a name of its own")
 
 
 def fields(line: str, separator: str) -> list[str]:
@@ -153,7 +163,8 @@ def _lines(path: pathlib.Path, called: str) -> tuple[str, list[str], list[str]]:
     lengths = itertools.accumulate(map(len, lines))
     lines = lines[: max(FEWEST, sum(length <= TEXT for length in lengths))]
     if not lines:
-        raise DataError(f"{called} is empty; give a file with a line for each reading")
+        what = f"has no whole line in its first {HEAD:,} bytes" if more else "is empty"
+        raise DataError(f"{called} {what}; give a file with a line for each reading")
     return encoding, lines, whole[:above]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resilinet_jax.datasets.naming import ABSENT
-from resilinet_jax.datasets.tables.dialect import Dialect, find_dialect
+from resilinet_jax.datasets.tables.dialect import Dialect, check_names, find_dialect
 from resilinet_jax.errors import DataError, UserError, first_line
 
 if TYPE_CHECKING:
@@ -64,13 +64,8 @@ def open_table(path: pathlib.Path, called: str, given: Sequence[str] = ()) -> Ta
         return Table(path, called, dialect.names, dialect)
     with _told(called):
         names = tuple(_parquet(path).schema_arrow.names)
-    if len(set(names)) < len(names):
-        raise DataError(f"{called}: several columns are called {_twice(names)!r}; give each a name of its own")
+    check_names(called, names)
     return Table(path, called, names)
-
-
-def _twice(names: Sequence[str]) -> str:
-    return next(name for name in names if names.count(name) > 1)
 
 
 def pieces(table: Table, texts: Sequence[str], numbers: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -154,6 +149,7 @@ def _csv(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.Data
     dialect = table.dialect
     assert dialect is not None
     names = [*dialect.names, *(f"\0{number}" for number in range(dialect.unused))]
+    absent = {name: list(ABSENT) for name in numbers}
     with warnings.catch_warnings():
         # What this announces is that values are left out. That a column mixes kinds is told where it is converted.
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -167,9 +163,9 @@ def _csv(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.Data
             skiprows=dialect.begin,
             skip_blank_lines=False,
             index_col=False,
-            dtype=dict.fromkeys([name for name in names if name not in numbers], str),
+            dtype={name: str for name in names if name not in absent},
             keep_default_na=False,
-            na_values={name: list(ABSENT) for name in numbers},
+            na_values=absent,
             skipinitialspace=True,
             comment=dialect.closing,
             encoding=dialect.encoding,
@@ -180,7 +176,7 @@ def _csv(table: Table, texts: list[str], numbers: list[str]) -> Iterator[pd.Data
 
 
 def _as_numbers(table: Table, column: pd.Series, begun: int) -> pd.Series:
-    """A column that pandas left as text: whole numbers too large for 64 bits, or one with a value that is none.
+    """Numbers of a column that pandas left as text, or in part: beyond 64 bits, truths with gaps, or with a word.
 
     Args:
       table: that is read.
@@ -190,13 +186,12 @@ def _as_numbers(table: Table, column: pd.Series, begun: int) -> pd.Series:
     import pandas as pd
 
     decimal = table.dialect.decimal if table.dialect else "."
-    points = column.astype(str)
+    points = column.astype(str).str.lower().replace({"true": "1", "false": "0"})
     if decimal != ".":
-        points = points.where(~points.str.contains(".", regex=False), "no number").str.replace(
-            decimal, ".", regex=False
-        )
+        wrong = points.str.contains(".", regex=False) & column.map(lambda each: isinstance(each, str))
+        points = points.where(~wrong, "no number").str.replace(decimal, ".", regex=False)
     numbers = pd.to_numeric(points, errors="coerce").astype(np.float64)
-    wrong = (numbers.isna() & column.notna()).to_numpy()
+    wrong = numbers.isna() & column.notna()
     if not wrong.any():
         return numbers
     row = int(np.flatnonzero(wrong)[0])

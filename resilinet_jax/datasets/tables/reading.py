@@ -126,7 +126,8 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
     found = find_sources(path, asked.label)
     given = [name.strip() for name in asked.columns.split(",")] if asked.columns else []
     root = path if path.is_dir() else path.parent
-    opened = [(source, open_table(source.path, _called(source.path, root), given)) for source in found.sources]
+    called = [source.path.relative_to(root).as_posix() for source in found.sources]
+    opened = [(source, open_table(source.path, name, given)) for source, name in zip(found.sources, called)]
     columns = choose_columns(opened, asked)
     tables = _Tables(opened, columns)
     scan = _Scan(len(columns.features))
@@ -157,9 +158,10 @@ def load_tables(path: pathlib.Path, asked: TableSettings) -> Dataset:
     test = None
     if opened[0][0].test is not None:
         test = np.repeat([bool(source.test) for source, _ in opened], [scan.rows.get(i, 0) for i in range(len(opened))])
+    unnamed = [f"column {opened[0][1].names.index(name) + 1}" for name in columns.unnamed]
     notes = [
         *[f"Left out of {path.name}: {listed(found.left_out)}."] * bool(found.left_out),
-        *[f"Left out of {path.name}, for it has no name: {_placed(columns, opened)}."] * bool(columns.unnamed),
+        *[f"Left out of {path.name}, for it has no name: {listed(unnamed)}."] * bool(unnamed),
         *[f"{scan.missing:,} of {scan.missing + rows:,} rows lack a value and were left out."] * bool(scan.missing),
     ]
     return Dataset(
@@ -185,15 +187,6 @@ def _people(tables: _Tables, scan: _Scan) -> np.ndarray | None:
         who = who.astype(np.int64)
         who = who.astype(np.min_scalar_type(-1 - who.max()))
     return who[scan.all_of("subjects")]
-
-
-def _placed(columns: Columns, opened: Sequence[tuple[Source, Table]]) -> str:
-    """Which columns have no name, by their place in the first table."""
-    return listed([f"column {opened[0][1].names.index(name) + 1}" for name in columns.unnamed])
-
-
-def _called(path: pathlib.Path, root: pathlib.Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 class _Scan:
