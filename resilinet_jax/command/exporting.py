@@ -116,7 +116,7 @@ def export_cell(
             network, results.cells[name], arrays, seed, number, example, standardisation, names, targets
         )
         files = export_nodes(model, example, onnx)
-        check_programs(model, files, _some_of_the_test_split(data))
+        check_programs(model, files, np.asarray(first_split(data.feed, "test", CHECKED).x))
         manifest = _manifest(finished, name, run, model, {node: each.signature for node, each in files.items()})
         artefact = _write(target, manifest, files)
     size = sum((target / name).stat().st_size for name in artefact.manifest.files)
@@ -296,10 +296,6 @@ def _differs(record: Record, name: str, run: int, most: float) -> str:
         f"run {run} of {name}, trained again, has other accuracies (by up to {100 * most:.2g} %){why}; run the sweep "
         "again with --keep_models, and export that"
     )
-
-
-def _some_of_the_test_split(data: Data) -> np.ndarray:
-    return np.asarray(first_split(data.feed, "test", CHECKED).x)
 
 
 def _manifest(finished: _Finished, name: str, run: int, model: Model, nodes: Mapping[str, Any]) -> Manifest:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Num, Shaped
 
 from resilinet_jax.errors import UserError, listed, suggest
 from resilinet_jax.files import (
@@ -54,6 +54,10 @@ class Signature:
     batch_axis: int
     dense: Mapping[str, Any] | None = None
     onnx: Sequence[str] | None = None
+
+    def batch(self, examples: int) -> tuple[int, ...]:
+        """The shape of what it sends for so many examples."""
+        return (*self.shape[: self.batch_axis], examples, *self.shape[self.batch_axis :])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +238,27 @@ class Artefact:
     def _check(self, node: str) -> None:
         if node not in self.manifest.nodes:
             raise UserError(f"{self.folder} has no node {node!r}{suggest(node, list(self.manifest.nodes))}")
+
+
+def as_input(x: Num[np.ndarray, "examples *features"], dtype: str) -> Num[np.ndarray, "examples *features"]:
+    """Readings in the type that a network takes.
+
+    Args:
+      x: readings, standardised where the network's are.
+      dtype: `Manifest.input_dtype`.
+
+    Raises:
+      UserError: if it holds integers, as of pixels, and some of these are no such integers.
+    """
+    with np.errstate(invalid="ignore"):
+        taken = x.astype(dtype, copy=False)
+    if np.issubdtype(taken.dtype, np.integer) and (wrong := taken != x).any():
+        limits = np.iinfo(taken.dtype)
+        raise UserError(
+            f"readings must be integers in [{limits.min}, {limits.max}], got {x[wrong][0]:g}; scale and round them, "
+            f"pixels in [0, 1] by {limits.max}"
+        )
+    return taken
 
 
 def check_target(folder: pathlib.Path) -> None:

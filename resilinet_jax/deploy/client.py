@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from resilinet_jax.deploy import wire_pb2 as pb
-from resilinet_jax.deploy.artefact import Artefact
+from resilinet_jax.deploy.artefact import Artefact, as_input
 from resilinet_jax.deploy.dialling import STREAM_ENDED, Refusals, carry, dial, first_word
 from resilinet_jax.deploy.placement import Placement
 from resilinet_jax.deploy.security import Certificates
@@ -65,6 +65,8 @@ class Client:
         self.artefact, self.placement, self.deadline = artefact, placement, deadline
         self._epoch = time.time_ns()
         self._last = 0
+        self._placed = False  # whether its epoch stands: the cloud has answered, or something was asked
+        self._over = ""  # why nothing can be asked any more
         self.repeated = 0  # answers to requests that had one, or had been given up
         self._waiting: dict[int, tuple[float, asyncio.Future[Answer]]] = {}
         self._room = asyncio.Semaphore(placement.window)
@@ -93,13 +95,16 @@ class Client:
 
     async def __aenter__(self) -> Client:
         """Dials sources and cloud."""
-        graph = self.artefact.graph
+        graph, self._over = self.artefact.graph, ""
         self._tasks = [asyncio.create_task(self._feed(source)) for source in graph.sources]
         self._tasks += [asyncio.create_task(self._listen()), asyncio.create_task(self._give_up())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Hangs up."""
+        """Hangs up; whoever still waits for an answer is cancelled."""
+        self._over = self._over or "the client is closed"
+        for _began, answer in self._waiting.values():
+            answer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -108,10 +113,11 @@ class Client:
         """Waits until the cloud hears from a source.
 
         Raises:
-          UserError: if it doesn't in time.
+          UserError: if it doesn't in time, or another client has taken this one's place.
         """
         end = time.monotonic() + seconds
         while not self._ready.is_set():
+            self._check()
             for task in self._tasks:
                 if task.done():
                     task.result()  # raises what has ended it
@@ -130,6 +136,9 @@ class Client:
 
         Args:
           x: at least one row; they are standardised here, as the training split was.
+
+        Raises:
+          UserError: if they are not of the network's input, or another client has taken this one's place.
         """
         return await self.ask_standardised(self.standardised(x))
 
@@ -144,12 +153,28 @@ class Client:
         Sources have taken it for dead meanwhile, and the cloud would say at once that it has no information.
         """
         await self._room.acquire()
-        self._look()
-        if not self._ready.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.placement.suspicion):
-                    await self._ready.wait()
-            self._ready.set()
+        try:
+            self._look()
+            if not self._ready.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.placement.suspicion):
+                        await self._ready.wait()
+                self._ready.set()
+            self._check()
+        except BaseException:
+            self._room.release()
+            raise
+
+    def _check(self) -> None:
+        if self._over:
+            raise UserError(self._over)
+
+    def _meet(self, epoch: int) -> None:
+        """Goes beyond a source's epoch, if a clock is behind; once this client is placed, it is a later client's."""
+        if epoch > self._epoch and self._placed:
+            self._over = "another client has taken this one's place; ask through one client at a time"
+        elif epoch > self._epoch:
+            self._epoch = epoch + 1
 
     def _look(self) -> None:
         """Notes whether this process was away: its clock has jumped."""
@@ -162,7 +187,7 @@ class Client:
         """Readings as the network takes them.
 
         Raises:
-          UserError: if they have another shape than the network's input.
+          UserError: if they have another shape or type than the network's input.
         """
         manifest, x = self.artefact.manifest, np.asarray(x)
         if list(x.shape[1:]) != list(manifest.input_shape) or not len(x):
@@ -171,7 +196,7 @@ class Client:
             )
         if manifest.standardisation is not None:
             x = (x - np.asarray(manifest.standardisation["centre"])) / np.asarray(manifest.standardisation["scale"])
-        return x.astype(manifest.input_dtype)
+        return as_input(x, manifest.input_dtype)
 
     async def stream(
         self, batches: Iterable[np.ndarray] | AsyncIterable[np.ndarray], standardised: bool = False
@@ -207,22 +232,24 @@ class Client:
             sending.cancel()
 
     async def _sent(self, x: np.ndarray) -> Answer:
-        self._last += 1
-        request = self._last
-        message = pb.Message(request=request, values=to_bytes(x), epoch=self._epoch).SerializeToString()
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[request] = time.monotonic(), answer
-        for queue in self._sources.values():
-            queue.put_nowait(message)
-        self._questions.put_nowait(pb.Question(request=request, epoch=self._epoch))
+        request = self._last + 1
         try:
+            message = pb.Message(request=request, values=to_bytes(x), epoch=self._epoch).SerializeToString()
+            self._last, self._placed = request, True
+            answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            self._waiting[request] = time.monotonic(), answer
+            for queue in self._sources.values():
+                queue.put_nowait(message)
+            self._questions.put_nowait(pb.Question(request=request, epoch=self._epoch))
             return await answer
         finally:
+            self._waiting.pop(request, None)
             self._room.release()
 
     def _answered(self, message: Any) -> None:
         if message.epoch != self._epoch:
             return
+        self._placed = True
         if not message.request:
             self._ready.set()
             return
@@ -258,24 +285,24 @@ class Client:
         name, address = f"{INPUT}->{source}", self.placement.nodes[source].address
         refusals = Refusals(name, source, address)
         self._refusals.append(refusals)
-        while True:
+        while not self._over:
             channel = dial(address, source, self.certificates)
             with contextlib.suppress(*STREAM_ENDED):
                 call = carry(channel, name, self.artefact.digest)
-                if await first_word(call, self.placement) is not None:
+                if (word := await first_word(call, self.placement)) is not None:
+                    self._meet(word.epoch)
                     refusals.taken()
                     # Before the first heartbeat, which tells that all later requests will come.
                     queue = self._sources[source] = asyncio.Queue()
-                    reader = asyncio.create_task(_read(call, lambda _: None))
+                    reader = asyncio.create_task(_read(call, lambda word: self._meet(word.epoch)))
                     try:
                         await call.write(pb.Message(watermark=self._last, epoch=self._epoch))
                         while not reader.done():
+                            message = None
                             with contextlib.suppress(TimeoutError):
                                 async with asyncio.timeout(self.placement.heartbeat):
                                     message = await queue.get()
-                                await call.write(message)
-                                continue
-                            await call.write(pb.Message(watermark=self._last, epoch=self._epoch))
+                            await call.write(message or pb.Message(watermark=self._last, epoch=self._epoch))
                     finally:
                         reader.cancel()
                         self._sources.pop(source, None)
@@ -298,7 +325,8 @@ class Client:
                 call = channel.stream_stream(
                     ASK, request_serializer=pb.Question.SerializeToString, response_deserializer=pb.Answer.FromString
                 )()
-                for request in sorted(self._waiting):  # after a break
+                self._questions = asyncio.Queue()  # each question once, however often there was nobody to ask
+                for request in (0, *sorted(self._waiting)):
                     self._questions.put_nowait(pb.Question(request=request, epoch=self._epoch))
                 reader = asyncio.create_task(_read(call, take))
                 try:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from resilinet_jax.deploy.artefact import WEIGHT, Artefact, onnx_file
-from resilinet_jax.errors import UserError
+from resilinet_jax.errors import UserError, first_line
 
 Values = Sequence[Shaped[np.ndarray, "..."]]
 # Of 1 for each incoming hyperconnection that carries and 0 for others, and of what each brings; of a source, the input.
@@ -42,7 +42,16 @@ def _jax(artefact: Artefact, node: str) -> Engine:
         from jax import export
     except ImportError:
         raise UserError(f'node {node!r} is placed on engine "jax", which is not installed; pip install jax') from None
-    program = jax.jit(export.deserialize(bytearray(artefact.program(node))).call)
+    content = artefact.program(node)
+    try:
+        exported = export.deserialize(bytearray(content))
+        exported.mlir_module()  # which is read only by the first call otherwise
+    except Exception as error:  # whatever another version makes of it
+        raise UserError(
+            f"JAX {jax.__version__} can't read the program of node {node!r} ({first_line(error)}); "
+            f"--export={artefact.folder} makes it again"
+        ) from None
+    program = jax.jit(exported.call)
     arrays = jax.device_put(artefact.arrays(node))
 
     def compute(carries: Float[np.ndarray, " incoming"], values: Values) -> np.ndarray:

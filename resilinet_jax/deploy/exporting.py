@@ -59,24 +59,21 @@ def export_nodes(model: Model, example: jax.ShapeDtypeStruct, onnx: bool = False
       UserError: naming a node whose stage can't be exported.
     """
     graph = model.network.graph
-    arrays = to_arrays(model.variables)
     weight = np.asarray(model.network.weight(model.variables, model.wiring), np.float32)
     (batch,) = export.symbolic_shape("batch")
     sent: dict[str, jax.ShapeDtypeStruct] = {}
     files = {}
     for node in graph.order:
         edges = list(graph.incoming(node))
-        owners = (node, *(edge.name for _, edge in edges))
-        like = _own(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.variables), owners)
-        paths = to_arrays(jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like))
-        own: dict[str, np.ndarray] = {path: arrays[path] for path in paths}
+        variables = _own(model.variables, (node, *(edge.name for _, edge in edges)))
+        own = to_arrays(variables)
         if edges:
             own |= {WEIGHT: weight[[i for i, _ in edges]], SKIP_UNITS: np.array(model.wiring.skip_units, np.float32)}
         given = [sent[edge.source] for _, edge in edges] or [
             jax.ShapeDtypeStruct((batch, *example.shape[1:]), example.dtype)
         ]
         carries = jax.ShapeDtypeStruct((len(edges),), np.float32)
-        computes = _computes(model, node, like)
+        computes = _computes(model, node, variables)
         try:
             exported = export.export(jax.jit(_on_each_platform(computes)), platforms=PLATFORMS)(own, carries, *given)
         except Exception as error:  # whatever a user's stage does that no batch of unknown size allows
@@ -136,15 +133,7 @@ def _computes(model: Model, node: str, like: Variables) -> Callable[..., Array]:
 
 def _on_each_platform(function: Callable[..., Array]) -> Callable[..., Array]:
     """The function in the form that suits the platform which it is lowered for, whatever machine exports it."""
-
-    def in_form_for(platform: str) -> Callable[..., Array]:
-        def traced(*arguments: Any) -> Array:
-            with lowered_for(platform):
-                return function(*arguments)
-
-        return traced
-
-    forms = {"cpu": in_form_for("cpu"), "default": in_form_for("gpu")}
+    forms = {"cpu": lowered_for("cpu")(function), "default": lowered_for("gpu")(function)}
     return lambda *arguments: jax.lax.platform_dependent(*arguments, **forms)
 
 
@@ -208,7 +197,9 @@ def _check(
             brought = [sent.get(edge.source) for _, edge in edges]
             carries = np.array([who.arrives[0, i] for i, _ in edges], np.float32)
             shapes = [files[edge.source].signature for _, edge in edges]
-            values = [_nothing(s, len(x)) if value is None else value for value, s in zip(brought, shapes)]
+            values = [  # zeros stand in for what does not arrive
+                np.zeros(s.batch(len(x)), s.dtype) if value is None else value for value, s in zip(brought, shapes)
+            ]
             sent[node] = engines[node](carries, values or [x])
         wanted = np.asarray(apply(model.variables, x, survival[0]).logits)
         got = sent[graph.cloud] if graph.cloud in sent else np.zeros_like(wanted)
@@ -218,10 +209,3 @@ def _check(
                 f"with {', '.join(dead) or 'nothing'} dead the {what} say something else than the network, "
                 f"by {apart:.1g} of its largest logit; report this, with the command"
             )
-
-
-def _nothing(signature: Signature, examples: int) -> np.ndarray:
-    """What stands in for a value that does not arrive."""
-    shape = list(signature.shape)
-    shape.insert(signature.batch_axis, examples)
-    return np.zeros(shape, signature.dtype)

@@ -200,7 +200,8 @@ class Receiver:
         Raises:
           ProtocolError: naming it.
         """
-        if self.floor is not None and request > self.floor + MOST_AHEAD:
+        # While a node hears from nobody, it can't know how far others are.
+        if self.floor is not None and not self.blind and request > self.floor + MOST_AHEAD:
             raise ProtocolError(f"request {request}, far ahead of {self.floor}")
 
     def asked(self, request: int) -> list[Action]:
@@ -224,9 +225,10 @@ class Receiver:
     def _know_from(self, floor: int) -> list[Action]:
         """Takes requests up to here as decided, if none is known of yet; opens anew what is open for whatever comes.
 
-        A request that a sender decides before it hears of an open gate would not come, and be waited for.
+        A node that was cut off for long does so as well: while it hears from nobody, nothing is undecided. A request
+        that a sender decides before it hears of an open gate would not come, and be waited for.
         """
-        if self.floor is not None:
+        if self.floor is not None and not (self.blind and floor >= self.floor + MOST_AHEAD):
             return []
         self.floor = self._known = floor
         early = [(edge, link) for edge, link in self.links.items() if link.opened is not None]
@@ -260,9 +262,6 @@ class Receiver:
     def _advance(self) -> list[Action]:
         """Decides what can be decided, and asks for what the next request still needs."""
         actions: list[Action] = []
-        if self.blind != self._blind:
-            self._blind = self.blind
-            actions.append(Blind(self._blind))
         while self.floor is not None and self.floor < self._known:
             request = self.floor + 1
             verdicts, wants = self._verdicts(request)
@@ -273,6 +272,9 @@ class Receiver:
             self.brought.pop(request, None)
             self.impatient.discard(request)
             actions.append(Decide(request, tuple(name for name, value in verdicts.items() if value)))
+        if self.blind != self._blind:  # told last: it comes with the watermark, after all outputs up to there
+            self._blind = self.blind
+            actions.append(Blind(self._blind))
         return actions
 
     def _verdicts(self, request: int) -> tuple[dict[str, bool | None], list[Action]]:
@@ -311,28 +313,22 @@ class Sender(Generic[Payload]):
     """What a node sends over one hyperconnection; None stands for a request for which it has nothing."""
 
     def __init__(self, gated: bool, most_bytes: int = 2**26):
-        """Starts unconnected.
+        """Starts with its gate closed.
 
         Args:
           gated: whether it carries only while its receiver asks for it.
           most_bytes: of outputs kept for a receiver that may ask for them; the oldest go first.
         """
         self._gated, self._most = gated, most_bytes
-        self._open = self._connected = False
-        self._since = 0
+        self._open, self._since = False, 0
         self._wanted: set[int] = set()
         self._ring: collections.OrderedDict[int, tuple[Payload | None, int]] = collections.OrderedDict()
         self._bytes = 0
         self.highest = 0  # the last request that was decided
 
     def connected(self) -> None:
-        """A new stream: its gate is closed until the receiver opens it."""
-        self._connected, self._open = True, False
-        self._wanted.clear()
-
-    def lost(self) -> None:
-        """The stream has ended; outputs are kept, since the same receiver may come back and ask."""
-        self._connected = self._open = False
+        """A new stream: its gate is closed until the receiver opens it; outputs are kept, which it may ask for."""
+        self._open = False
         self._wanted.clear()
 
     def output(self, request: int, payload: Payload | None, size: int) -> list[tuple[int, Payload | None]]:
@@ -345,7 +341,7 @@ class Sender(Generic[Payload]):
         """
         self.highest = request
         if not self._gated:
-            return [(request, payload)] if self._connected else []
+            return [(request, payload)]
         self._ring[request] = (payload, size)
         self._bytes += size
         while self._bytes > self._most and len(self._ring) > 1:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Num
 
 from resilinet_jax.cells import Cell, draw_weight, inference_wiring
 from resilinet_jax.datasets.splits import Standardisation
-from resilinet_jax.deploy.artefact import WEIGHT, Arrays, Artefact
+from resilinet_jax.deploy.artefact import WEIGHT, Arrays, Artefact, as_input
 from resilinet_jax.engine.training import run_keys
 from resilinet_jax.errors import UserError, suggest
 from resilinet_jax.files import typed_path
@@ -38,6 +38,7 @@ class Model:
       standardisation: what readings go through first; None if they stay as they were recorded.
       classes: names of the classes, or of the numbers that are predicted.
       targets: what those numbers have gone through before training; None for classes.
+      input_dtype: of what the network takes, as NumPy calls it.
     """
 
     network: Network
@@ -46,6 +47,7 @@ class Model:
     standardisation: Standardisation | None
     classes: tuple[str, ...]
     targets: Standardisation | None = None
+    input_dtype: str = "float32"
 
     def __call__(
         self, x: Num[np.ndarray, "examples *features"], failed: Collection[str] = ()
@@ -60,7 +62,7 @@ class Model:
           The logits, or predicted numbers in their own units; NaN where nothing reaches the cloud.
 
         Raises:
-          UserError: for a name of what can't fail.
+          UserError: for a name of what can't fail, or readings of another type than the network takes.
         """
         graph = self.network.graph
         for name in failed:
@@ -71,8 +73,12 @@ class Model:
         return self.recorded(np.where(np.asarray(output.informed) > 0, np.asarray(output.logits), np.nan))
 
     def standardised(self, x: Num[np.ndarray, "examples *features"]) -> Num[np.ndarray, "examples *features"]:
-        """Readings as the network takes them."""
-        return x if self.standardisation is None else self.standardisation(x)
+        """Readings as the network takes them.
+
+        Raises:
+          UserError: if it takes integers, as of pixels, and these are others.
+        """
+        return as_input(x if self.standardisation is None else self.standardisation(x), self.input_dtype)
 
     def recorded(self, said: Float[np.ndarray, "examples classes"]) -> Float[np.ndarray, "examples classes"]:
         """Predicted numbers in their own units, of what the cloud says; logits as they are."""
@@ -188,7 +194,8 @@ def trained_model(
     """
     check_statistics("the cell", cell)
     wiring = inference_wiring(cell, draw_weight(cell, run_keys(seed, run).weight))
-    return Model(network, from_arrays(arrays, network.shapes(example)), wiring, standardisation, classes, targets)
+    variables, dtype = from_arrays(arrays, network.shapes(example)), str(np.dtype(example.dtype))
+    return Model(network, variables, wiring, standardisation, classes, targets, dtype)
 
 
 def load_model(path: str | pathlib.Path, scenario: str | None = None) -> Model:
@@ -231,4 +238,5 @@ def load_model(path: str | pathlib.Path, scenario: str | None = None) -> Model:
         None if told is None else Standardisation(*(np.asarray(told[field]) for field in Standardisation._fields))
         for told in (manifest.standardisation, manifest.targets)
     )
-    return Model(network, from_arrays(arrays, like), wiring, standardisation, tuple(manifest.classes), targets)
+    variables, classes = from_arrays(arrays, like), tuple(manifest.classes)
+    return Model(network, variables, wiring, standardisation, classes, targets, manifest.input_dtype)

@@ -58,7 +58,6 @@ from resilinet_jax.deploy.wire import (
 
 LOG = logging.getLogger("resilinet_jax.node")
 EVENTS = 64  # that wait for the loop
-KEPT_ANSWERS = 4096  # for questions that come after their answers
 AHEAD = 24 * 3600 * 10**9  # nanoseconds by which clocks of clients may be ahead of a node's
 
 
@@ -166,8 +165,6 @@ class Node:
         self._answers.clear()
         for out in self._outgoing:
             out.gate = Sender(out.gated)
-            if out.connected:
-                out.gate.connected()
         for edge in self._controls:
             self._do(self.receiver.connected(edge))
 
@@ -306,30 +303,28 @@ class Node:
                     brought[slot] = self._nothing(edge, count)
             source = self.name in self.artefact.graph.sources
             result = self.engine(carries[:0] if source else carries, brought)
+        said: dict[str, Any] = {
+            "request": request,
+            "values": b"" if result is None else to_bytes(result),
+            "witness": to_words(witness),
+            "epoch": self._epoch,
+        }
         if self.is_cloud:
             status = pb.Answer.NO_INFORMATION if result is None else pb.Answer.ANSWERED
-            values_out = b"" if result is None else to_bytes(result)
-            answer = pb.Answer(
-                request=request, status=status, values=values_out, witness=to_words(witness), epoch=self._epoch
-            )
-            self._answer(request, answer)
-        payload = None if result is None or self.is_cloud else to_bytes(result)
-        content = pb.Message(
-            request=request, values=payload or b"", silent=payload is None, witness=to_words(witness), epoch=self._epoch
-        ).SerializeToString()
-        output = _Output(content, len(payload or b""))
-        for out in self._outgoing:
-            for number, kept in out.gate.output(request, output, len(content)):
-                self._push(out, number, kept)
+            self._answer(request, pb.Answer(status=status, **said))
+        else:
+            content = pb.Message(silent=result is None, **said).SerializeToString()
+            output = _Output(content, len(said["values"]))
+            for out in self._outgoing:
+                for number, kept in out.gate.output(request, output, len(content)):
+                    self._push(out, number, kept)
         self._acknowledge()
         self._moved.set()
         self.decided(result is not None, time.monotonic() - self._waiting_since)
 
     def _nothing(self, edge: str, rows: int) -> np.ndarray:
         signature = self._signatures[edge]
-        shape = list(signature.shape)
-        shape.insert(signature.batch_axis, rows)
-        return np.zeros(shape, signature.dtype)
+        return np.zeros(signature.batch(rows), signature.dtype)
 
     def _push(self, out: _Outgoing, request: int, message: _Output | None) -> None:
         if out.connected:
@@ -344,6 +339,7 @@ class Node:
         if epoch > self._epoch:
             self._epoch = epoch
             self._begin()
+            self._acknowledge()  # so that a client that has lost its place hears of it
         return epoch == self._epoch
 
     def heard(self, edge: str, message: Any) -> list[Action]:
@@ -353,6 +349,8 @@ class Node:
           ProtocolError: if no node of this artefact sends that.
         """
         if not self._adopt(message.epoch):
+            if self._senders[edge] is None:  # whose stream would keep the later one from being taken
+                raise ProtocolError("another client has taken this one's place")
             return []
         if not message.request:
             return self.receiver.heartbeat(edge, message.watermark, message.blind)
@@ -513,22 +511,21 @@ class Node:
             if not self.receiver.blind:
                 answers.put_nowait(pb.Answer(epoch=self._epoch))
             return []
-        if (known := self._answers.pop(question.request, None)) is not None:
+        if (known := self._answers.get(question.request)) is not None:
             answers.put_nowait(known)
             return []
         if question.request <= (self.receiver.floor or 0):
-            return []  # it has been answered
+            return []  # it was answered long ago
         self._questions[question.request] = answers
         return self.receiver.asked(question.request)
 
     def _answer(self, request: int, answer: Any) -> None:
-        asker = self._questions.pop(request, None)
-        if asker is not None:
-            asker.put_nowait(answer)
-            return
+        """Answers, and keeps the answer: its question may come later, or again from a client that was cut off."""
         self._answers[request] = answer
-        while len(self._answers) > KEPT_ANSWERS:
+        while len(self._answers) > self.placement.window:
             self._answers.popitem(last=False)
+        if (asker := self._questions.pop(request, None)) is not None:
+            asker.put_nowait(answer)
 
     # What is sent.
 
@@ -597,7 +594,6 @@ class Node:
         if out.connected:
             LOG.info("%s: %s", out.name, why, extra={"edge": out.name})
             out.connected = False
-            out.gate.lost()
             out.waiting.clear()
         out.dropped.set()
 

@@ -75,9 +75,12 @@ class Placement:
             if name not in (*others, *timing):
                 raise UserError(f"{path}: unknown name {name!r}{suggest(name, [*others, *timing])}")
         nodes, folder = values.pop("nodes", {}), values.pop("certificates", None)
+        if not isinstance(nodes, dict):
+            raise UserError(f"{path}: nodes must be a table [nodes.{_quoted(names[0])}] for each node, got {nodes!r}")
         for name in names:
             if name not in nodes:
-                raise UserError(f'{path}: node {name!r} is missing; add [nodes.{name}] with address = "host:port"')
+                where = f"[nodes.{_quoted(name)}]"
+                raise UserError(f'{path}: node {name!r} is missing; add {where} with address = "host:port"')
         hosts = {name: _host(path, name, each, names) for name, each in nodes.items()}
         numbers = {name: _number(path, name, values.get(name, timing[name])) for name in timing}
         placement = cls(hosts, **numbers, certificates=_certificates(path, folder, node))

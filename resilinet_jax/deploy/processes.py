@@ -86,7 +86,7 @@ class Processes:
         for name, process in self._running.items():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 pages = pathlib.Path(f"/proc/{process.pid}/statm").read_text().split()[1]
-                sizes[name] = int(pages) * 4096
+                sizes[name] = int(pages) * os.sysconf("SC_PAGE_SIZE")
         return sizes
 
     async def __aenter__(self) -> Processes:

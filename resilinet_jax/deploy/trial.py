@@ -128,17 +128,12 @@ class _Run:
         self._began = time.monotonic()
         self._logits: dict[frozenset[str], np.ndarray] = {}
         # How each failure comes and goes.
-        self._failures: dict[str, tuple[Callable[[str], Awaitable[object]], Callable[[str], Awaitable[object]]]] = {
+        self.failures: dict[str, tuple[Callable[[str], Awaitable[object]], Callable[[str], Awaitable[object]]]] = {
             KILLED: (self.processes.kill, self.processes.start),
             STOPPED: (self.processes.stop, self.processes.go_on),
         }
         if self.namespaces is not None:
-            self._failures[CUT] = self.namespaces.cut, self.namespaces.mend
-
-    @property
-    def ways(self) -> list[str]:
-        """How things fail here."""
-        return list(self._failures)
+            self.failures[CUT] = self.namespaces.cut, self.namespaces.mend
 
     async def everything(self, tell: Callable[[str], None]) -> None:
         """Every failure combination, by SIGKILL; links are cut."""
@@ -146,7 +141,7 @@ class _Run:
         for number, predicted in enumerate(predictions, 1):
             name = "+".join(predicted.failing) or "nothing"
             ways = {each: KILLED if each in self.artefact.graph.order else CUT for each in predicted.failing}
-            if not set(ways.values()) <= set(self.ways):
+            if not set(ways.values()) <= self.failures.keys():
                 self.trial.skipped.append(f"{name}: links can't be cut")
                 continue
             tell(f"{number}/{len(predictions)}: {name} dead")
@@ -156,7 +151,7 @@ class _Run:
     async def one_by_one(self, strikes: int, tell: Callable[[str], None]) -> None:
         """Each node by itself, killed, stopped and cut off so many times."""
         alone = [each for each in self.artefact.manifest.predicted if len(each.failing) == 1]
-        for way in self.ways:
+        for way in self.failures:
             for predicted in [each for each in alone if each.failing[0] in self.artefact.graph.order]:
                 for _ in range(strikes - (way == KILLED)):  # one has been
                     tell(f"{predicted.failing[0]} {way}")
@@ -176,11 +171,11 @@ class _Run:
     async def fail(self, name: str, way: str) -> None:
         """Has a node or hyperconnection fail."""
         self.event(name, way)
-        await self._failures[way][0](name)
+        await self.failures[way][0](name)
 
     async def recover(self, name: str, way: str) -> None:
         """Undoes `fail`."""
-        await self._failures[way][1](name)
+        await self.failures[way][1](name)
         self.event(name, BACK)
 
     def now(self) -> float:
@@ -411,7 +406,7 @@ class _Failures:
         nodes = [name for name in graph.fallible if name in graph.order]
         edges = [edge.name for edge, there in zip(graph.hyperconnections, present) if there]
         # Half of all failures are kills where there are three ways.
-        self._ways = [(way, edges if way == CUT else nodes) for way in [*run.ways, KILLED]]
+        self._ways = [(way, edges if way == CUT else nodes) for way in [*run.failures, KILLED]]
         self._down: dict[str, str] = {}  # by what does not work, how it failed
         self._returning: dict[str, asyncio.Task[None]] = {}
         self.changes = [(run.now(), frozenset[str]())]

@@ -54,9 +54,7 @@ def to_array(values: bytes, signature: Signature) -> Shaped[np.ndarray, "..."]:
     one = math.prod(signature.shape) * dtype.itemsize
     if not values or len(values) % one:
         raise ProtocolError(f"{len(values)} bytes of values, expected a multiple of {one}")
-    shape = list(signature.shape)
-    shape.insert(signature.batch_axis, len(values) // one)
-    return np.frombuffer(values, dtype).reshape(shape)
+    return np.frombuffer(values, dtype).reshape(signature.batch(len(values) // one))
 
 
 def to_words(edges: Iterable[int]) -> list[int]:

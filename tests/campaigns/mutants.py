@@ -493,7 +493,7 @@ MUTANTS: dict[str, list[Mutant]] = {
     "deploy/exporting.py": [
         Mutant("weight[[i for i, _ in edges]]", "weight[: len(edges)]"),
         Mutant("list(carries), list(arrays[WEIGHT])", "list(carries[::-1]), list(arrays[WEIGHT])"),
-        Mutant('"default": in_form_for("gpu")', '"default": in_form_for("cpu")', equivalent="both say the same"),
+        Mutant('"default": lowered_for("gpu")', '"default": lowered_for("cpu")', equivalent="both say the same"),
         Mutant("if not apart <= tolerance:", "if apart > 1:"),
     ],
     "deploy/gates.py": [

@@ -78,6 +78,18 @@ def test_a_program_that_onnxruntime_can_not_read_is_told_in_a_line(made, monkeyp
         load_engine(with_inputs(made[0], "n2", ["carries"]), "n2", "onnx")
 
 
+@pytest.mark.parametrize("damage", ["the file", "the program in it"])
+def test_a_program_that_this_jax_can_not_read_is_told_with_the_remedy(made, monkeypatch, damage):
+    content = b"of another format"
+    if damage != "the file":
+        exported = jax.export.deserialize(bytearray(made[0].program("n2")))
+        content = dataclasses.replace(exported, mlir_module_serialized=exported.mlir_module_serialized[:99]).serialize()
+    monkeypatch.setattr(Artefact, "program", lambda self, node: content)
+    with pytest.raises(UserError, match=r"^JAX \S+ can't read the program of node 'n2' \(.+\); ") as told:
+        load_engine(made[0], "n2", "jax")
+    assert str(told.value).endswith(f"; --export={made[0].folder} makes it again")
+
+
 @pytest.mark.parametrize(("variable", "threads"), [("3", 3), ("4,2", 0), (None, 0)])
 def test_onnxruntime_gets_the_file_the_inputs_and_the_threads(made, monkeypatch, variable, threads):
     class Session:

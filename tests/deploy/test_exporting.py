@@ -15,6 +15,7 @@ from resilinet_jax.deploy.exporting import PLATFORMS, check_programs, export_nod
 from resilinet_jax.deploy.model import Model, trained_model
 from resilinet_jax.errors import UserError
 from resilinet_jax.files import checked_json, read_json
+from resilinet_jax.network.arrays import to_arrays
 from resilinet_jax.network.convolutions import FAST, PLAIN, TAPS, lowered_for, operations
 from resilinet_jax.network.forward import ADDED_WEIGHT, Network
 from resilinet_jax.network.stages import DenseStage, dense
@@ -222,6 +223,16 @@ def test_a_model_comes_back(artefact):
     assert loaded.classes == ("a", "b", "c")
     with pytest.raises(UserError, match=r"'n4' can't fail here \(known: n1, n2, n3\)"):
         loaded(raw, failed=("n4",))
+
+
+def test_a_model_takes_readings_of_the_type_that_it_was_trained_on(artefact, tmp_path):
+    copy = copied(artefact[0], tmp_path)
+    (copy / "manifest.json").write_bytes(checked_json(read_json(copy / "manifest.json") | {"input_dtype": "float16"}))
+    assert rj.load_model(copy).input_dtype == "float16"
+    arrays, example = to_arrays(begun(MOBILENET, IMAGES)), jax.ShapeDtypeStruct(IMAGES.shape, IMAGES.dtype)
+    model = trained_model(MOBILENET, make_cell(MOBILENET.graph), arrays, 0, 0, example)
+    with pytest.raises(UserError, match=r"readings must be integers in \[0, 255\], got 0\."):
+        model(IMAGES / 255)
 
 
 def test_a_model_of_another_version_says_so(artefact, monkeypatch):

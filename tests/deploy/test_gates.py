@@ -142,6 +142,23 @@ def test_numbers_that_nobody_can_have_got_to_are_refused():
             event(receiver, "a->b", MOST_AHEAD + 6, event is Receiver.message)
 
 
+@pytest.mark.parametrize("event", [Receiver.message, Receiver.heartbeat, Receiver.asked])
+def test_who_was_cut_off_for_long_starts_afresh(event):
+    receiver = Receiver([Incoming("a->b")])
+    receiver.message("a->b", 1, True)
+    receiver.lost("a->b")
+    far = MOST_AHEAD + 100
+    if event is Receiver.asked:
+        assert receiver.asked(far) == [Decide(far, ())]  # it hears from nobody
+    elif event is Receiver.message:
+        assert receiver.message("a->b", far, True) == [Decide(far, ("a->b",)), Blind(False)]
+    else:
+        assert receiver.heartbeat("a->b", far, False) == [Blind(False)]
+    assert receiver.floor == far
+    receiver.heartbeat("a->b", far, False)
+    assert receiver.message("a->b", far + 1, True) == [Decide(far + 1, ("a->b",))]
+
+
 def test_outputs_that_are_kept_are_bounded():
     sender = Sender(gated=True, most_bytes=100)
     sender.connected()
@@ -172,6 +189,14 @@ def both_up(until=0):
         receiver.message(A, request, True)
         assert receiver.message(B, request, True) == [Decide(request, (A, B))]
     return receiver
+
+
+def test_a_heartbeat_comes_after_the_outputs_that_its_watermark_counts():
+    receiver = both_up()
+    receiver.message(B, 1, True)
+    assert receiver.lost(B) == []
+    assert receiver.lost(A) == [Decide(1, (B,)), Blind(True)]
+    assert receiver.message(A, 2, True) == [Decide(2, (A,)), Blind(False)]
 
 
 def test_a_later_message_says_that_an_earlier_one_will_not_come():

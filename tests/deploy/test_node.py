@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import re
 import time
 
 import grpc
@@ -13,8 +14,9 @@ import pytest
 from resilinet_jax.deploy import wire_pb2 as pb
 from resilinet_jax.deploy.client import Client
 from resilinet_jax.deploy.dialling import Refusals, carry, dial
-from resilinet_jax.deploy.gates import MOST_AHEAD
-from resilinet_jax.deploy.node import _Output
+from resilinet_jax.deploy.engines import load_engine
+from resilinet_jax.deploy.gates import MOST_AHEAD, ProtocolError
+from resilinet_jax.deploy.node import Node, _Output
 from resilinet_jax.deploy.trial import loopback
 from resilinet_jax.deploy.wire import to_bytes
 from resilinet_jax.errors import UserError
@@ -325,6 +327,126 @@ def test_a_client_gets_what_the_nodes_say_together(artefact, together, engine):
     answer = asyncio.run(main())
     assert answer.witness == chain
     np.testing.assert_allclose(answer.logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_new_client_takes_the_place_of_the_one_before_which_hears_of_it(artefact, caplog):
+    async def main():
+        async with running(artefact, artefact.graph.order) as (placement, _), Client(artefact, placement) as old:
+            await old.ready(10)
+            async with Client(artefact, placement) as new:
+                await new.ready(10)
+                assert (await new.ask(X[:1])).status == "answered"
+                with pytest.raises(UserError, match="another client has taken this one's place; ask through one"):
+                    await old.ask(X[:1])
+            await asyncio.sleep(3 * placement.heartbeat)  # there would be room for the old one again
+
+    asyncio.run(main())
+    told = [line for line in warnings(caplog) if "another client has taken this one's place" in line]
+    assert len(told) == 2  # each end has said it once: the old one dials no more
+
+
+def test_a_client_hears_of_the_one_after_it_before_its_stream_is_closed(artefact):
+    source = Node(artefact, "i", loopback(artefact, 1), load_engine(artefact, "i", "numpy"))
+    controls = source._controls["input->i"] = asyncio.Queue()
+    source._adopt(9)
+    assert controls.get_nowait().epoch == 9
+    with pytest.raises(ProtocolError, match="another client has taken this one's place"):
+        source.heard("input->i", pb.Message(epoch=7))
+
+
+def test_a_client_whose_clock_is_behind_is_heard(artefact):
+    async def main():
+        async with running(artefact, artefact.graph.order) as (placement, _):
+            async with Client(artefact, placement) as before:
+                await before.ready(10)
+            late = Client(artefact, placement)
+            late._epoch = 5
+            async with late:
+                await late.ready(10)
+                return await late.ask(X[:1])
+
+    assert asyncio.run(main()).status == "answered"
+
+
+def test_an_answer_that_went_into_a_dead_stream_is_there_for_the_next(artefact):
+    placement = dataclasses.replace(loopback(artefact, 1), window=2)
+
+    async def main():
+        cloud = Node(artefact, "n4", placement, load_engine(artefact, "n4", "numpy"))
+        dead, alive = asyncio.Queue(), asyncio.Queue()
+        cloud._do(cloud.heard("n3->n4", pb.Message(epoch=7)))
+        for request in (1, 2, 3):
+            cloud._do(cloud._asked(pb.Question(request=request, epoch=7), dead))
+            cloud._do(cloud.heard("n3->n4", value(request)))
+        for request in (1, 2, 3):
+            cloud._do(cloud._asked(pb.Question(request=request, epoch=7), alive))
+        return [[each.request for each in iter_queue(queue)] for queue in (dead, alive)]
+
+    assert asyncio.run(main()) == [[1, 2, 3], [2, 3]]  # as many are kept as can be under way
+
+
+def iter_queue(queue):
+    while not queue.empty():
+        yield queue.get_nowait()
+
+
+def test_questions_do_not_pile_up_while_there_is_nobody_to_ask(artefact):
+    placement = dataclasses.replace(loopback(artefact, 1), heartbeat=0.01)
+
+    async def main():
+        async with Client(artefact, placement) as client:
+            client._ready.set()
+            asked = [asyncio.create_task(client.ask(X[:1])) for _ in range(20)]
+            await asyncio.sleep(0.4)
+            assert client._waiting.keys() == set(range(1, 21))
+            most = client._questions.qsize()
+        await asyncio.gather(*asked, return_exceptions=True)
+        return most
+
+    assert asyncio.run(main()) <= 1 + 20
+
+
+def test_whoever_asks_no_more_leaves_room_for_others(artefact):
+    async def main():
+        client = Client(artefact, dataclasses.replace(loopback(artefact, 1), window=1))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await client.ask(X[:1])  # waits until the network is ready
+        assert not client._room.locked()
+        client._ready.set()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await client.ask(X[:1])
+        return client._room.locked(), client._waiting
+
+    assert asyncio.run(main()) == (False, {})
+
+
+def test_a_client_that_is_closed_leaves_nobody_waiting(artefact):
+    async def main():
+        async with Client(artefact, dataclasses.replace(loopback(artefact, 1), window=1)) as client:
+            client._ready.set()
+            asked = [asyncio.create_task(client.ask(X[:1])) for _ in range(3)]
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, *others = asyncio.run(main())
+    assert isinstance(first, asyncio.CancelledError)
+    assert [str(each) for each in others] == 2 * ["the client is closed"]
+
+
+@pytest.mark.parametrize("wrong", [0.5, 256, -1, np.nan])
+def test_readings_that_are_no_pixels_are_refused(artefact, wrong):
+    manifest = dataclasses.replace(artefact.manifest, input_dtype="uint8")
+    client = Client(dataclasses.replace(artefact, manifest=manifest), loopback(artefact, 1))
+    pixels = np.array([[0, 1, 254, 255]])
+    taken = client.standardised(pixels.astype(float))
+    assert taken.dtype == np.uint8
+    np.testing.assert_array_equal(taken, pixels)
+    line = f"readings must be integers in [0, 255], got {wrong:g}; scale and round them, pixels in [0, 1] by 255"
+    with pytest.raises(UserError, match=re.escape(line)):
+        client.standardised(np.where(pixels == 1, wrong, pixels))
 
 
 def test_who_is_told_to_stop_dials_no_more_although_grpc_keeps_it_to_itself(artefact):

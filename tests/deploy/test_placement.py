@@ -35,7 +35,10 @@ def test_a_placement_says_where_nodes_run_and_how_long_they_wait(tmp_path):
         ('address = "10.0.0.1:5000"', 'address = "a:70000"', r"nodes.i.address must be host:port, got 'a:70000'"),
         ('address = "10.0.0.1:5000"', "port = 3", r"nodes.i must have address = .*, got {'port': 3}"),
         ('"numpy"', '"tpu"', r"engine must be one of jax, numpy, onnx, got 'tpu'"),
-        ("[nodes.i]", "[nodes.x]", r"node 'i' is missing; add \[nodes.i\] with address"),
+        ('"Ü n"', "U", r"node 'Ü n' is missing; add \[nodes.\"Ü n\"\] with address"),
+        (GOOD[1:], "nodes = 5", r"nodes must be a table \[nodes.\"i\"\] for each node, got 5"),
+        (GOOD[1:], 'nodes = ["i", "Ü n"]', r"nodes must be a table \[nodes.\"i\"\] for each node, got \['i', 'Ü n'\]"),
+        ("[nodes.i]", "[nodes.x]", r"node 'i' is missing; add \[nodes.\"i\"\] with address"),
         ("[nodes.i]", '[nodes.x]\naddress = "a:1"\n[nodes.i]', r"nodes.x: the artefact has no such node"),
         (
             "heartbeat = 0.1",

@@ -3,9 +3,11 @@
 import asyncio
 import dataclasses
 import functools
+import os
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -196,6 +198,15 @@ def test_links_that_are_cut_are_dropped_both_ways_and_nothing_else(tried):
         assert reached(namespaces, ("n1", "n3"), ("n3", "n4"), ("n2", "n4")) == [False, False, True]
         asyncio.run(namespaces.mend("n3"))
         assert reached(namespaces, ("n1", "n3"), ("n3", "n4")) == [True, True]
+
+
+def test_memory_is_counted_in_the_pages_of_this_machine(artefact, tmp_path, monkeypatch):
+    processes = Processes(artefact, loopback(artefact, 1), tmp_path)
+    processes._running = {"n1": types.SimpleNamespace(pid=os.getpid())}
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 10**12}.get)
+    pages, rest = divmod(processes.memory()["n1"], 10**12)
+    assert pages > 0
+    assert rest == 0
 
 
 DATAGRAM = "import socket; s = socket.socket(type=socket.SOCK_DGRAM)"

@@ -118,13 +118,10 @@ class Cluster:
             return
         self.up.discard(edge)
         self.backward[edge].clear()
-        source, target = self.edges[edge]
-        if target in self.nodes:
+        if self.edges[edge][1] in self.nodes:
             self.forward[edge].append(("lost",))  # after all that was sent
         else:
             self.forward[edge].clear()
-        if source in self.nodes:
-            self.nodes[source].senders[edge].lost()
 
     def connect(self):
         for edge, (source, target) in self.edges.items():
