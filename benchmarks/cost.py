@@ -19,7 +19,6 @@ from resilinet_jax import sweeps
 from resilinet_jax.command.ingredients import build_cells
 from resilinet_jax.engine.run_cells import plan_trainings
 from resilinet_jax.network.forward import Network, Variables, Wiring
-from resilinet_jax.network.rehearsal import keeps_statistics
 from resilinet_jax.scenarios import load_scenario
 
 _RATE = flags.DEFINE_float("rate", 200.0, "Of the device, in 10¹² operations a second, for the hours.", lower_bound=0.0)
@@ -73,7 +72,7 @@ def row(scenario_name: str) -> dict[str, Any]:
     preset = scenario.presets["paper"]
     network = scenario.build_network(data.classes, **preset.network)
     made = {name: sweeps.load_sweep(name) for name in sweeps.sweep_names()}
-    keeps = keeps_statistics(network, jax.ShapeDtypeStruct((1, *data.shape), data.dtype))
+    keeps = bool(network.shapes(jax.ShapeDtypeStruct((1, *data.shape), data.dtype)).statistics)
     cells = {
         f"{name}/{cell}": numbers
         for name, sweep in made.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,13 +43,24 @@ class Own:
         models: int,
         rests_on: str | None = None,
         options: Mapping[str, bool | str] | None = None,
+        stack: int | None = None,
     ):
-        """Nothing compiles yet; functions are kept for the next start with the same `rests_on`, if it is given.
+        """Nothing compiles yet.
 
-        `options` of XLA stand for the scenario's.
+        Args:
+          scenario: whose failure settings and options hold.
+          network: to train.
+          splits: what to train on and validate with.
+          batch_size: examples per step.
+          models: to train.
+          rests_on: functions are kept for the next start with the same one, if it is given.
+          options: of XLA; None for the scenario's.
+          stack: how many models of a device train at once; None for the engine's default.
         """
         options = scenario.compiler_options() if options is None else options
-        settings = engine.TrainingSettings(models, 1, batch_size, 0, compiler_options=options, rests_on=rests_on)
+        settings = engine.TrainingSettings(
+            models, 1, batch_size, 0, stack=stack, compiler_options=options, rests_on=rests_on
+        )
         # As the engine does for cells whose weights are not learned.
         self._feed, self.network = Resident(splits), dataclasses.replace(network, learns_weights=False)
         self.program = engine.Program(self.network, self._feed, settings, all_combinations(network.graph))
@@ -79,7 +91,8 @@ class Own:
         call = self.program.compile(mesh, models)
         state = call["start"](models.keys)
         sharded, replicated = shardings(mesh)
-        orders_of, members = self.program.orders_of(models, mesh), self.program.place_members(mesh)
+        orders_of = self.program.orders_of(models, mesh)
+        members = jax.device_put(self.program.members, replicated)
         numbers = itertools.count()
         chunks, plan = self._feed.train(0, replicated), self.program.validation_plan
 
@@ -102,9 +115,9 @@ class Own:
         return epoch
 
 
-def own_case(case: Case, splits: Splits, models: int, options: Mapping[str, bool | str] | None = None) -> Own:
-    """For a case of training; `options` of XLA stand for the scenario's."""
-    return Own(*build_network(case, splits.classes), splits, case.batch_size, models, options=options)
+def own_case(case: Case, splits: Splits, models: int, **more: Any) -> Own:
+    """For a case of training; the parameters are as of `Own`."""
+    return Own(*build_network(case, splits.classes), splits, case.batch_size, models, **more)
 
 
 def parameters(network: Network, splits: Splits) -> int:

@@ -276,14 +276,15 @@ def _check_numbers(
 
 
 def relative_reliability(graph: Graph, reliability: Mapping[str, float]) -> dict[str, float]:
-    """w_ij = r_i / sum of r_k over all hyperconnections k->j, by hyperconnection name.
+    """w_ij = r_i / sum of r_k over all hyperconnections k->j, by hyperconnection name; 0 where every k always fails.
 
     Source: Yousefpour et al. 2020, section 3.4, question 1.
     """
-    return {
-        edge.name: reliability[edge.source] / sum(reliability[other.source] for _, other in graph.incoming(edge.target))
+    total = {
+        edge.target: sum(reliability[other.source] for _, other in graph.incoming(edge.target))
         for edge in graph.hyperconnections
     }
+    return {edge.name: reliability[edge.source] / (total[edge.target] or 1) for edge in graph.hyperconnections}
 
 
 def stack_cells(cells: Collection[Cell]) -> Cell:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.network.graph import Graph
-from resilinet_jax.report.figures import averages, new_figure, scatter, shared_legend
+from resilinet_jax.report.figures import new_figure, scatter, shared_legend
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.report.tables import Table, percent
 from resilinet_jax.results.comparisons import Comparison, against, under_setting
@@ -143,7 +143,7 @@ def _by_hyperconnection(results: Results, variant: Variant) -> Table:
     ]
     total = [bytes_of(results, variant.cell, setting).told() for setting in results.failure_settings]
     columns = ["From -> to", "A message", *(setting.capitalize() for setting in results.failure_settings)]
-    title = f"Expected traffic (bytes) per inference, {variant.inference}, all skips"
+    title = f"Expected traffic (bytes) per inference, {variant.inference}" + ", all skips" * bool(variant.skips)
     return Table(title, columns, [*rows, ["All", "", *total]])
 
 
@@ -178,7 +178,7 @@ def _panel(ax: Axes, results: Results, setting: str) -> None:
     scatter(
         ax,
         {kind: [kilobytes[each] for each in own] for kind, own in kinds.items()},
-        {kind: averages(results, [each.cell for each in own], setting) for kind, own in kinds.items()},
+        {kind: [results.average(each.cell, setting) for each in own] for kind, own in kinds.items()},
         "kilobytes per inference",
         results.told_by.name,
     )

@@ -63,9 +63,9 @@ def figure(results: Results) -> Figure:
     drawn, (honest, left_on) = new_figure(panels=2)
     names = list(AT_RATE.values())
     percents = [100 * rate for rate in RATES]
-    settings, what = list(results.failure_settings), results.told_by.name
-    lines(honest, percents, {s.capitalize(): averages(results, names, s) for s in settings}, "failout rate (%)", what)
-    with_failout = {s: [results.average_with_failout(name, s) for name in names] for s in settings}
+    what = results.told_by.name
+    lines(honest, percents, averages(results, names), "failout rate (%)", what)
+    with_failout = {s: [results.average_with_failout(name, s) for name in names] for s in results.failure_settings}
     lines(left_on, percents, with_failout, "failout rate (%)", what)
     honest.set_title("as trained, then tested", fontsize="medium")
     left_on.set_title("failout left on while testing", fontsize="medium")

@@ -82,8 +82,7 @@ def figure(results: Results) -> Figure:
     settings = list(results.failure_settings)
     drawn, (ax, below) = new_figure(height=4.2, stacked=(3, 0.22 * len(settings)))
     percents = [100 * rate for rate in RATES]
-    names = [cell_name(rate) for rate in RATES]
-    lines(ax, percents, {s.capitalize(): averages(results, names, s) for s in settings}, "", results.told_by.name)
+    lines(ax, percents, averages(results, [cell_name(rate) for rate in RATES]), "", results.told_by.name)
     for place, setting in enumerate(settings):
         best = best_rate(results, setting)
         if best.candidate is None:

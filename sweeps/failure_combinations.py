@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilinet_jax.cells import Cell, CellBuilder
 from resilinet_jax.failures.combinations import combination_name
 from resilinet_jax.report.class_recall import most_hurt_table, recall_figure
 from resilinet_jax.report.figures import Drawn, grouped_bars, new_figure
@@ -14,15 +13,10 @@ from resilinet_jax.report.tables import Table, error_table, percent
 from resilinet_jax.results.comparisons import Comparison, while_failing
 from resilinet_jax.results.results import Results
 
+from .average_accuracy import METHODS, cells
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-METHODS = {"ResiliNet": "resilinet", "DFG": "dfg", "Vanilla": "vanilla"}
-
-
-def cells(build: CellBuilder) -> dict[str, Cell]:
-    """The three methods."""
-    return {method: build(method) for method in METHODS.values()}
 
 
 def tables(results: Results) -> list[Table]:

@@ -77,8 +77,7 @@ def figure(results: Results) -> Figure:
     drawn, axes = new_figure(panels=2)
     for ax, inference in zip(axes, AT_INFERENCE):
         names = [cell_name(training, inference) for training in ACTIVITIES]
-        series = {setting.capitalize(): averages(results, names, setting) for setting in results.failure_settings}
-        lines(ax, ACTIVITIES, series, "skip activity in training", results.told_by.name)
+        lines(ax, ACTIVITIES, averages(results, names), "skip activity in training", results.told_by.name)
         ax.set_title(f"{inference} at inference", fontsize="medium")
     shared_legend(drawn, axes[0])
     return drawn

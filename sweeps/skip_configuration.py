@@ -61,20 +61,16 @@ def tables(results: Results) -> list[Table]:
         for number, chosen in enumerate(configurations(results.graph), 1)
     ]
     columns = ["Config", *headings, *(setting.capitalize() for setting in results.failure_settings)]
-    worth = [
-        [setting.capitalize(), label, percent(added), _interval(results, added, setting)]
-        for setting in results.failure_settings
-        for label, added in {**ranking(results, setting), "all": _all_add(results, setting)}.items()
-    ]
-    return [
-        Table(title, columns, rows),
-        Table(
-            f"{average} (points) that each skip adds (Shapley values)",
-            ["Failures", "Skip", "Adds", f"{CONFIDENCE:.0%} interval"],
-            worth,
-            names=2,
-        ),
-    ]
+    made = [Table(title, columns, rows)]
+    if labels:
+        worth = [
+            [setting.capitalize(), label, percent(added), _interval(results, added, setting)]
+            for setting in results.failure_settings
+            for label, added in {**ranking(results, setting), "all": _all_add(results, setting)}.items()
+        ]
+        adds = f"{average} (points) that each skip adds (Shapley values)"
+        made.append(Table(adds, ["Failures", "Skip", "Adds", f"{CONFIDENCE:.0%} interval"], worth, names=2))
+    return made
 
 
 def ranking(results: Results, setting: str) -> dict[str, np.ndarray]:
@@ -109,7 +105,7 @@ def _first(results: Results, setting: str, ranked: dict[str, np.ndarray]) -> str
 
 def _all_add(results: Results, setting: str) -> np.ndarray:
     """All skips against none, which is what the skips add together."""
-    none, *_, everything = configurations(results.graph)
+    none, *_, everything = configurations(results.graph)  # there is at least one skip
     return results.average(cell_name(everything), setting) - results.average(cell_name(none), setting)
 
 
@@ -132,20 +128,18 @@ def figure(results: Results) -> Figure:
     """Bars per configuration over a table of the skips that are present."""
     configs = configurations(results.graph)
     labels = [results.graph.skip_label(skip) for skip in results.graph.skips]
-    drawn, (ax, below) = new_figure(height=3.4 + 0.2 * len(labels), stacked=(3, 0.2 * len(labels)))
-    series = {
-        setting.capitalize(): averages(results, [cell_name(chosen) for chosen in configs], setting)
-        for setting in results.failure_settings
-    }
+    drawn, (ax, *below) = new_figure(height=3.4 + 0.2 * len(labels), stacked=[3, *[0.2 * len(labels)] * bool(labels)])
+    series = averages(results, [cell_name(chosen) for chosen in configs])
     grouped_bars(ax, [str(number) for number, _ in enumerate(configs, 1)], series, 4, f"average {results.told_by.name}")
-    places = [(x, y, label in chosen) for x, chosen in enumerate(configs) for y, label in enumerate(labels)]
-    for there, size in ((True, 40), (False, 2)):
-        marked = [(x, y) for x, y, present in places if present == there]
-        below.scatter([x for x, _ in marked], [y for _, y in marked], s=size, color="black")
-    below.set_yticks(range(len(labels)), labels)
-    below.set_ylim(len(labels) - 0.5, -0.5)
-    below.grid(visible=False)
-    below.set_xlabel("config; a dot marks a skip that is present")
+    for panel in below:  # none without skips
+        places = [(x, y, label in chosen) for x, chosen in enumerate(configs) for y, label in enumerate(labels)]
+        for there, size in ((True, 40), (False, 2)):
+            marked = [(x, y) for x, y, present in places if present == there]
+            panel.scatter([x for x, _ in marked], [y for _, y in marked], s=size, color="black")
+        panel.set_yticks(range(len(labels)), labels)
+        panel.set_ylim(len(labels) - 0.5, -0.5)
+        panel.grid(visible=False)
+        panel.set_xlabel("config; a dot marks a skip that is present")
     return drawn
 
 

@@ -46,7 +46,7 @@ def comparisons(results: Results) -> list[Comparison]:
 def figure(results: Results) -> Figure:
     """Lines over the size."""
     drawn, (ax,) = new_figure()
-    series = {s.capitalize(): averages(results, list(COLUMNS.values()), s) for s in results.failure_settings}
+    series = averages(results, list(COLUMNS.values()))
     lines(ax, range(len(SIZES)), series, "hidden units of each skip layer", results.told_by.name)
     ax.set_xticks(range(len(SIZES)), list(COLUMNS))
     shared_legend(drawn, ax)

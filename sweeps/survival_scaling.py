@@ -54,8 +54,7 @@ def figure(results: Results) -> Figure:
     """Lines over the rate, beside each other."""
     drawn, axes = new_figure(panels=2)
     for ax, (reading, name) in zip(axes, READINGS.items()):
-        names = [name.format(rate) for rate in RATES]
-        series = {setting.capitalize(): averages(results, names, setting) for setting in results.failure_settings}
+        series = averages(results, [name.format(rate) for rate in RATES])
         lines(ax, [100 * rate for rate in RATES], series, "failout rate (%)", results.told_by.name)
         ax.set_title(reading, fontsize="medium")
     shared_legend(drawn, axes[0])

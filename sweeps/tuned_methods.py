@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -36,26 +36,15 @@ def cells(build: CellBuilder) -> dict[str, Cell]:
 
 
 def validation_score(results: Results, cell: str) -> Float[np.ndarray, " runs"]:
-    """Highest validation score of each run's epochs, which is that of its best one; NaN where it diverged."""
+    """Validation score of each run's epoch that counts, the best or the last one; NaN where it diverged."""
     measured = results.measured[cell]
-    highest = np.fmax.reduce(measured.validation_score, axis=-1, initial=np.nan)
+    counting = measured.validation_score[:, -1 if results.select_by == "last" else 0 :]
+    highest = np.fmax.reduce(counting, axis=-1, initial=np.nan)
     return np.where(np.isnan(measured.score).any(axis=-1), np.nan, highest)
 
 
-class Choice(NamedTuple):
-    """A method's learning rate.
-
-    Attributes:
-      factor: on the scenario's.
-      cell: that is trained at it.
-    """
-
-    factor: float
-    cell: str
-
-
-def choose(results: Results, method: str) -> Choice:
-    """The learning rate with the highest mean validation score, of those at which the fewest runs diverged.
+def choose(results: Results, method: str) -> float:
+    """The factor on the learning rate with the highest mean validation score, where the fewest runs diverged.
 
     The smaller one of equals. Test accuracies have no part in it.
     """
@@ -64,13 +53,17 @@ def choose(results: Results, method: str) -> Choice:
         score = validation_score(results, cell_name(method, factor))
         return -int(np.isnan(score).sum()), mean(score) if np.isfinite(score).any() else 0.0
 
-    best = max(FACTORS, key=merit)  # the first of equals
-    return Choice(best, cell_name(method, best))
+    return max(FACTORS, key=merit)  # the first of equals
+
+
+def chosen_cells(results: Results) -> dict[str, str]:
+    """Each method's cell at the learning rate chosen for it."""
+    return {label: cell_name(method, choose(results, method)) for label, method in METHODS.items()}
 
 
 def tables(results: Results) -> list[Table]:
     """The methods at their own rates; and every rate with the validation score by which it was chosen or not."""
-    chosen = {label: choose(results, method).cell for label, method in METHODS.items()}
+    chosen = chosen_cells(results)
     settings = list(results.failure_settings)
     rows = [
         [
@@ -101,7 +94,7 @@ def _rate(results: Results, cell: str) -> str:
 
 def comparisons(results: Results) -> list[Comparison]:
     """ResiliNet against the others, each at the rate chosen for it."""
-    (first, reference), *others = ((label, choose(results, method).cell) for label, method in METHODS.items())
+    (first, reference), *others = chosen_cells(results).items()
     return against(results, "tuned", (first, reference), dict(others))
 
 
@@ -109,7 +102,8 @@ def sentences(results: Results) -> list[str]:
     """The rate chosen for each method, and whether a better one may lie beyond the grid."""
     said = []
     for label, method in METHODS.items():
-        factor, cell = choose(results, method)
+        factor = choose(results, method)
+        cell = cell_name(method, factor)
         score = validation_score(results, cell)
         if not np.isfinite(score).any():
             said.append(f"{label} has no learning rate of its own: every run diverged, or none tells its epochs")
@@ -124,7 +118,7 @@ def sentences(results: Results) -> list[str]:
 
 def figure(results: Results) -> Figure:
     """The methods at their own rates, by failure setting."""
-    return setting_bars(results, {label: choose(results, method).cell for label, method in METHODS.items()}, 4)
+    return setting_bars(results, chosen_cells(results), 4)
 
 
 def more_figures(results: Results) -> list[Drawn]:
@@ -139,7 +133,8 @@ def more_figures(results: Results) -> list[Drawn]:
     ax.set_xticks(places, [_rate(results, cell_name("resilinet", factor)) for factor in FACTORS])
     ax.set_ylabel(f"validation {results.score_name} (%)")
     shared_legend(drawn, ax)
-    caption = f"Validation {results.score_name} of the best epoch at each learning rate tried."
+    epoch = "last" if results.select_by == "last" else "best"
+    caption = f"Validation {results.score_name} of the {epoch} epoch at each learning rate tried."
     return [Drawn("learning_rates", caption, drawn)]
 
 

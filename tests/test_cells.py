@@ -81,6 +81,11 @@ def test_relative_reliability_by_hand():
     assert weight["n2->n4"] == pytest.approx(0.96 / (0.96 + 0.99))
 
 
+def test_whoever_hears_only_the_dead_weighs_them_with_0():
+    weight = relative_reliability(CHAIN, {"i": 1, "n1": 0, "n2": 0, "n3": 0, "n4": 1})
+    assert (weight["n2->n4"], weight["n3->n4"], weight["i->n2"]) == (0, 0, 1)
+
+
 def test_weights_by_name_land_on_their_hyperconnection():
     weight = {edge.name: 0.1 * (1 + number) for number, edge in enumerate(reversed(TREE.hyperconnections))}
     cell = make_cell(TREE, weight=weight)

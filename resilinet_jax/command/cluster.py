@@ -12,13 +12,13 @@ import pathlib
 import queue
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resilinet_jax.command.settings import Choice, Mode, Settings, choose
 from resilinet_jax.errors import UserError, first_line
+from resilinet_jax.runtime.user_code import take_user_file
 
 if TYPE_CHECKING:
     from resilinet_jax.command.crew import Crew
@@ -149,15 +149,13 @@ def job_of(choice: Choice, runs: pathlib.Path) -> dict[str, Any]:
     if not named and os.path.exists(os.path.expanduser(settings.dataset)):
         paths["dataset"] = settings.dataset
     there = {name: os.path.abspath(os.path.expanduser(path)) for name, path in paths.items() if path is not None}
-    files = {}
+    sources = {}
     if file is not None:
-        there["scenario"] = file.path.name
-        folder = file.path.absolute().parent
-        sources = {str(file.path.absolute()): file.source, **file.helpers}
-        files = {os.path.relpath(path, folder): source for path, source in sources.items()}
+        there["scenario"] = str(file.path.absolute())
+        sources = {there["scenario"]: file.source, **file.helpers}
     return {
         "settings": dataclasses.asdict(settings) | there,
-        "files": files,
+        "sources": sources,
         "network": dict(choice.preset.network),
         "runs": str(runs.absolute()),
     }
@@ -205,15 +203,10 @@ class Worker:
         from resilinet_jax.command import experiment
         from resilinet_jax.command.ingredients import build_combinations, build_network
 
-        settings = dict(job["settings"])
-        with tempfile.TemporaryDirectory(prefix="resilinet_jax.") as folder:  # what is read from there is read at once
-            for path, source in job["files"].items():
-                place = pathlib.Path(folder, path)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(source)
-            if job["files"]:
-                settings["scenario"] = os.path.join(folder, settings["scenario"])
-            choice = choose(Settings(**settings)).with_network(job["network"])
+        settings = Settings(**job["settings"])
+        if job["sources"]:
+            take_user_file(settings.scenario, job["sources"])
+        choice = choose(settings).with_network(job["network"])
         self._data = choice.load_data() if data[0] is None else ray.get(data[0])
         self._network = build_network(choice, self._data.classes)
         failure_settings, tolerance = choice.scenario.failure_settings, choice.settings.tolerance

@@ -12,12 +12,11 @@ from rich.console import Console
 from resilinet_jax.command import notes
 from resilinet_jax.command.settings import Choice
 from resilinet_jax.datasets.feed import Part, first_split, target_units
-from resilinet_jax.datasets.splits import count_classes
+from resilinet_jax.datasets.splits import Standardisation, count_classes
 from resilinet_jax.files import write_file
 from resilinet_jax.report.figures import draw_dollars, new_figure, shortened
 from resilinet_jax.report.report import png, print_tables
 from resilinet_jax.report.tables import Table
-from resilinet_jax.scenarios._base import Data
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,9 +51,8 @@ def describe(choice: Choice, console: Console) -> pathlib.Path:
     x, y = (np.asarray(each[:MOST_EXAMPLES]) for each in parts["train"])
     figure, axes = new_figure(height=6.0, rows=2, share_y=False)
     if targets:
-        tables = [
-            _ranges("Numbers to predict in training", "Number", _recorded_targets(data, y.astype(float)), targets)
-        ]
+        recorded = _undone(target_units(data.feed), y.astype(float))
+        tables = [_ranges("Numbers to predict in training", "Number", recorded, targets)]
         _draw_spread(axes[0], y, targets, "number to predict")
     else:
         counts = {part: count_classes(np.asarray(own.y), data.classes) for part, own in parts.items()}
@@ -62,7 +60,8 @@ def describe(choice: Choice, console: Console) -> pathlib.Path:
         tables = [_classes(counts, names)]
         _draw_shares(axes[0], counts, names)
     if x.ndim == 2:
-        tables.append(_ranges("Features in training", "Feature", _as_recorded(data, x), features))
+        recorded = _undone(getattr(data.feed, "standardisation", None), x)
+        tables.append(_ranges("Features in training", "Feature", recorded, features))
     _draw_spread(axes[1], x, features if x.ndim == 2 else (), "feature" if x.ndim == 2 else "value of an example")
     draw_dollars(figure, mathematics=False)
     print_tables(console, tables)
@@ -72,16 +71,9 @@ def describe(choice: Choice, console: Console) -> pathlib.Path:
     return target
 
 
-def _as_recorded(data: Data, x: np.ndarray) -> np.ndarray:
-    """Training examples in their own units."""
-    scaling = getattr(data.feed, "standardisation", None)
-    return x if scaling is None else scaling.undone(x)
-
-
-def _recorded_targets(data: Data, y: np.ndarray) -> np.ndarray:
-    """Numbers to predict in their own units."""
-    units = target_units(data.feed)
-    return y if units is None else units.undone(y)
+def _undone(scaling: Standardisation | None, values: np.ndarray) -> np.ndarray:
+    """Values in their own units."""
+    return values if scaling is None else scaling.undone(values)
 
 
 def _classes(counts: Mapping[Part, np.ndarray], names: tuple[str, ...]) -> Table:

@@ -32,7 +32,7 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.files import digest, discard, only_command_in, write_file
 from resilinet_jax.network.forward import Network
-from resilinet_jax.network.rehearsal import keeps_statistics, rehearse
+from resilinet_jax.network.rehearsal import rehearse
 from resilinet_jax.report.graph_drawing import draw_graph
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.results.messages import message_bytes
@@ -111,8 +111,7 @@ def run_experiment(
     combinations = build_combinations(network.graph, scenario.failure_settings, settings.tolerance)
     check_targets(settings.metric, _names(data, "target_names"), combinations)
     failures = user_failures(settings.failure_probability, combinations, settings.tolerance)
-    with errors_in(scenario.file, scenario.build_network):
-        rehearse(network, data.feed.spec("train"), data.classes, scenario.loss)
+    try_networks(choice, sweeps, data)
     to_know = [*notes.data_note(data), *notes.preset_note(choice, data), *notes.combinations_note(combinations)]
     work = _Work(choice, data, combinations, failures, to_know, console, crew, reference)
     with only_command_in(choice.folder):
@@ -120,8 +119,26 @@ def run_experiment(
             console.print(note, soft_wrap=True)
         if settings.overwrite and not any(choice.folder.glob("*_overwriting")):
             discard(choice.tensorboard_folder)
-        diverged = [_run_on_network(work, changes, sharing) for changes, sharing in by_network(sweeps)]
+        groups = by_network(sweeps)
+        diverged = [_run_on_network(work, changes, sharing) for changes, sharing in groups]
+        for changes, _ in groups * settings.overwrite:
+            _replace_old_runs(choice, changes)
     return "; ".join(filter(None, diverged)) or None
+
+
+def try_networks(choice: Choice, sweeps: Mapping[str, Sweep], data: Data) -> None:
+    """Rehearses every network that sweeps train, so that a mistake in any is told before anything compiles.
+
+    Args:
+      choice: what the user asked for.
+      sweeps: by name.
+      data: to train on.
+    """
+    scenario = choice.scenario
+    for changes, _ in by_network(sweeps):
+        network = build_network(choice.with_network(changes), data.classes)
+        with errors_in(scenario.file, scenario.build_network):
+            rehearse(network, data.feed.spec("train"), data.classes, scenario.loss)
 
 
 def possible_sweeps(choice: Choice, sweeps: Mapping[str, Sweep], console: Console) -> dict[str, Sweep]:
@@ -219,15 +236,15 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
     training = training_settings(choice, data, combinations)
     numbers = training.run_numbers(data.feed.labels)
     wanted = plan_models(cells, numbers)
-    finished = len(wanted) - len(unfinished(wanted, store))
+    left, finished = unfinished(wanted, store, kept), len(wanted) - len(unfinished(wanted, store))
     already = f", {finished} of them finished already" if finished else ""
     work.console.print(f"{len(wanted)} runs for {', '.join(sweeps)}{already}.", soft_wrap=True)
     if kept is not None:
-        again = finished - (len(wanted) - len(unfinished(wanted, store, kept)))
+        again = finished - (len(wanted) - len(left))
         models = {model.kept_name for model in wanted}
         for note in notes.models_note(len(models), network, data.feed.spec("train").x, runs / MODELS, again):
             work.console.print(note, soft_wrap=True)
-    kinds = {*store.machines, *[own] * (finished < len(wanted))}
+    kinds = {*store.machines, *[own] * bool(left)}
     if len(kinds) > 1 and not settings.mix_devices:
         raise UserError(
             f"{runs.parent} holds runs measured on {' and on '.join(store.machines)}, and single accuracies may differ "
@@ -253,10 +270,10 @@ def _run_on_network(work: _Work, changes: Changes, sweeps: Mapping[str, Sweep]) 
         record = _record(work, choice, name, sweep, sizes, keeps)
         units = build_units(record, [data.feed.labels[number // MOST_RUNS] for number in numbers])
         names = {kind: record.dataset[kind] for kind in ("class_names", "target_names")}
-        results = Results(combinations, failure_settings, own_cells, runs_of, sizes, units, **names)
+        results = Results(
+            combinations, failure_settings, own_cells, runs_of, sizes, units, select_by=settings.select_by, **names
+        )
         publish_both(sweep, choice.folder / name, results, record, work.failures, work.console)
-    if settings.overwrite:
-        _replace_old_runs(choice, changes)
     return notes.diverged_line(cells, measured, len(wanted))
 
 
@@ -271,7 +288,7 @@ def cells_by_sweep(
       data: to train on.
       sweeps: by name.
     """
-    keeps = keeps_statistics(network, data.feed.spec("train").x)
+    keeps = bool(network.shapes(data.feed.spec("train").x).statistics)
     how = network.graph, choice.scenario.failure_settings, choice.preset
     made = {name: build_cells(*how, sweep, keeps) for name, sweep in sweeps.items()}
     return {f"{name}/{cell}": numbers for name, own in made.items() for cell, numbers in own.items()}, keeps
@@ -349,12 +366,12 @@ def _replace_old_runs(choice: Choice, changes: Changes) -> None:
 
 def _record(work: _Work, choice: Choice, name: str, sweep: Sweep, sizes: Mapping[str, int], keeps: bool) -> Record:
     """All that is needed to repeat a sweep, and to report it again."""
-    data = work.data
+    data, settings = work.data, choice.settings_for(work.data.name)
     asked = name if sweep.file is None else sweep.file.name
     return Record(
         sweep=name,
-        command=choice.command_line(asked, data.name),
-        settings=dataclasses.asdict(choice.settings_for(data.name)),
+        command=settings.command_line(asked),
+        settings=dataclasses.asdict(settings),
         preset=dataclasses.asdict(choice.preset),
         dataset={
             "name": data.name,
@@ -386,7 +403,9 @@ def _identity(choice: Choice) -> dict[str, Any]:
     settings = {name: getattr(choice.settings, name) for name in ("split", "select_by", "seed")}
     # Each of several splits is the same whichever others are drawn; a single one is standardised by itself.
     settings["splits"] = "1" if choice.settings.splits == 1 else "several"
-    flags = sizes | dict(choice.preset.network) | settings
+    flags = sizes | settings
+    # What a network of a user's own takes may be called like a flag.
+    flags |= {f"network.{name}" if name in flags else name: value for name, value in choice.preset.network.items()}
     return {f"--{name}": value for name, value in flags.items()} | code_version() | choice.scenario.version
 
 

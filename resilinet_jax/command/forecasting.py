@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from resilinet_jax.command.experiment import (
+    MODELS,
     by_network,
     cells_by_sweep,
     identity_with_data,
     kept_apart,
     possible_sweeps,
     training_settings,
+    try_networks,
 )
 from resilinet_jax.command.ingredients import build_combinations, build_network
 from resilinet_jax.command.settings import Choice
@@ -20,6 +22,7 @@ from resilinet_jax.engine.forecast import Forecast, forecast
 from resilinet_jax.engine.run_cells import plan_models, unfinished
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.runtime.identity import stamp
+from resilinet_jax.runtime.kept_models import KeptModels
 from resilinet_jax.runtime.progress import Progress, duration
 from resilinet_jax.runtime.store import Store
 from resilinet_jax.scenarios._base import Data
@@ -39,8 +42,9 @@ def tell_forecasts(choice: Choice, sweeps: Mapping[str, Sweep], console: Console
     Raises:
       UserError: for what only the data can tell, or if results there rest on something else.
     """
-    data = data or choice.load_data()
-    for changes, sharing in by_network(possible_sweeps(choice, sweeps, console)):
+    data, sweeps = data or choice.load_data(), possible_sweeps(choice, sweeps, console)
+    try_networks(choice, sweeps, data)
+    for changes, sharing in by_network(sweeps):
         own = choice.with_network(changes)
         network = build_network(own, data.classes)
         combinations = build_combinations(network.graph, own.scenario.failure_settings, own.settings.tolerance)
@@ -48,8 +52,9 @@ def tell_forecasts(choice: Choice, sweeps: Mapping[str, Sweep], console: Console
         cells, _ = cells_by_sweep(own, network, data, sharing)
         left = wanted = plan_models(cells, training.run_numbers(data.feed.labels))
         if not own.settings.overwrite:
-            folder = kept_apart(own.runs_folder, changes)
-            left = unfinished(wanted, Store(folder, console.print, stamp(identity_with_data(own, data, combinations))))
+            folder, rests_on = kept_apart(own.runs_folder, changes), stamp(identity_with_data(own, data, combinations))
+            kept = KeptModels(folder / MODELS, console.print, rests_on) if own.settings.keep_models else None
+            left = unfinished(wanted, Store(folder, console.print, rests_on), kept)
         told = f"{', '.join(sharing)}: {len(left)} of {len(wanted)} runs are to be trained"
         if not left:
             console.print(f"{told}.", soft_wrap=True)

@@ -72,6 +72,7 @@ def _launch(argv: Sequence[str], sweeps: Sweeps) -> None:
         choice = choose(Settings(**values | {"sweep": "all"}))
         choice.check_training([])
         import_jax()
+        find_devices()
         from resilinet_jax.command.describing import describe
         from resilinet_jax.report.console import PlainConsole
 
@@ -100,9 +101,11 @@ def _train(choice: Choice, mode: Mode, chosen: dict[str, str], sweeps: Sweeps) -
         check_safetensors()
     if not mode.dry_run:
         check_free(choice.folder)
+    multiply_in(choice.settings.matmul_precision)
+    if choice.preset.augment is not None:
+        import_jax()  # images import it themselves, and don't tell of a variable that it can't read
     # A mistake should cost no more than what it takes to find it: JAX alone takes longer to import than data to load.
     early = [] if choice.rests_on_more_than_data else [choice.load_data()]
-    multiply_in(choice.settings.matmul_precision)
     import_jax()
     from resilinet_jax.command.experiment import run_experiment
     from resilinet_jax.command.ingredients import load_sweep

@@ -40,7 +40,7 @@ def preset_note(choice: Choice, data: Data) -> list[str]:
     drawn = [f"{preset.train_examples:,} training examples drawn from {data.rows:,} rows"] if limited else []
     if paper is None:
         return [f"Preset {name}: {drawn[0]}."] if drawn else []
-    got, asked = ({**dataclasses.asdict(each), **each.network} for each in (preset, paper))
+    got, asked = ({**each.network, **dataclasses.asdict(each)} for each in (preset, paper))
     units = _UNITS | {flag: flag.replace("_", " ") for flag in paper.network if flag in preset.network}
     differences = drawn + [
         f"{_number(got[flag])} instead of {_number(asked[flag])} {unit}"

@@ -111,13 +111,15 @@ def own_environment() -> None:
 
 
 def multiply_in(precision: str | None) -> None:
-    """Has JAX, once it is imported, and the processes that this one starts, multiply at least this precisely.
+    """Has JAX, imported or not, and the processes that this one starts, multiply at least this precisely.
 
     Args:
       precision: one of `settings.PRECISIONS`; None leaves it as it is.
     """
     if precision is not None:
         os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = precision
+        if "jax" in sys.modules:  # a user's file has imported it, and so read the variable
+            sys.modules["jax"].config.update("jax_default_matmul_precision", precision)
 
 
 def check_precision(precision: str | None) -> None:

@@ -28,6 +28,7 @@ from resilinet_jax.errors import CodeError, UserError, first_line
 from resilinet_jax.failures.user_failures import user_report_folder
 from resilinet_jax.files import LOCK, only_command_in, write_folder
 from resilinet_jax.network.graph import Graph
+from resilinet_jax.report.console import PlainConsole
 from resilinet_jax.report.report import RECORD, make_report
 from resilinet_jax.report.sweep import Sweep
 from resilinet_jax.results.csv_files import read_results
@@ -83,7 +84,7 @@ def publish_both(
     """
     own, metric = _with_settings(record, failure_probability=None, metric=ACCURACY), str(record.settings["metric"])
     into = _folder_beside(target, bool(failures), metric)
-    publish(sweep, target, results, own, console if into == target else Console(quiet=True))
+    publish(sweep, target, results, own, console if into == target else PlainConsole(quiet=True))
     if into != target:
         publish(sweep, into, _told(results, failures, metric), record, console)
 
@@ -127,9 +128,22 @@ def report_again(
         raise UserError(f"--report={folder} holds no results; give a sweep's folder, as results/health/failout_rate")
     for target in targets:
         with _alone_with(target):
-            _report_one(
-                target, project, console, failure_probability, asked, paper_output, metric, alone=target == folder
-            )
+            record, sweep, results = finished_sweep(target, project, asked)
+            settings = Settings(**record.settings)
+            own = settings.failure_probability  # of a report beside a sweep's own, which is made for the same again
+            asks, told = failure_probability or metric != ACCURACY, own or settings.metric != ACCURACY
+            if asks and told and target != folder:
+                continue  # no report is made beside such a one, which stays as it is
+            wanted, by = failure_probability or own, settings.metric if metric == ACCURACY else metric
+            check_targets(by, results.target_names, results.combinations)
+            if by != ACCURACY and not results.has_class_counts:
+                remedy = f"run the sweep with --metric={by}, or leave it out"
+                raise UserError(f"--metric={by} needs {results.columns.outcomes}, which is not in {target}; {remedy}")
+            failures = user_failures(wanted, results.combinations, settings.tolerance)
+            paper = paper_output or settings.paper_output
+            record = _with_settings(record, failure_probability=wanted, paper_output=paper, metric=by)
+            into = _folder_instead(target, (bool(own), settings.metric), (bool(failures), by))
+            publish(sweep, into, _told(results, failures, by), record, console)
 
 
 @contextlib.contextmanager
@@ -169,6 +183,7 @@ def finished_sweep(target: pathlib.Path, project: Sweeps, asked: str | None) -> 
         units = functools.partial(build_units, record)
         names = (record.dataset.get(kind, ()) for kind in ("class_names", "target_names"))
         results = read_results(target, *asked_of, record.files, units, *names)
+        results = dataclasses.replace(results, select_by=settings.select_by)
     except CodeError:
         raise
     except Exception as error:  # whatever others may have written into their files
@@ -176,46 +191,6 @@ def finished_sweep(target: pathlib.Path, project: Sweeps, asked: str | None) -> 
             f"the results in {target} are damaged or not of this version ({first_line(error)}); run the sweep again"
         ) from None
     return record, sweep, results
-
-
-def _report_one(
-    target: pathlib.Path,
-    project: Sweeps,
-    console: Console,
-    failure_probability: str | None,
-    asked: str | None,
-    paper_output: bool,
-    metric: str,
-    alone: bool,
-) -> None:
-    """Makes one sweep's report again.
-
-    Args:
-      target: the sweep's folder.
-      project: as in `report_again`.
-      console: as in `report_again`.
-      failure_probability: as in `report_again`.
-      asked: as in `report_again`.
-      paper_output: as in `report_again`.
-      metric: as in `report_again`.
-      alone: whether no other report is made; else one under other failures, or by another metric, stays as it is.
-    """
-    record, sweep, results = finished_sweep(target, project, asked)
-    settings = Settings(**record.settings)
-    recorded = settings.failure_probability  # of a report beside a sweep's own, which is made for the same again
-    asks, told = (each or by != ACCURACY for each, by in ((failure_probability, metric), (recorded, settings.metric)))
-    if asks and told and not alone:
-        return
-    wanted, metric = failure_probability or recorded, settings.metric if metric == ACCURACY else metric
-    check_targets(metric, results.target_names, results.combinations)
-    if metric != ACCURACY and not results.has_class_counts:
-        remedy = f"run the sweep with --metric={metric}, or leave it out"
-        raise UserError(f"--metric={metric} needs {results.columns.outcomes}, which is not in {target}; {remedy}")
-    failures = user_failures(wanted, results.combinations, settings.tolerance)
-    paper_output = paper_output or settings.paper_output
-    record = _with_settings(record, failure_probability=wanted, paper_output=paper_output, metric=metric)
-    was, into = ((bool(each), by) for each, by in ((recorded, settings.metric), (failures, metric)))
-    publish(sweep, _folder_instead(target, was, into), _told(results, failures, metric), record, console)
 
 
 def _folder_instead(folder: pathlib.Path, was: tuple[bool, str], wanted: tuple[bool, str]) -> pathlib.Path:
@@ -264,7 +239,10 @@ def _same_sweep(record: Record, project: Sweeps, target: pathlib.Path, asked: st
     remedy = f"add --sweep={record.settings['sweep']}, which is run then"
     if asked is None or record.sweep not in chosen_sweeps(asked, project.sweep_names()):
         raise CodeError(f"{target}: results of a sweep of somebody's own; {remedy}", report_again)
-    sweep = load_sweep(asked, project)
+    try:
+        sweep = load_sweep(asked, project)
+    except UserError as error:  # about that file, not about the results
+        raise CodeError(str(error), report_again) from None
     if not sweep_version(sweep).items() <= record.environment.items():
         raise CodeError(f"{target}: {asked} has changed since; bring it back, or run the sweep again", report_again)
     return sweep

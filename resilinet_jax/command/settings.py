@@ -369,15 +369,6 @@ class Choice:
             what = f"--split={asked.split}" if asked.split != "random" else f"--splits={asked.splits}"
             raise UserError(f"{what}: the images of --scenario={asked.scenario} come as they were split; leave it out")
 
-    def command_line(self, sweep: str, dataset: str) -> str:
-        """The command that trains the same cells on the same data: its flags are those that differ from the defaults.
-
-        Args:
-          sweep: as `--sweep` takes it.
-          dataset: as reports call the data set that `--dataset=auto` has found.
-        """
-        return self.settings_for(dataset).command_line(sweep)
-
     def settings_for(self, dataset: str) -> Settings:
         """The settings with the name of the data set that `--dataset=auto` has found, as reports call it."""
         found = self.settings.dataset == "auto" and dataset in self.scenario.datasets
@@ -430,13 +421,13 @@ def _preset(settings: Settings, scenario: Scenario) -> Preset:
         if unused or (name == "augment" and preset.augment is None):
             known = ", ".join(f"--{flag}" for flag in _NETWORK_FLAGS if flag in preset.network) or "no such flag"
             raise UserError(f"--{name} means nothing to --scenario={settings.scenario}; its network has {known}")
-    network = {name: given.get(name, value) for name, value in preset.network.items()}
-    numbers = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)} | {"network": network}
-    numbers |= {name: given[name] for name in numbers if name in given}
-    for name, value in {**network, **numbers}.items():
+    sizes = {name: given.get(name, preset.network[name]) for name in _NETWORK_FLAGS if name in preset.network}
+    numbers = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
+    numbers |= {name: given[name] for name in numbers if name in given} | {"network": {**preset.network, **sizes}}
+    for name, value in {**sizes, **numbers}.items():
         optional = name == "train_examples" and value is None
         if name in RANGES and not optional and not RANGES[name].holds(value):
-            field = f"presets[{settings.preset!r}].{'network.' if name in network else ''}{name}"
+            field = f"presets[{settings.preset!r}].{'network.' if name in sizes else ''}{name}"
             raise UserError(f"{settings.scenario}: SCENARIO.{field} must be {RANGES[name]}, got {value!r}")
     return dataclasses.replace(preset, **numbers)
 

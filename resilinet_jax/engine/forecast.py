@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
-import jax
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from resilinet_jax.datasets.feed import Feed
 from resilinet_jax.engine.pass_size import kept_bytes, models_per_pass
 from resilinet_jax.engine.program import TrainingSettings
-from resilinet_jax.engine.run_cells import Model, assemble, programs_for
-from resilinet_jax.engine.trial import Trial
+from resilinet_jax.engine.run_cells import Model, assemble, cut_into_passes, programs_for
+from resilinet_jax.engine.trial import Trial, seconds
 from resilinet_jax.failures.combinations import Combinations
 from resilinet_jax.network.forward import Network
 from resilinet_jax.runtime.progress import Progress
@@ -68,8 +66,9 @@ def forecast(
     for learns, program in programs_for(network, feed, models, settings, combinations).items():
         same = [model for model in models if model.learns_weights == learns]
         first = assemble(same[: program.abreast], variants, settings.seed, feed.labels)
-        trial, turns = Trial(program), -(-len(same) // program.abreast)
-        most = settings.runs_per_pass or models_per_pass(program, first, len(same), progress)
+        trial, most = Trial(program), settings.runs_per_pass or models_per_pass(program, first, len(same), progress)
+        passes = cut_into_passes(same, most)
+        turns = sum(-(-len(together) // program.abreast) for together in passes)
         flops = trial.flops_per_step
         budget = SECONDS * FLOPS / len(first.order)
         steps = max(1, min(program.steps_per_epoch, round(budget / flops)))
@@ -82,28 +81,20 @@ def forecast(
             train, working = trial.prepare(first, steps)
             test = trial.prepare_test(first, examples)
             compiling = time.perf_counter() - start
-            step, example = _seconds(train) / steps, _seconds(test) / examples
+            step, example = seconds(train) / steps, seconds(test) / examples
         # A forward pass over the validation split, where training takes two more backward.
         validated = int(max(feed.sizes["validation"])) / settings.batch_size / 3
         validated *= program.validation_plan.applications / nodes
         parts.append(
             Forecast(
                 runs=len(same),
-                passes=-(-len(same) // most),
+                passes=len(passes),
                 compiling=ALL_FUNCTIONS * compiling,
                 training=turns * settings.epochs * step * (program.steps_per_epoch + validated),
                 evaluating=turns * tested * example,
                 operations=len(same) * settings.epochs * flops * (program.steps_per_epoch + validated),
-                memory=working + kept_bytes(trial) * min(most, len(same)),
+                memory=working + kept_bytes(trial) * len(passes[0]),
             )
         )
     *sums, memory = zip(*parts)
     return Forecast._make([*map(sum, sums), max(memory)])
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    """How long a call takes, after one that warms up."""
-    call()
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start

@@ -12,14 +12,13 @@ import math
 import os
 import pathlib
 import platform
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 
 from resilinet_jax.engine.program import Models, Program
-from resilinet_jax.engine.trial import Trial
+from resilinet_jax.engine.trial import Trial, seconds
 from resilinet_jax.files import checked_json, read_json, write_file
 from resilinet_jax.runtime.limits import memory_left
 from resilinet_jax.runtime.progress import Progress
@@ -103,10 +102,7 @@ def measure(trial: Trial, models: Models) -> Cost:
     most = trial.program.steps_per_epoch
     steps = max(1, min(most, round(TRIAL_FLOPS / (len(models.order) * trial.flops_per_step))))
     call, working_bytes = trial.prepare(models, steps)
-    call()
-    start = time.perf_counter()
-    call()
-    return Cost((time.perf_counter() - start) / steps, working_bytes)
+    return Cost(seconds(call) / steps, working_bytes)
 
 
 def memory_limit(devices: list[jax.Device]) -> int:

@@ -15,7 +15,7 @@ from resilinet_jax.cells import draw_weight
 from resilinet_jax.datasets.feed import HeldOut
 from resilinet_jax.datasets.splits import Examples, Members, chance_of_counts, guessed_counts
 from resilinet_jax.engine.evaluation import AnyTally, Errors, accuracy_of, class_counts_of, errors_of
-from resilinet_jax.engine.plan import NOTHING, Plan
+from resilinet_jax.engine.plan import Plan
 from resilinet_jax.engine.program import Models, Program, Shardings, shardings
 from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import ADDED_WEIGHT, Variables
@@ -31,6 +31,20 @@ class Curves(NamedTuple):
 
     loss: Float[np.ndarray, "models epochs"]
     validation_score: Float[np.ndarray, "models epochs"]
+
+
+class _Placed(NamedTuple):
+    """The models of a pass on their devices, and what is called with them."""
+
+    program: Program
+    models: Models
+    mesh: Mesh
+    members: dict[str, Members]  # by part
+    call: dict[str, Callable]
+
+    @property
+    def on(self) -> Shardings:
+        return shardings(self.mesh)
 
 
 def run_pass(
@@ -51,9 +65,10 @@ def run_pass(
     count = len(models.order)
     models, mesh = program.place(models)
     on = shardings(mesh)
-    orders_of, members = program.orders_of(models, mesh), program.place_members(mesh)
+    orders_of, members = program.orders_of(models, mesh), jax.device_put(program.members, on.replicated)
     with progress.phase(f"compiling for {count} runs"):
         call = program.compile(mesh, models)
+    placed = _Placed(program, models, mesh, members, call)
     state, curves, first = _resume(program, call["start"](models.keys), count, on.sharded, checkpoints)
     progress.resumed(first, models=count)
     number_of_chunk = first * program.feed.chunks
@@ -72,7 +87,7 @@ def run_pass(
             interruption.check()
             if done < program.feed.chunks:
                 progress.part(epoch + 1, done / program.feed.chunks, models=count, loss=of_chunk)
-        score = _validation_score(program, call["validate"], state, models, members["validation"], on)
+        score = _validation_score(placed, state)
         compared = np.full_like(score, epoch) if program.settings.selection.last else score
         state = call["finish"](state, jax.device_put(compared.astype(np.float32), on.sharded))
         curves.loss[:, epoch], curves.validation_score[:, epoch] = losses, score[:count]
@@ -82,10 +97,9 @@ def run_pass(
         interruption.check()
     recalibrated = None
     if np.any(np.asarray(models.variant.recalibrated)):
-        recalibrated = _recalibrated_tally(program, call["order"], state, models, members["train"], mesh, progress)
+        recalibrated = _recalibrated_tally(placed, state, progress)
     with progress.phase(f"evaluating {count} runs under every failure combination") as so_far:
-        testing = program, call["test"], state, models, on, so_far
-        score, outcomes = (each[:count] for each in _tested(*testing, recalibrated))
+        score, outcomes = (each[:count] for each in _tested(placed, state, recalibrated, so_far))
     return _measured(score, outcomes, state, models, curves), jax.tree.map(lambda leaf: leaf[:count], state.best)
 
 
@@ -106,25 +120,21 @@ def _resume(
     return state, saved.tree[1], saved.epoch
 
 
-def _validation_score(
-    program: Program,
-    validate: Callable,
-    state: RunState,
-    models: Models,
-    members: Members,
-    on: Shardings,
-) -> Float[np.ndarray, " models"]:
+def _validation_score(placed: _Placed, state: RunState) -> Float[np.ndarray, " models"]:
+    program, models, on, members = placed.program, placed.models, placed.on, placed.members["validation"]
     plan = program.validation_plan
     tally = jax.device_put(program.empty_tally(len(models.order), plan.answers), on.sharded)
     for number, chunk in enumerate(program.feed.held_out("validation", on.replicated)):
-        tally = validate(tally, state, models, chunk, jax.device_put(np.int32(number), on.replicated), members)
+        own_number = jax.device_put(np.int32(number), on.replicated)
+        tally = placed.call["validate"](tally, state, models, chunk, own_number, members)
         jax.block_until_ready(tally)  # at most one chunk is under way
     own = np.asarray(models.split)
     if isinstance(tally, Errors):
         score = r2(_errors(program, tally, plan, "validation", own))
     else:
-        # Only where it matters: a streamed feed reads many labels for it.
-        chance = chance_of_counts(*_class_counts(program, "validation", own)) if NOTHING in plan.cloud else 0.0
+        # Only where nodes fail: a streamed feed reads many labels for it.
+        fails = program.settings.selection.survival is not None
+        chance = chance_of_counts(*_class_counts(program, "validation", own)) if fails else 0.0
         score = accuracy_of(tally, plan, program.feed.sizes["validation"][own], chance)
     probability = program.settings.selection.probability
     return score @ (probability / probability.sum())
@@ -165,20 +175,15 @@ def _errors(
 
 
 def _tested(
-    program: Program,
-    test: Callable,
-    state: RunState,
-    models: Models,
-    on: Shardings,
-    so_far: Callable[[float], None],
-    recalibrated: AnyTally | None,
+    placed: _Placed, state: RunState, recalibrated: AnyTally | None, so_far: Callable[[float], None]
 ) -> tuple[
     Float[np.ndarray, "models variants combinations"], Float[np.ndarray, "models variants combinations classes parts"]
 ]:
     """Scores on the test split, and the outcomes of each class or target there."""
+    program, models, on = placed.program, placed.models, placed.on
     shape = models.variant.skip_units.shape
     tally = jax.device_put(program.empty_tally(*shape, program.plan.answers), on.sharded)
-    count = lambda before, *examples: test(before, state, models, *examples)  # noqa: E731
+    count = lambda before, *examples: placed.call["test"](before, state, models, *examples)  # noqa: E731
     tally = _counted(program, on.replicated, tally, count, so_far)
     if recalibrated is not None:
         asked = np.asarray(models.variant.recalibrated) > 0
@@ -196,23 +201,15 @@ def _tested(
     return accuracy, class_counts_of(tally, program.plan, guessed_counts(*counts))
 
 
-def _recalibrated_tally(
-    program: Program,
-    order: Callable,
-    state: RunState,
-    models: Models,
-    members: Members,
-    mesh: Mesh,
-    progress: Progress,
-) -> AnyTally:
+def _recalibrated_tally(placed: _Placed, state: RunState, progress: Progress) -> AnyTally:
     """Recalibrates statistics for each answer, then tests with them; only recalibrated variants count in it."""
-    on = shardings(mesh)
-    call, orders_of = program.compile_recalibration(mesh, models), program.orders_of(models, mesh)
+    program, models, on, members = placed.program, placed.models, placed.on, placed.members["train"]
+    call, orders_of = program.compile_recalibration(placed.mesh, models), program.orders_of(models, placed.mesh)
     statistics, chunks = call["fresh"](models), program.feed.train(0, on.replicated, augmented=False)
     with progress.phase("recalibrating for every failure combination") as so_far:
         for done, chunk in enumerate(itertools.islice(chunks, program.feed.chunks), 1):
             number = jax.device_put(np.int32(done - 1), on.replicated)
-            orders = jax.device_put(order(*orders_of, number, members), on.replicated)
+            orders = jax.device_put(placed.call["order"](*orders_of, number, members), on.replicated)
             statistics = call["recalibrate"](statistics, state, models, chunk, number, orders, members)
             jax.block_until_ready(statistics)  # at most one chunk is under way
             so_far(done / program.feed.chunks)

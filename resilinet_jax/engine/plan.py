@@ -71,8 +71,3 @@ def plan_applications(graph: Graph, survival: Float[np.ndarray, "combinations no
         else:  # an idle application, so that no array of outputs is empty
             incoming[node] = np.full((1, received.shape[1]), NOTHING)
     return Plan(incoming, state[graph.cloud])
-
-
-def without_failures(graph: Graph) -> Plan:
-    """Plan for the one combination in which nothing fails."""
-    return plan_applications(graph, np.ones((1, len(graph.fallible))))

@@ -23,7 +23,7 @@ from resilinet_jax.cells import Cell, draw_weight, inference_wiring
 from resilinet_jax.datasets.feed import Feed
 from resilinet_jax.datasets.splits import PADDING, SPLITS, Examples, Members, Standardisation
 from resilinet_jax.engine.evaluation import BATCH, AnyTally, Errors, Tally, count_correct, empty_tally
-from resilinet_jax.engine.plan import plan_applications, without_failures
+from resilinet_jax.engine.plan import plan_applications
 from resilinet_jax.engine.recalibration import count_recalibrated, recalibrate, representatives
 from resilinet_jax.engine.training import (
     CROSS_ENTROPY,
@@ -95,7 +95,7 @@ class TrainingSettings:
       batch_size: examples per step.
       seed: of everything random in training.
       stack: how many models of a device train at once inside the compiled program; None for the backend's
-        measured default (`python -m benchmarks.stacking`). The results do not depend on it but for rounding.
+        measured default (`python -m benchmarks.scaling`). The results do not depend on it but for rounding.
       devices: at most so many of the local devices, side by side; None for all. The results do not depend on it.
       runs_per_pass: how many models one compiled call trains, over all devices; None for what memory and speed
         allow (`pass_size.py`).
@@ -181,16 +181,16 @@ class Program:
           combinations: the failure combinations under which models are tested.
 
         Raises:
-          UserError: for batches that hold more than a chunk of the training split.
+          UserError: for batches that hold more than a chunk of the training split, or numbers to predict whose scale is
+            not known.
         """
         self.network, self.feed, self.settings = network, feed, settings
         self.stack = settings.stack or default_stack()
         self.devices = jax.local_devices()[: settings.devices]
         self.plan = plan_applications(network.graph, combinations.survival)
         compared = settings.selection.survival
-        self.validation_plan = (
-            without_failures(network.graph) if compared is None else plan_applications(network.graph, compared)
-        )
+        nothing_fails = np.ones((1, len(network.graph.fallible)))
+        self.validation_plan = plan_applications(network.graph, nothing_fails if compared is None else compared)
         self._loss = settings.loss or (squared_error if self._predicts_numbers else CROSS_ENTROPY)
         self._combinations = combinations
         self._representatives = representatives(self.plan, combinations.survival)
@@ -198,11 +198,13 @@ class Program:
         self.members = {name: feed.members(name) for name in SPLITS}
         self.tested = _in_parts(self.members["test"])
         self._padded = self.members["train"].padded
-        longest = self.members["train"].rows.shape[-1]
-        if longest < settings.batch_size:
+        longest, fewest = self.members["train"].rows.shape[-1], min(self.members["train"].sizes.flat)
+        if fewest < settings.batch_size:
             raise UserError(
-                f"a batch must be of at most the {longest:,} examples of a chunk, got {settings.batch_size:,}"
+                f"a batch must be of at most the {fewest:,} examples of a chunk, got {settings.batch_size:,}"
             )
+        if self._predicts_numbers and any(members.targets is None for members in self.members.values()):
+            raise UserError("the feed's y are numbers, so its members must have targets, what standardises them")
         self.examples_per_epoch = feed.chunks * (longest // settings.batch_size * settings.batch_size)
 
     # What is compiled, for one model.
@@ -365,10 +367,6 @@ class Program:
         padded = np.resize(first, -(-len(first) // mesh.size) * mesh.size)
         each = models.keys.chunks[padded], models.split[padded]
         return jax.device_put(each, shardings(mesh).sharded)
-
-    def place_members(self, mesh: Mesh) -> dict[str, Members]:
-        """What belongs to each split, by part, on all devices."""
-        return jax.device_put(self.members, shardings(mesh).replicated)
 
     def compile(self, mesh: Mesh, models: Models) -> dict[str, Callable]:
         """Compiles ahead of the first call, once per stack shape, so that no epoch's time holds a compilation."""

@@ -215,9 +215,9 @@ def train_here(
             progress.killed(checkpoints.killed)
         most = {learns: min(limit, fits or limit) for learns, limit in most.items()}
         # The interrupted pass stays whole, however long its runs seem to take now, or its checkpoints would be lost.
-        waiting = collections.deque(_passes(interrupted, settings.runs_per_pass or fits or len(interrupted)))
+        waiting = collections.deque(cut_into_passes(interrupted, settings.runs_per_pass or fits or len(interrupted)))
         for learns in programs:
-            waiting.extend(_passes([model for model in others if model.learns_weights == learns], most[learns]))
+            waiting.extend(cut_into_passes([model for model in others if model.learns_weights == learns], most[learns]))
         while waiting:
             together = waiting.popleft()
             if checkpoints is not None:
@@ -236,7 +236,7 @@ def train_here(
                 half, learns = -(-len(together) // 2), together[0].learns_weights
                 waiting = collections.deque(
                     itertools.chain.from_iterable(
-                        _passes(each, half if each[0].learns_weights == learns else len(each))
+                        cut_into_passes(each, half if each[0].learns_weights == learns else len(each))
                         for each in (together, *waiting)
                     )
                 )
@@ -299,7 +299,7 @@ def label(model: Model) -> str:
     return f"{digest.hexdigest()[:16]} run {model.run}"
 
 
-def _passes(models: Sequence[Any], most: int) -> list[Sequence[Any]]:
+def cut_into_passes(models: Sequence[Any], most: int) -> list[Sequence[Any]]:
     """Splits models into passes of (nearly) equal size, of at most `most`.
 
     What is left after any of them is split the same way again, so that an interrupted sweep keeps its passes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,14 @@ from jax.sharding import Mesh
 from resilinet_jax.engine.program import Models, Program, over_models, shardings
 from resilinet_jax.engine.training import RunState
 from resilinet_jax.network.forward import Wiring
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """How long a call that waits for its end takes, after one that warms up."""
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 class Trial:

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from resilinet_jax.errors import UserError
-from resilinet_jax.failures.combinations import Combinations, combination_probabilities
+from resilinet_jax.failures.combinations import Combinations, failure_combinations
+from resilinet_jax.failures.model import mask_probabilities
 
 
 def average_accuracy(
@@ -27,7 +28,10 @@ def average_accuracy(
 
     Source: Yousefpour et al. 2020, section 3.3.
     """
-    probability = combination_probabilities(np.asarray(failure_probability))
+    failure = np.asarray(failure_probability, np.float64)
+    if not np.all((failure >= 0) & (failure <= 1)):
+        raise UserError(f"failure probabilities must be in [0, 1], got {failure.tolist()}")
+    probability = mask_probabilities(failure_combinations([str(v) for v in range(len(failure))]), failure)
     if np.shape(accuracy)[-1:] != probability.shape:
         raise UserError(f"accuracy must end in {len(probability)} failure combinations, got shape {accuracy.shape}")
     return _expectation(accuracy, probability)

@@ -201,20 +201,3 @@ def failure_combinations(nodes: Sequence[str]) -> Float[np.ndarray, "combination
     return np.array(
         [[float(node not in failing) for node in nodes] for failing in failing_sets(nodes)], np.float32
     ).reshape(2 ** len(nodes), len(nodes))
-
-
-def combination_probabilities(
-    failure_probability: Float[np.ndarray, "*settings nodes"],
-) -> Float[np.ndarray, "*settings combinations"]:
-    """P(b) = prod_v p_v^(1-b_v) (1-p_v)^b_v for each mask b of `failure_combinations`, when nodes fail independently.
-
-    Raises:
-      UserError: if a probability is outside [0, 1].
-
-    Source: Yousefpour et al. 2020, section 3.3.
-    """
-    probability = np.asarray(failure_probability, np.float64)
-    if not np.all((probability >= 0) & (probability <= 1)):
-        raise UserError(f"failure probabilities must be in [0, 1], got {probability.tolist()}")
-    nodes = probability.shape[-1]
-    return mask_probabilities(failure_combinations([str(v) for v in range(nodes)]), probability)

@@ -106,10 +106,6 @@ class Graph:
                 raise UserError(f"unknown skip {label!r}{suggest(label, by_label)}")
         return frozenset(by_label[label] for label in labels)
 
-    def bypassed_by(self, skips: Collection[Hyperconnection]) -> frozenset[str]:
-        """Nodes that at least one of `skips` bypasses."""
-        return frozenset(node for skip in skips for node in skip.bypassed)
-
     def node_values(self, values: Mapping[str, float], what: str = "value") -> tuple[float, ...]:
         """Probabilities by name as a tuple in the order of `causes`; those not named get 0.
 
@@ -283,7 +279,7 @@ def _resolve_skip(
         names = {other.name for other in simple}
         if not all(f"{a}->{b}" in names for a, b in itertools.pairwise(path)):
             raise UserError(f"skip {edge.name}: {' -> '.join(path)} is not a path of simple hyperconnections")
-        return edge
+        return dataclasses.replace(edge, bypassed=tuple(edge.bypassed))
     paths = _simple_paths(edge.source, edge.target, simple)
     first, second = next(paths, None), next(paths, None)
     if not first:

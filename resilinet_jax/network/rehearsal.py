@@ -59,23 +59,9 @@ def rehearse(network: Network, examples: Any, classes: int, loss: Callable[..., 
             raise CodeError(f"{message}; leave out the mean over them", loss)
         return losses.mean(), output.statistics
 
-    batch = _batch(x, EXAMPLES)
+    batch = jax.ShapeDtypeStruct((EXAMPLES, *x.shape[1:]), x.dtype)
     _check_logits(jax.eval_shape(infer, variables, batch), network, classes, each)
     jax.eval_shape(jax.grad(train, has_aux=True), variables.params, variables.statistics, batch)
-
-
-def keeps_statistics(network: Network, x: jax.ShapeDtypeStruct) -> bool:
-    """Whether any stage of a network keeps running statistics, as batch normalisation does; told from shapes alone.
-
-    Args:
-      network: any.
-      x: of the data's inputs; the leading axis is that of examples.
-    """
-    return bool(network.shapes(x).statistics)
-
-
-def _batch(x: jax.ShapeDtypeStruct, examples: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((examples, *x.shape[1:]), x.dtype)
 
 
 def _check_logits(logits: Any, network: Network, classes: int, each: str, when: str = "") -> None:

@@ -312,7 +312,9 @@ def _training_parameter(layer: Callable[..., Any]) -> inspect.Parameter | None:
         if parameter.name in (*_TRAINING, *_INFERENCE):
             fixed = parameter.default is None and getattr(layer, parameter.name, None) is not None
             return None if fixed else parameter
-    unnamed = [each for each in parameters[:1] if each.default is each.empty or isinstance(each.default, bool)]
+    # A function's own default is a choice between two functions, as that of `nn.gelu`, which is no module.
+    optional = bool if isinstance(layer, nn.Module) else ()
+    unnamed = [each for each in parameters[:1] if each.default is each.empty or isinstance(each.default, optional)]
     return next((each for each in unnamed if each.kind is not each.VAR_KEYWORD), None)
 
 

@@ -162,18 +162,14 @@ def shared_legend(figure: Figure, ax: Axes, columns: int = 4) -> None:
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
 
 
-def averages(results: Results, cells: Sequence[str], setting: str) -> list[np.ndarray]:
-    """Averages of a few cells under one failure setting, as the values of a `Series`.
+def averages(results: Results, cells: Sequence[str]) -> dict[str, list[np.ndarray]]:
+    """Averages of a few cells, one for each place on the x axis, as a `Series` with an entry for each failure setting.
 
-    Args:
-      results: of a sweep.
-      cells: their names, one for each place on the x axis.
-      setting: name of the failure setting.
-
-    Returns:
-      For each cell, the metric's average of each run as a fraction in [0, 1]; NaN where a run diverged.
+    Each is the metric's average of each run as a fraction in [0, 1]; NaN where a run diverged.
     """
-    return [results.average(cell, setting) for cell in cells]
+    return {
+        setting.capitalize(): [results.average(cell, setting) for cell in cells] for setting in results.failure_settings
+    }
 
 
 def setting_bars(results: Results, columns: Mapping[str, Column], legend_columns: int = 3) -> Figure:

@@ -182,6 +182,13 @@ def results_notes(results: Results) -> list[str]:
     ]
 
 
+_SELECTED = {
+    "no_failure": "epochs are selected by accuracy on the validation split",
+    "average": "epochs are selected by average accuracy on the validation split",
+    "last": "each run's last epoch counts",
+}
+
+
 def metric_note(results: Results) -> list[str]:
     """Sentences about the metric, if it is not accuracy, and about outcomes that are too many for a file."""
     notes, rows, files = [], outcome_rows(results), results.columns
@@ -192,8 +199,8 @@ def metric_note(results: Results) -> list[str]:
         )
     if results.metric != ACCURACY:
         notes.append(
-            f"Tables, figures and comparisons are of {results.told_by.name} (--metric={results.metric}); epochs are "
-            "selected by accuracy on the validation split."
+            f"Tables, figures and comparisons are of {results.told_by.name} (--metric={results.metric}); "
+            f"{_SELECTED[results.select_by]}."
         )
     if rows > MOST_ROWS:
         notes.append(

@@ -71,14 +71,10 @@ STATEMENTS = {
     "below 1 %; with weights from U(0,10) the accuracy stays in the same range.",
     ("skip_configuration", "health"): "Section 3.4: the average accuracy rises from config 1 to config 8; a skip "
     "alone should be that from i; under hazardous failures config 6 gains up to 28 % over config 1.",
-    (
-        "failout_rate",
-        "health",
-    ): "Section 3.4: 5 % is the best rate in every failure setting, and higher rates are worse.",
-    (
-        "failout_rate",
-        "cifar10",
-    ): "Section 3.4: 5 % is the best rate in every failure setting, and higher rates are worse.",
+    **dict.fromkeys(
+        [("failout_rate", "health"), ("failout_rate", "cifar10")],
+        "Section 3.4: 5 % is the best rate in every failure setting, and higher rates are worse.",
+    ),
 }
 
 

@@ -38,6 +38,7 @@ class Results:
       message_bytes: size of what a node sends for one example, by node; empty where it is not known.
       units: what the runs are independent of.
       metric: by which results are told, one of `METRICS`.
+      select_by: which epoch of a run counts, as `--select_by` takes it.
       class_names: of classes 0..C-1; none if they have no other names.
       target_names: of the numbers that were predicted; none where there were classes.
     """
@@ -49,6 +50,7 @@ class Results:
     message_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     units: Units = dataclasses.field(default_factory=Units)
     metric: str = ACCURACY
+    select_by: str = "no_failure"
     class_names: Sequence[str] = ()
     target_names: Sequence[str] = ()
 

@@ -7,6 +7,7 @@ settings, data and code; anything else is refused, because such runs must not me
 from __future__ import annotations
 
 import io
+import operator
 import pathlib
 import zipfile
 from collections.abc import Callable, Mapping
@@ -83,10 +84,11 @@ class Store:
         """
         self._folder, self._stamp, self._machine = folder, stamp, machine
         self._known: dict[Name, Measured] = {}
-        self._machines: set[str] = set()
+        self._measured_on: dict[Name, str] = {}
+        found = []
         for path in sorted(folder.glob("*.npz")) if folder else []:
             try:
-                told, measured_on, runs = _read(path)
+                number, told, measured_on, runs = _read(path)
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 warn(f"{path} is damaged: its runs are trained again.")
                 continue
@@ -95,13 +97,16 @@ class Store:
                     f"{path} holds runs of other settings, data or code; remove it, choose another --results_dir, or "
                     "add --overwrite to train anew"
                 )
-            self._known |= runs
-            self._machines.add(measured_on)
+            found.append((number, measured_on, runs))
+        found.sort(key=operator.itemgetter(0))  # a run that was trained again, to keep its model, replaces the first
+        for _, measured_on, runs in found:
+            self._hold(runs, measured_on)
+        self._last = found[-1][0] if found else 0
 
     @property
     def machines(self) -> list[str]:
         """Those that measured the runs; single accuracies may differ between them."""
-        return sorted(self._machines)
+        return sorted({*self._measured_on.values()})
 
     def __contains__(self, name: Name) -> bool:
         """Whether a run is finished, so that the store holds it."""
@@ -119,17 +124,21 @@ class Store:
           machine: that measured them; None for the usual one.
         """
         machine = self._machine if machine is None else machine
-        self._known |= runs
-        self._machines |= {machine} if runs else set()
+        self._hold(runs, machine)
         if self._folder is None or not runs:
             return
         keys, numbers = zip(*runs)
         arrays = {field: np.stack([getattr(each, field) for each in runs.values()]) for field in Measured._fields}
         arrays |= {"cell": np.array(keys), "run": np.array(numbers)}
-        arrays |= {"stamp": np.array(self._stamp), "machine": np.array(machine)}
+        self._last += 1
+        arrays |= {"number": np.array(self._last), "stamp": np.array(self._stamp), "machine": np.array(machine)}
         content = zip_bytes({f"{name}.npy": _npy(array) for name, array in arrays.items()})
         self._folder.mkdir(parents=True, exist_ok=True)
         write_file(self._folder / f"{digest(content)[:16]}.npz", content)
+
+    def _hold(self, runs: Mapping[Name, Measured], machine: str) -> None:
+        self._known |= runs
+        self._measured_on |= dict.fromkeys(runs, machine)
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -138,7 +147,8 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: pathlib.Path) -> tuple[str, str, dict[Name, Measured]]:
+def _read(path: pathlib.Path) -> tuple[int, str, str, dict[Name, Measured]]:
+    """A file's number among those of its folder, its stamp, the machine that measured its runs, and these."""
     content = path.read_bytes()
     if digest(content)[:16] != path.stem:
         raise ValueError("its name is not that of its content")
@@ -146,4 +156,4 @@ def _read(path: pathlib.Path) -> tuple[str, str, dict[Name, Measured]]:
         columns = [file[field] for field in Measured._fields]
         names = zip(file["cell"].tolist(), file["run"].tolist(), strict=True)
         runs = {name: Measured(*row) for name, *row in zip(names, *columns, strict=True)}
-        return str(file["stamp"]), str(file["machine"]), runs
+        return int(file["number"]), str(file["stamp"]), str(file["machine"]), runs

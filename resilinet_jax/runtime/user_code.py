@@ -10,6 +10,7 @@ import ast
 import contextlib
 import dataclasses
 import hashlib
+import importlib.abc
 import importlib.util
 import inspect
 import pathlib
@@ -17,10 +18,11 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from resilinet_jax.errors import CodeError, DataError, UserError, one_line, suggest
+from resilinet_jax.errors import CodeError, DataError, UserError, listed, one_line, suggest
 from resilinet_jax.files import typed_path
 
 _LONGEST = 100  # characters of what Python or a library says
@@ -151,12 +153,56 @@ def load_user_file(name: str, flag: str, remedy: str) -> UserFile:
     if key not in _loaded:
         if not path.is_file():
             raise UserError(f"{flag}={name}: no such file; {remedy}")
-        _loaded[key] = _run(name, path, flag)
+        _loaded[key] = _run(name, path, flag, path.read_bytes())
     return _loaded[key]
 
 
-def _run(name: str, path: pathlib.Path, flag: str) -> UserFile:
-    source = path.read_bytes()
+def take_user_file(name: str, sources: Mapping[str, bytes]) -> None:
+    """Runs a user's file of another machine, once in a process; `load_user_file` then finds it by its path there.
+
+    Args:
+      name: that path, absolute.
+      sources: the bytes of the file and of its helpers, by their paths there.
+
+    Raises:
+      UserError: for a mistake in the file, or if a module of this machine takes a helper's name.
+    """
+    path = pathlib.Path(name)
+    if path in _loaded:
+        return
+    helpers = {place: source for place, source in sources.items() if place != name}
+    modules = {pathlib.Path(place).relative_to(path.parent).parts[0].removesuffix(".py") for place in helpers}
+    if taken := modules & sys.modules.keys():
+        raise UserError(f"{name}: other modules are called {listed(sorted(taken))}; give the helpers other names")
+    sys.meta_path.insert(0, _Sent(path.parent, helpers))
+    _loaded[path] = _run(name, path, "--scenario", sources[name], helpers)
+
+
+class _Sent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports from their bytes what lies beside a user's file on another machine, at any time and without a copy."""
+
+    def __init__(self, folder: pathlib.Path, sources: Mapping[str, bytes]):
+        self._folder, self._sources = folder, sources
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        base = self._folder.joinpath(*fullname.split("."))
+        spec = None
+        for place in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
+            if str(place) in self._sources:
+                spec = ModuleSpec(fullname, self, origin=str(place), is_package=place.parent == base)
+                spec.has_location = True
+        if spec is None and any(base in pathlib.Path(place).parents for place in self._sources):
+            spec = ModuleSpec(fullname, None, is_package=True)  # a folder without __init__.py
+        return spec
+
+    def exec_module(self, module: ModuleType) -> None:
+        origin = str(module.__spec__ and module.__spec__.origin)
+        exec(compile(self._sources[origin], origin, "exec", dont_inherit=True), module.__dict__)
+
+
+def _run(
+    name: str, path: pathlib.Path, flag: str, source: bytes, helpers: Mapping[str, bytes] | None = None
+) -> UserFile:
     # Flax looks its modules' classes up in the module that they say they are from.
     module_name = f"user_code_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -166,7 +212,8 @@ def _run(name: str, path: pathlib.Path, flag: str) -> UserFile:
     # As for any script, but behind what is installed: a file beside it must not take the place of a library.
     if (folder := str(path.absolute().parent)) not in sys.path:
         sys.path.append(folder)
-    file = UserFile(name, path, source, module.__dict__, _helpers(source, path.absolute()))
+    helpers = _helpers(source, path.absolute()) if helpers is None else helpers
+    file = UserFile(name, path, source, module.__dict__, helpers)
     with errors_in(file), _no_flags():
         # From the very bytes that count as the code; nothing is left beside the user's file.
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
@@ -292,6 +339,8 @@ def _remedy(error: BaseException) -> str:
         return "write import helper for the helper.py beside this file"
     if isinstance(error, SystemExit):
         return "such a file must only define, not end Python"
+    if isinstance(error, ValueError) and re.search("for (JAX flag|environment) ", str(error)):  # JAX was imported
+        return "change that environment variable, or unset it"
     return "mend this line"
 
 

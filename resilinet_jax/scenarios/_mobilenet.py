@@ -46,16 +46,20 @@ PAPER = Preset(
 )
 
 
-def build_mobilenet(classes: int, alpha: float, momentum: float, small_images: bool, skip_units: int = 0) -> Network:
-    """The chain i -> m1 -> m2 -> m3 with skips i->m2 and m1->m3.
+def build_mobilenet(
+    classes: int, alpha: float, image_size: int, momentum: float, skip_units: int = 0, *, small_images: bool
+) -> Network:
+    """The chain i -> m1 -> m2 -> m3 with skips i->m2 and m1->m3; the size of the images changes nothing in it.
 
     Args:
       classes: number of them.
-      alpha: factor on every number of filters.
-      momentum: of batch normalisation's running statistics.
+      alpha: factor on every number of filters, above 0.
+      image_size: ignored; here since presets pass it.
+      momentum: of batch normalisation's running statistics, in [0, 1).
       skip_units: at most, of skip layers; 0 for plain adapters.
       small_images: as the paper's code has it for CIFAR-10, the stem and stacked layer 2 then have stride 1.
     """
+    del image_size
     from resilinet_jax.network.forward import Network
     from resilinet_jax.network.stages import Layer, MobileNetStage, PointwiseAdapter, SeparableSkipLayer, Stem
 

@@ -6,27 +6,10 @@ Paper: Yousefpour et al. 2020, sections 3.1, 3.2 and 3.4. Its epochs are not giv
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import functools
 
 from resilinet_jax.scenarios._base import Data, DataSettings, Preset, Scenario
 from resilinet_jax.scenarios._mobilenet import FAILURE_SETTINGS, PAPER, build_mobilenet, compiler_options
-
-if TYPE_CHECKING:
-    from resilinet_jax.network.forward import Network
-
-
-def build_network(classes: int, alpha: float, image_size: int, momentum: float, skip_units: int = 0) -> Network:
-    """MobileNetV1 with stride 1 in the stem and in stacked layer 2; the size of the images changes nothing in it.
-
-    Args:
-      classes: number of them.
-      alpha: factor on every number of filters, above 0.
-      image_size: ignored; here since presets pass it.
-      momentum: of batch normalisation's running statistics, in [0, 1).
-      skip_units: at most, of skip layers; 0 for plain adapters.
-    """
-    del image_size
-    return build_mobilenet(classes, alpha, momentum, small_images=True, skip_units=skip_units)
 
 
 def load(settings: DataSettings, preset: Preset) -> Data:
@@ -55,7 +38,7 @@ SCENARIO = Scenario(
     name="cifar10",
     datasets=("digits", "cifar10", ".npz", ".tar.gz", ".tgz", ".tar", "/"),
     load=load,
-    build_network=build_network,
+    build_network=functools.partial(build_mobilenet, small_images=True),
     failure_settings=FAILURE_SETTINGS,
     presets={"paper": PAPER, "quick": QUICK},
     huge_pages=True,

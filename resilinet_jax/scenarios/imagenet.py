@@ -7,27 +7,10 @@ Paper: Yousefpour et al. 2020, sections 3.1 and 3.2. Its epochs and the learning
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import functools
 
 from resilinet_jax.scenarios._base import Data, DataSettings, Preset, Scenario
 from resilinet_jax.scenarios._mobilenet import FAILURE_SETTINGS, PAPER, build_mobilenet, compiler_options
-
-if TYPE_CHECKING:
-    from resilinet_jax.network.forward import Network
-
-
-def build_network(classes: int, alpha: float, image_size: int, momentum: float, skip_units: int = 0) -> Network:
-    """MobileNetV1 as published; the size of the images changes nothing in it.
-
-    Args:
-      classes: number of them.
-      alpha: factor on every number of filters, above 0.
-      image_size: ignored; here since presets pass it.
-      momentum: of batch normalisation's running statistics, in [0, 1).
-      skip_units: at most, of skip layers; 0 for plain adapters.
-    """
-    del image_size
-    return build_mobilenet(classes, alpha, momentum, small_images=False, skip_units=skip_units)
 
 
 def load(settings: DataSettings, preset: Preset) -> Data:
@@ -68,7 +51,7 @@ SCENARIO = Scenario(
     name="imagenet",
     datasets=("imagenet2012",),
     load=load,
-    build_network=build_network,
+    build_network=functools.partial(build_mobilenet, small_images=False),
     failure_settings=FAILURE_SETTINGS,
     presets={"paper": PHOTOGRAPHS, "quick": QUICK},
     huge_pages=True,

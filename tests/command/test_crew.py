@@ -3,21 +3,29 @@
 import itertools
 import json
 import re
+import shutil
+import sys
 import types
 
 import numpy as np
 import pytest
 
 from resilinet_jax.cells import CellBuilder
+from resilinet_jax.command import cluster, experiment
 from resilinet_jax.command import crew as module
 from resilinet_jax.command.crew import Crew, Told
 from resilinet_jax.command.flags import parse_flags
+from resilinet_jax.command.ingredients import build_network
+from resilinet_jax.command.settings import Settings, choose
 from resilinet_jax.engine.run_cells import Trained, label, plan_models
 from resilinet_jax.errors import UserError
+from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.files import checked_json
 from resilinet_jax.network.graph import build_chain
+from resilinet_jax.runtime import user_code
 from resilinet_jax.runtime.progress import CrewProgress
 from resilinet_jax.runtime.store import Measured
+from tests.helpers.own_scenario import FILE
 
 VERSIONS = {"code": "1", "jax": "2"}
 DIED = (
@@ -334,6 +342,61 @@ def test_shares_that_a_killed_driver_left_go_on_first_and_whole(models, tmp_path
     assert len(done) == 10
     assert ray.shares[0] == ("a", [names[7], names[2]], tmp_path / "share_0")
     assert not list(tmp_path.iterdir())
+
+
+MODULES = {
+    "parts/wide.py": "from . import narrow\nfrom below.it import THREE\nWIDE = narrow.ONE + THREE\n",
+    "parts/__init__.py": "raise_nothing = True\n",
+    "parts/narrow.py": "ONE = 1\n",
+    "below/it.py": "THREE = 3\n",  # of a folder without __init__.py
+}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A user's file, and what makes this process forget that it has run it, as another one would not know it."""
+    for path, source in MODULES.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(source)
+    imported = "def build_network(classes, units, skip_units=0):\n    from parts.wide import WIDE\n    units *= WIDE\n"
+    (tmp_path / "mine.py").write_text(FILE.replace("def build_network(classes, units):\n", imported))
+
+    def forget():
+        monkeypatch.setattr(user_code, "_loaded", {})
+        for name in [each for each in sys.modules if each.split(".")[0] in ("parts", "below")]:
+            del sys.modules[name]
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace())
+    yield str(tmp_path / "mine.py"), forget
+    forget()
+
+
+def test_a_worker_without_a_users_files_builds_the_same_networks_for_one_job_after_another(own, tmp_path):
+    path, forget = own
+    choice = choose(Settings("all", scenario=path))
+    data = choice.load_data()
+    jobs = [(each, cluster.job_of(each, tmp_path)) for each in (choice, choice.with_network({"skip_units": 3}))]
+    combinations = all_combinations(build_network(choice, data.classes).graph)
+    expected = [experiment.identity_with_data(each, data, combinations) for each, _ in jobs]
+    forget()
+    for each in tmp_path.iterdir():
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+    worker = object.__new__(cluster.Worker)  # without taking over this process
+    assert [worker.prepare(job, [None]) for _, job in jobs] == expected
+    assert len(choice.scenario.file.helpers) == len(MODULES)
+    assert worker._network.stages["edge"].units == 4 * 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_helper_whose_name_a_worker_has_for_something_else_is_refused(own, tmp_path, monkeypatch):
+    path, forget = own
+    job = cluster.job_of(choose(Settings("all", scenario=path)), tmp_path)
+    forget()
+    monkeypatch.setitem(sys.modules, "parts", types.ModuleType("parts"))
+    with pytest.raises(UserError, match=r"mine.py: other modules are called parts; give the helpers other names"):
+        object.__new__(cluster.Worker).prepare(job, [None])
 
 
 def test_the_flag_alone_does_not_swallow_the_next_one():

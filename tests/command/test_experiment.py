@@ -57,12 +57,19 @@ def npz(tmp_path):
     return str(tmp_path / "mine.npz")
 
 
+@pytest.fixture
+def published(monkeypatch):
+    """Results that would have been reported, by folder."""
+    seen = {}
+    monkeypatch.setattr(finished, "publish_both", lambda _, target, results, *others: seen.update({target: results}))
+    return seen
+
+
 def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
-def run(tmp_path, npz, **flags):
-    names = ["failout_rate", "failure_combinations"]
+def run(tmp_path, npz, names=("failout_rate", "failure_combinations"), **flags):
     settings = Settings(sweep="all", dataset=npz, results_dir=str(tmp_path / "out"), overwrite=True, **flags)
     experiment.run_experiment(choose(settings), {name: load_sweep(name) for name in names}, Console(quiet=True))
 
@@ -78,6 +85,13 @@ def test_every_flag_reaches_the_engine(tmp_path, npz, asked):
     settings = json.loads((tmp_path / "out" / "health" / "failout_rate" / "settings.json").read_text())
     assert settings["preset"]["learning_rate"] == 0.25
     assert settings["settings"]["seed"] == 4
+
+
+def test_what_selects_epochs_reaches_the_engine_and_the_sweeps(tmp_path, npz, asked, published):
+    for select_by in ("no_failure", "last"):
+        run(tmp_path, npz, select_by=select_by)
+        assert asked["training"].selection.last == (select_by == "last")
+        assert {results.select_by for results in published.values()} == {select_by}
 
 
 @pytest.mark.usefixtures("unreported")
@@ -203,12 +217,37 @@ def test_to_overwrite_removes_runs_and_the_pass_under_way_once_others_take_their
 
 
 @pytest.mark.usefixtures("unreported")
+def test_to_overwrite_goes_on_with_every_network_where_it_was_stopped(tmp_path, npz, asked, monkeypatch):
+    names, scenario = ["failout_rate", "skip_layer"], tmp_path / "out" / "health"
+    answers = iter([experiment.run_cells, interrupted])
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "run_cells", lambda *arguments: next(answers)(*arguments))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, npz, names)
+    (scenario / "runs_overwriting" / "of the first network").touch()
+    run(tmp_path, npz, names)
+    assert sorted(path.name for path in scenario.iterdir()) == [".lock", "runs", "runs_skip_units_64"]
+    assert (scenario / "runs" / "of the first network").exists()
+
+
+@pytest.mark.usefixtures("unreported")
 def test_runs_of_two_kinds_of_devices_meet_on_request_alone(tmp_path, npz, asked, monkeypatch):
     monkeypatch.setattr(experiment.Store, "machines", ["another"])
     with pytest.raises(UserError, match=r"measured on another, .*; train on another, .* or add --mix_devices"):
         run(tmp_path, npz)
     run(tmp_path, npz, mix_devices=True)
     assert asked["cells"]
+
+
+@pytest.mark.usefixtures("unreported")
+def test_finished_runs_are_not_trained_again_for_their_models_on_another_kind_of_device(
+    tmp_path, npz, asked, monkeypatch
+):
+    monkeypatch.setattr(experiment.Store, "machines", ["another"])
+    monkeypatch.setattr(experiment, "unfinished", lambda models, store, kept=None: [] if kept is None else models)
+    run(tmp_path, npz)
+    with pytest.raises(UserError, match=r"measured on another, .*; train on another, .* or add --mix_devices"):
+        run(tmp_path, npz, keep_models=True)
 
 
 @pytest.mark.usefixtures("unreported")

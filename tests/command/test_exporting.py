@@ -62,6 +62,12 @@ def here(run):
     return folder
 
 
+@pytest.fixture(scope="module")
+def exported(here, run):
+    assert run(*EXPORT) == ""
+    return here / "results/mine/artefacts/failure_combinations/resilinet/run_1"
+
+
 def test_a_recalibrated_cell_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
     finished = record("statistics"), sweeps.load_sweep("statistics"), fake("statistics")
     monkeypatch.setattr(exporting, "_read", lambda *given: finished)
@@ -69,10 +75,8 @@ def test_a_recalibrated_cell_is_refused_before_anything_is_loaded(tmp_path, monk
         exporting.export_cell(tmp_path, "dfg_recalibrated", 0, None, sweeps, Console(), "health", None, False)
 
 
-def test_an_exported_cell_says_what_the_sweep_measured(here, run):
-    assert run(*EXPORT) == ""
-    folder = here / "results/mine/artefacts/failure_combinations/resilinet/run_1"
-    nodes = Nodes(folder)
+def test_an_exported_cell_says_what_the_sweep_measured(here, exported):
+    nodes = Nodes(exported)
     manifest = nodes.manifest
     frame = pd.read_csv(here / RESULTS / "accuracies.csv", keep_default_na=False)
     measured = frame.query("cell == 'resilinet' and run == 1").set_index("failing").accuracy
@@ -81,7 +85,7 @@ def test_an_exported_cell_says_what_the_sweep_measured(here, run):
     x = rng.normal(size=(200, 5)) + 2 * np.eye(3, 5)[y]
     splits = rj.split_dataset(rj.Dataset("mine", x, y), "random", 0)
     shuffled = np.random.default_rng(0).permutation(200)[-20:]
-    model = rj.load_model(folder, scenario="own.py")
+    model = rj.load_model(exported, scenario="own.py")
     sizes = {"i": 5 * 4, "edge": 4 * 4}
     for predicted in manifest.predicted:
         failing = "+".join(predicted.failing) or "none"
@@ -93,16 +97,16 @@ def test_an_exported_cell_says_what_the_sweep_measured(here, run):
         assert predicted.bytes == sum(sizes[name.split("->")[0]] for name in predicted.messages)
     assert manifest.class_counts == np.bincount(splits.train.y).tolist()
     assert (manifest.input_shape, manifest.input_dtype) == ([5], "float32")
-    assert json.loads((folder / "manifest.json").read_text())["settings"]["inference_activity"] == "0"
+    assert json.loads((exported / "manifest.json").read_text())["settings"]["inference_activity"] == "0"
 
 
 def no_namespaces(graph):
     raise UserError("this machine gives none")
 
 
-def test_the_nodes_of_an_artefact_are_tried_and_reported(here, run, capsys, monkeypatch):
+def test_the_nodes_of_an_artefact_are_tried_and_reported(here, run, exported, capsys, monkeypatch):
     monkeypatch.setattr(trial, "Namespaces", no_namespaces)  # what is cut off is waited for in tests/deploy
-    assert run(*EXPORT, "--artefact=tried") == ""
+    shutil.copytree(exported, here / "tried")
     assert run("--deploy=tried").startswith("error: tried is of a scenario of somebody's own; add --scenario=own.py")
     capsys.readouterr()
     assert run("--deploy=tried", "--scenario=own.py") == ""
@@ -117,8 +121,8 @@ def test_the_nodes_of_an_artefact_are_tried_and_reported(here, run, capsys, monk
     assert run("--deploy=own.py") == "error: --deploy=own.py is no artefact; make one with --export"
 
 
-def test_an_artefact_that_names_another_file_runs_nothing_of_it(here, run):
-    assert run(*EXPORT, "--artefact=hostile") == ""
+def test_an_artefact_that_names_another_file_runs_nothing_of_it(here, run, exported):
+    shutil.copytree(exported, here / "hostile")
     (here / "evil.py").write_text("open('ran', 'w')")
     path = here / "hostile" / "manifest.json"
     values = read_json(path)
@@ -129,24 +133,17 @@ def test_an_artefact_that_names_another_file_runs_nothing_of_it(here, run):
     assert not (here / "ran").exists()
 
 
-def test_without_its_model_a_run_is_trained_again_to_the_last_bit(here, run, tmp_path):
-    assert run(*EXPORT, f"--artefact={tmp_path / 'kept'}") == ""
+def test_without_its_model_a_run_is_trained_again_to_the_last_bit(here, run, exported, tmp_path):
     (models,) = here.glob("results/mine/runs*/models")
     models.rename(tmp_path / "models")
     try:
         assert run(*EXPORT, f"--artefact={tmp_path / 'again'}") == ""
     finally:
         (tmp_path / "models").rename(models)
-    kept, again = (sorted((tmp_path / name).glob("*.safetensors")) for name in ("kept", "again"))
+    kept, again = (sorted(folder.glob("*.safetensors")) for folder in (exported, tmp_path / "again"))
     assert [path.read_bytes() for path in kept] == [path.read_bytes() for path in again]
     assert len(kept) == 3
     assert not list(here.glob("results/mine/checkpoints*/*"))
-
-
-@pytest.fixture(scope="module")
-def exported(here, run):
-    assert run(*EXPORT, "--artefact=exported") == ""
-    return here / "exported"
 
 
 @pytest.fixture

@@ -237,7 +237,13 @@ class TestOwnFailures(Refusals):
         Case("the cloud in a sweep", ("--failure_probability=n4:0.1",), "'n4' is the cloud, which never fails; name"),
     )
     def test_a_sweep_under_impossible_failures_trains_nothing(self, case):
-        self.check(case, sweep=(*FULL, "--dataset=synthetic"))
+        self.check(case, sweep=(*FULL, *small_data(self.here)))
+
+
+def small_data(folder):
+    """Flags of data that load in no time."""
+    np.savez(folder / "mine.npz", x=np.random.default_rng(0).normal(size=(120, 3)), y=np.arange(120) % 3)
+    return f"--dataset={folder / 'mine.npz'}", "--batch_size=10", "--runs=1"
 
 
 ALL_IN_ONE = """
@@ -311,8 +317,6 @@ def test_an_output_that_is_full_is_one_line(tmp_path):
 
 
 class TestWriting(Refusals):
-    FLAGS = ("--train_examples=100", "--batch_size=10", "--runs=1")
-
     @pytest.fixture
     def trained(self, monkeypatch):
         """Accuracies made up on the spot."""
@@ -320,7 +324,7 @@ class TestWriting(Refusals):
 
     def test_failures_that_were_not_evaluated_are_one_line(self, trained, monkeypatch):
         monkeypatch.setattr("resilinet_jax.failures.combinations.MOST_NODES", 2)
-        flags = (*self.FLAGS, "--tolerance=0.06", f"--results_dir={self.here}")
+        flags = (*small_data(self.cwd), "--tolerance=0.06", f"--results_dir={self.here}")
         command(*FULL, *flags)
         more = "--failure_probability=n1:0.5,n2:0.5,n3:0.5"
         expected = r"not evaluated weigh 0\.\d+ under it, expected at most --tolerance=0.06; give smaller probabilities"
@@ -329,7 +333,7 @@ class TestWriting(Refusals):
 
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_a_disk_that_is_full_leaves_no_half_of_the_results(self, trained, monkeypatch, overwrite):
-        flags = (*FULL, *self.FLAGS, f"--results_dir={self.here}")
+        flags = (*FULL, *small_data(self.cwd), f"--results_dir={self.here}")
         if overwrite:
             command(*flags)
             flags += ("--overwrite", "--seed=1")

@@ -222,6 +222,16 @@ def test_describe_tells_what_the_data_hold_and_draws_them(tmp_path, capsys):
     assert re.search(r"\nb +\S+ +\S+ +\S+ +\S+\n", said)
 
 
+def test_describe_tells_in_one_line_that_there_is_no_device(npz, here, monkeypatch):
+    def fail():
+        raise AssertionError
+
+    monkeypatch.setattr("jax.devices", fail)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    done = here("--describe", f"--dataset={npz}")
+    assert re.fullmatch(r"error: JAX finds no device with .*JAX_PLATFORMS=cuda.*\n", done.stderr)
+
+
 @pytest.mark.usefixtures("unrendered")
 def test_classes_keep_their_names_from_the_table_to_the_report(tmp_path, capsys):
     (shape, *_) = tables.SHAPES
@@ -240,6 +250,7 @@ def test_classes_keep_their_names_from_the_table_to_the_report(tmp_path, capsys)
     assert (folder / "report.md").read_text() == before
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_dry_run_tells_what_is_left_and_leaves_nothing(tmp_path, npz, here):
     flags = ["--sweep=failure_combinations", f"--dataset={npz}", "--results_dir=r", "--epochs=2", "--batch_size=32"]
     flags += ["--hidden_units=4", "--runs=1", "--nocompilation_cache"]
@@ -250,5 +261,6 @@ def test_a_dry_run_tells_what_is_left_and_leaves_nothing(tmp_path, npz, here):
     assert not [path for path in tmp_path.rglob("r/**/*") if path.is_file()]
     assert here(*flags).returncode == 0
     assert "0 of 3 runs are to be trained." in here(*flags, "--dry_run").stdout
+    assert "3 of 3 runs are to be trained, in" in here(*flags, "--dry_run", "--keep_models").stdout
     again = here("--report=r/health/failure_combinations", "--dry_run")
     assert "error: --dry_run is about training, and --report trains nothing; leave it out" in again.stderr

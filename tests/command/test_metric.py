@@ -12,6 +12,7 @@ from resilinet_jax.command.reporting import publish_both, report_again
 from resilinet_jax.command.settings import Settings, choose, chosen_sweeps
 from resilinet_jax.errors import UserError
 from resilinet_jax.report import report as reports
+from resilinet_jax.report.console import PlainConsole
 from resilinet_jax.results import csv_files
 from resilinet_jax.results.metric_names import METRIC_NAMES
 from resilinet_jax.results.metrics import METRICS
@@ -28,7 +29,8 @@ RESULTS = with_classes(WITHOUT)
 
 def published(folder, metric="accuracy", results=RESULTS, failures=None):
     output = io.StringIO()
-    settings = Settings("all", dataset="synthetic", metric=metric, failure_probability="n1:0.5" if failures else None)
+    own = "n1:0.5" if failures else None
+    settings = Settings("all", dataset="synthetic", metric=metric, failure_probability=own, select_by=results.select_by)
     graph = dataclasses.asdict(results.graph)
     known = dataclasses.replace(record(NAME, settings=settings), graph=graph)
     publish_both(load_sweep(NAME), folder, results, known, failures or {}, Console(file=output, width=80))
@@ -68,6 +70,30 @@ def test_a_report_by_another_metric_is_what_training_with_it_would_have_written(
     assert {path: one[path] for path in one} == other
     again(tmp_path / "later" / f"{NAME}_{metric}")
     assert contents(tmp_path / "later" / f"{NAME}_{metric}") == other, "made again from itself"
+
+
+def test_brackets_are_no_markup_in_a_report_that_is_written_and_not_printed(tmp_path):
+    known = record(NAME, dataset="heart rate [/min]", settings=Settings("all", metric="macro_f1"))
+    publish_both(load_sweep(NAME), tmp_path / NAME, RESULTS, known, {}, PlainConsole(quiet=True))
+    assert "heart rate" in (tmp_path / NAME / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("select_by", "said"),
+    [
+        ("no_failure", "epochs are selected by accuracy on the validation split"),
+        ("average", "epochs are selected by average accuracy on the validation split"),
+        ("last", "each run's last epoch counts"),
+    ],
+)
+def test_a_report_says_which_epochs_count_and_says_so_again(tmp_path, select_by, said):
+    published(tmp_path / NAME, "macro_f1", dataclasses.replace(RESULTS, select_by=select_by))
+    report = tmp_path / f"{NAME}_macro_f1" / "report.md"
+    before = report.read_text()
+    assert f"; {said}." in before
+    report.unlink()
+    again(report.parent)
+    assert report.read_text() == before
 
 
 def test_metrics_and_own_failures_go_together(own, tmp_path):

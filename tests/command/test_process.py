@@ -11,7 +11,8 @@ import pytest
 from resilinet_jax.command import process
 from resilinet_jax.errors import UserError
 from resilinet_jax.runtime import limits
-from tests.helpers.process import ROOT
+from tests.helpers.own_scenario import FILE
+from tests.helpers.process import ROOT, launch
 
 OTHERS = {
     "JAX_ENABLE_X64": "1", "JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise",
@@ -72,6 +73,22 @@ def test_a_variable_that_jax_cannot_read_is_one_line():
     )  # fmt: skip
     expected = 'Invalid value "x" for JAX flag jax_num_cpu_devices; change that environment variable, or unset it'
     assert done.stderr.splitlines()[-1].endswith(f"UserError: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"JAX_DEFAULT_PRNG_IMPL": "x"}, 'Invalid value "x" for JAX flag jax_default_prng_impl'),
+        ({"JAX_DISABLE_MOST_OPTIMIZATIONS": "x"}, "invalid truth value 'x' for environment '"),
+    ],
+)
+@pytest.mark.parametrize(("scenario", "place"), [("cifar10", ""), ("mine.py", "mine.py:1: ValueError: ")])
+def test_it_is_one_line_also_where_images_or_a_users_file_import_jax(tmp_path, value, said, scenario, place):
+    (tmp_path / "mine.py").write_text(FILE)
+    done = launch(f"--scenario={scenario}", "--sweep=failure_combinations", "--nohuge_pages", cwd=tmp_path, **value)
+    assert done.stderr.startswith(f"error: {place}{said}")
+    assert done.stderr.endswith("; change that environment variable, or unset it\n")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'cuda': none.")])

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -69,14 +70,21 @@ def test_chance_accuracy_is_the_expectation_of_guessing():
     assert chance_accuracy(train, test) == pytest.approx(0.75 * 0.25 + 0.25 * 0.5)
 
 
-@pytest.mark.parametrize(("batch_size", "at_once"), [(1, None), (4, 1), (10, 3), (64, None)])
-def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, at_once, monkeypatch):
-    monkeypatch.setattr(evaluation, "BATCH", batch_size)
+@functools.cache
+def randomised():
+    """A network for four classes, variables for it, and examples."""
     rng = np.random.default_rng(5)
     stages = {node: DenseStage(1, 6, 4 if node == "n4" else None) for node in CHAIN.order[1:]}
     network = Network(CHAIN, stages, {"i->n2": dense(6)})
     x, y = rng.normal(size=(10, 3)).astype(np.float32), rng.integers(0, 4, 10).astype(np.int32)
-    variables = jax.jit(network.init)(jax.random.key(1), x)
+    variables = jax.tree.map(lambda leaf: 0.4 * rng.normal(size=leaf.shape).astype(np.float32), network.shapes(x))
+    return network, variables, Examples(x, y)
+
+
+@pytest.mark.parametrize(("batch_size", "at_once"), [(1, None), (4, 1), (10, 3), (64, None)])
+def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, at_once, monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH", batch_size)
+    network, variables, (x, y) = randomised()
     edges = len(CHAIN.hyperconnections)
     wiring = Wiring(jnp.ones(edges), jnp.ones(edges), jnp.zeros(edges))
     masks = failure_combinations(CHAIN.fallible)

@@ -17,35 +17,32 @@ RUNS = 5
 
 
 @pytest.fixture
-def expected(monkeypatch):
-    """A forecast for a machine on which a step takes 2 s, and an example 3 s."""
-    prepared = {}
+def expect(monkeypatch):
+    """Forecasts, by runs of a pass, for a machine on which a step takes 2 s, and an example 3 s."""
+    monkeypatch.setattr(Trial, "prepare", lambda trial, models, steps: (lambda: 2.0 * steps, 1000))
+    monkeypatch.setattr(Trial, "prepare_test", lambda trial, models, examples: lambda: 3.0 * examples)
+    monkeypatch.setattr(forecasts, "seconds", lambda call: call())
 
-    def prepare(trial, models, steps):
-        prepared["steps"] = steps
-        return lambda: 2.0 * steps, 1000
+    def made(runs_per_pass):
+        settings = dataclasses.replace(SETTINGS, runs=RUNS, epochs=7, runs_per_pass=runs_per_pass)
+        models = plan_models({"dfg": CELLS["dfg"]}, range(RUNS))
+        return forecast(NETWORK, Resident(SPLITS), models, settings, COMBINATIONS, Silent())
 
-    def prepare_test(trial, models, examples):
-        prepared["examples"] = examples
-        return lambda: 3.0 * examples
-
-    monkeypatch.setattr(Trial, "prepare", prepare)
-    monkeypatch.setattr(Trial, "prepare_test", prepare_test)
-    monkeypatch.setattr(forecasts, "_seconds", lambda call: call())
-    settings = dataclasses.replace(SETTINGS, runs=RUNS, epochs=7, runs_per_pass=2)
-    models = plan_models({"dfg": CELLS["dfg"]}, range(RUNS))
-    return forecast(NETWORK, Resident(SPLITS), models, settings, COMBINATIONS, Silent())
+    return made
 
 
-def test_a_sweep_takes_what_its_steps_and_examples_take(expected):
-    pairs = 3  # of five runs on two devices
-    assert (expected.runs, expected.passes) == (RUNS, 3)
+# Five runs on two devices: 2 + 2 + 1, all at once in three turns, or one after another, where a device is idle.
+@pytest.mark.parametrize(("runs_per_pass", "passes", "turns"), [(2, 3, 3), (5, 1, 3), (1, 5, 5)])
+def test_a_sweep_takes_what_its_steps_and_examples_take(expect, runs_per_pass, passes, turns):
+    expected = expect(runs_per_pass)
+    assert (expected.runs, expected.passes) == (RUNS, passes)
     # Validation: 40 examples forward, where a step of 32 goes forward and twice as much backward.
-    assert expected.training == pytest.approx(pairs * 7 * 2.0 * (10 + 40 / 32 / 3))
-    assert expected.evaluating == pytest.approx(pairs * 40 * 3.0)
+    assert expected.training == pytest.approx(turns * 7 * 2.0 * (10 + 40 / 32 / 3))
+    assert expected.evaluating == pytest.approx(turns * 40 * 3.0)
 
 
-def test_operations_and_memory_are_those_of_all_runs_and_of_a_pass(expected):
+def test_operations_and_memory_are_those_of_all_runs_and_of_a_pass(expect):
+    expected = expect(2)
     trial = Trial(Program(NETWORK, Resident(SPLITS), SETTINGS, COMBINATIONS))
     assert expected.operations == pytest.approx(RUNS * 7 * (10 + 40 / 32 / 3) * trial.flops_per_step)
     assert expected.memory == 1000 + 2 * forecasts.kept_bytes(trial)

@@ -1,6 +1,7 @@
 """Numbers that are predicted, against plain loops and scikit-learn."""
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,28 +21,24 @@ from resilinet_jax.failures.combinations import all_combinations, choose_combina
 from resilinet_jax.network.graph import build_chain
 from resilinet_jax.results.metrics import r2
 from resilinet_jax.runtime.kept_models import KeptModels
-from tests.helpers.blobs import BUILD, NETWORK, SETTINGS, Shared, Silent, answers_of
+from tests.helpers.blobs import BUILD, PEOPLE, SETTINGS, Silent, answers_of, asked, with_outputs
 from tests.helpers.reference import CHAIN
+
+pytestmark = pytest.mark.usefixtures("shared")
 
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(400, 4)).astype(np.float32)
-# Of units far apart, and the first far from 0. No two people have as many rows.
+# Of units far apart, and the first far from 0.
 Y = np.stack([2000 + 30 * X[:, 0] + RNG.normal(size=400), 1e-3 * X[:, 2]], 1)
-PEOPLE = np.repeat([7, 8, 9, 10], [70, 110, 90, 130])
 DATA = Dataset("oven", X, Y, PEOPLE, target_names=("heat", "flow"))
-TWO = dataclasses.replace(
-    NETWORK, stages={**NETWORK.stages, "n4": dataclasses.replace(NETWORK.stages["n4"], classes=2)}
-)
+TWO = with_outputs(2)
 CELLS = {"vanilla": BUILD("vanilla"), "dfg": BUILD("dfg")}
 FAILING = all_combinations(CHAIN).failing_sets
-Flags = dataclasses.make_dataclass("Flags", ["split", "seed", "splits", "test_subject"])
 
 
-def trained(feed, kept=None, cells=CELLS, **changes):
+def trained(feed, kept=None, **changes):
     settings = dataclasses.replace(SETTINGS, **{"runs": 1, "epochs": 3} | changes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "Program", Shared)
-        return engine.run_cells(TWO, feed, cells, settings, Silent(), kept=kept)
+    return engine.run_cells(TWO, feed, CELLS, settings, Silent(), kept=kept)
 
 
 def expected(predicted, y, train):
@@ -55,10 +52,19 @@ def expected(predicted, y, train):
     return np.stack(errors, -1), np.mean(1 - errors[0] / errors[2])
 
 
+def test_what_only_a_smaller_split_or_a_feed_of_one_s_own_lacks_is_refused():
+    feed = Resident(draw_splits(DATA, asked("leave_one_subject_out")))
+    with pytest.raises(UserError, match="a batch must be of at most the 160 examples of a chunk, got 200"):
+        trained(feed, batch_size=200)
+    feed.members = lambda part: Resident.members(feed, part)._replace(targets=None)
+    with pytest.raises(UserError, match="members must have targets, what standardises them"):
+        trained(feed)
+
+
 @pytest.mark.parametrize("split", ["leave_one_subject_out", "random"])
 def test_errors_are_those_of_scikit_learn_in_plain_loops(split):
-    kept, flags = KeptModels(), Flags(split, 0, 1, None)
-    runs = trained(Resident(draw_splits(DATA, flags)), kept)
+    kept = KeptModels()
+    runs = trained(Resident(draw_splits(DATA, asked(split))), kept)
     parts, _ = draw_parts(DATA, split, seed=0)
     uninformed = {"vanilla": FAILING[1:], "dfg": [each for each in FAILING if {"n1", "n2"} <= {*each}]}
     for name, cell in CELLS.items():
@@ -77,8 +83,8 @@ def test_errors_are_those_of_scikit_learn_in_plain_loops(split):
 
 
 def test_each_person_alone_gives_what_all_give():
-    everybody = trained(Resident(draw_splits(DATA, Flags("leave_one_subject_out", 0, 1, None))))
-    alone = trained(Resident(draw_splits(DATA, Flags("leave_one_subject_out", 0, 1, "9"))))
+    everybody = trained(Resident(draw_splits(DATA, asked("leave_one_subject_out"))))
+    alone = trained(Resident(draw_splits(DATA, asked("leave_one_subject_out", test_subject="9"))))
     for name in CELLS:
         for all_of, own in zip(everybody[name], alone[name]):
             np.testing.assert_array_equal(all_of[2], own[0])
@@ -98,7 +104,7 @@ def test_the_squared_error_finds_the_mean_and_the_absolute_error_the_median():
     test = first_split(feed, "test").y
     found = {}
     for loss in (squared_error, absolute_error, None):
-        runs = trained(feed, cells={"vanilla": CELLS["vanilla"]}, loss=loss, epochs=12, selection=Selection(last=True))
+        runs = trained(feed, loss=loss, epochs=12, selection=Selection(last=True))
         found[loss] = runs["vanilla"].outcomes[0, 0]
     np.testing.assert_array_equal(found[None], found[squared_error])
     np.testing.assert_allclose(found[squared_error][:, 0], found[squared_error][:, 2], rtol=0.05)
@@ -127,13 +133,16 @@ def test_what_can_t_be_predicted_is_refused(changes, message):
         split_dataset(dataclasses.replace(DATA, **changes), "random", seed=0)
 
 
+@functools.cache
+def trained_on(split, offset=0.0, unit=1.0):
+    data = dataclasses.replace(DATA, y=offset + unit * Y)
+    return trained(Resident(draw_splits(data, asked(split))), epochs=1)
+
+
 @pytest.mark.parametrize(("offset", "unit"), [(1e9, 1.0), (1.7e9, 60.0), (0.0, 1e-40), (0.0, 1e40)])
 @pytest.mark.parametrize("split", ["random", "leave_one_subject_out"])
 def test_no_unit_and_no_offset_changes_what_is_explained(split, offset, unit):
-    flags = Flags(split, 0, 1, None)
-    plain, moved = (
-        trained(Resident(draw_splits(dataclasses.replace(DATA, y=y), flags)), epochs=1) for y in (Y, offset + unit * Y)
-    )
+    plain, moved = trained_on(split), trained_on(split, offset, unit)
     for name in CELLS:
         np.testing.assert_allclose(moved[name].score, plain[name].score, atol=2e-4)
         heat = [runs[name].outcomes[..., 0, :] for runs in (plain, moved)]

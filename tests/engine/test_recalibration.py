@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +24,11 @@ from resilinet_jax.network.arrays import to_arrays
 from resilinet_jax.network.forward import Variables
 from resilinet_jax.runtime.kept_models import KeptModels
 from resilinet_jax.scenarios.health import SCENARIO
-from tests.helpers.blobs import BLOBS, SPLITS, Shared, Silent
+from tests.helpers.blobs import BLOBS, SPLITS, Silent, asked
 from tests.helpers.normalised import NETWORK, faded, forward
 from tests.helpers.reference import CHAIN
+
+pytestmark = pytest.mark.usefixtures("shared")
 
 BUILD = CellBuilder(CHAIN, SCENARIO.failure_settings, failout_rate=0.0, learning_rate=0.02)
 RATES = {"n1": 0.5, "n2": 0.3, "n3": 0.1}
@@ -66,14 +67,8 @@ class Chunked(Resident):
             yield jax.device_put(Examples(x + np.float32(0.1 * augmented), y), sharding)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _shared():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "Program", Shared)
-        yield
-
-
 def measure(feed, cells=CELLS, **changes):
+    # Two trainings, one of them in two variants: passes of the same shape share what is compiled.
     kept = KeptModels()
     settings = dataclasses.replace(SETTINGS, **changes)
     return engine.run_cells(NETWORK, feed, cells, settings, Silent(), kept=kept), kept
@@ -81,8 +76,7 @@ def measure(feed, cells=CELLS, **changes):
 
 def made(kind):
     if kind == "several splits":
-        asked = SimpleNamespace(splits=1, test_subject=None, seed=0, split="leave_one_subject_out")
-        return Resident(draw_splits(PEOPLE, asked))
+        return Resident(draw_splits(PEOPLE, asked("leave_one_subject_out")))
     return Chunked(SPLITS) if kind == "chunks" else Resident(SPLITS)
 
 
@@ -142,9 +136,10 @@ def test_a_training_serves_both_and_running_statistics_stay_as_they_were(measure
 
     monkeypatch.setattr(passes, "_recalibrated_tally", fail)
     monkeypatch.setattr(Program, "compile_recalibration", fail)
-    alone, kept = measure(made("one split"), RUNNING)
-    for name, runs in alone.items():
-        for field, beside in zip(runs, measured[0][name]):
+    added = BUILD("resilinet", failout_rate=RATES, inference_activity=1.0)
+    alone, kept = measure(made("one split"), RUNNING | {"added": added})
+    for name in RUNNING:
+        for field, beside in zip(alone[name], measured[0][name]):
             np.testing.assert_array_equal(field, beside)
         arrays = measured[1][RUNNING[name].training_key(), 1]
         assert all((kept[RUNNING[name].training_key(), 1][path] == array).all() for path, array in arrays.items())
@@ -157,9 +152,10 @@ def test_stacking_recalibrates_the_same_but_for_rounding(measured):
 
 
 def test_a_run_that_diverged_is_missing_and_harms_no_other(measured):
-    cells = {"again": AGAIN["dfg"], "diverged": BUILD("dfg", learning_rate=1e30, statistics="recalibrated")}
+    running, again = (BUILD("dfg", learning_rate=1e30, statistics=each) for each in ("running", "recalibrated"))
+    cells = {"dfg": RUNNING["dfg"], "again": AGAIN["dfg"], "diverged": again, "diverged as well": running}
     got, _ = measure(made("one split"), cells)
-    assert np.isnan(got["diverged"].score).all()
+    assert np.isnan([got["diverged"].score, got["diverged as well"].score]).all()
     np.testing.assert_array_equal(got["again"].score, measured[0]["dfg again"].score)
 
 
@@ -208,8 +204,10 @@ def test_shared_statistics_are_of_all_steps_in_which_a_node_sent():
 def test_one_arrival_in_training_makes_shared_statistics_those_by_arrival(measured):
     assert BUILD("dfg", statistics="shared").key() == BUILD("dfg").key()
     forced = BUILD("dfg")._replace(shared_statistics=np.float32(1))
-    shared = BUILD("resilinet", failout_rate=RATES, statistics="shared")
-    got, _ = measure(made("one split"), {"forced": forced, "shared": shared})
+    shared, added = (
+        BUILD("resilinet", failout_rate=RATES, statistics="shared", inference_activity=activity) for activity in (0, 1)
+    )
+    got, _ = measure(made("one split"), {"forced": forced, "shared": shared, "added": added})
     np.testing.assert_array_equal(got["forced"].score, measured[0]["dfg"].score)
     np.testing.assert_array_equal(got["forced"].loss, measured[0]["dfg"].loss)
     # Training normalises by each batch's own statistics, so it is the same; only what is kept of them differs.

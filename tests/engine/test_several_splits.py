@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,20 +17,14 @@ from resilinet_jax.engine import run_cells as engine
 from resilinet_jax.engine.program import MOST_RUNS
 from resilinet_jax.engine.training import batch_order, initial_state, run_keys, train_chunk
 from resilinet_jax.runtime.kept_models import KeptModels
-from tests.helpers.blobs import BLOBS, CELLS, NETWORK, SETTINGS, Shared, Silent, said_by
+from tests.helpers.blobs import BLOBS, CELLS, NETWORK, PEOPLE, SETTINGS, Silent, asked, said_by
 from tests.helpers.reference import CHAIN
 
-PEOPLE = np.repeat([7, 8, 9, 10], [70, 110, 90, 130])  # no two have as many rows
+pytestmark = pytest.mark.usefixtures("shared")
+
 DATA = Dataset("blobs of four people", BLOBS.x, BLOBS.y, PEOPLE)
 WANTED = {name: CELLS[name] for name in ("dfg", "drawn")}
 KEPT = KeptModels()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _shared():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "Program", Shared)
-        yield
 
 
 TRAINED = []
@@ -43,9 +36,8 @@ class Told(Silent):
 
 
 def measure(split, kept=None, runs=2, **flags):
-    asked = SimpleNamespace(**({"splits": 1, "test_subject": None, "seed": 0, "split": split} | flags))
     settings = dataclasses.replace(SETTINGS, runs=runs, epochs=3)
-    feed = Resident(draw_splits(DATA, asked))
+    feed = Resident(draw_splits(DATA, asked(split, **flags)))
     return engine.run_cells(NETWORK, feed, WANTED, settings, Told(), kept=kept), feed
 
 

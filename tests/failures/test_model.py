@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from resilinet_jax.errors import UserError
-from resilinet_jax.failures.combinations import (
-    combination_name,
-    combination_probabilities,
-    failing_sets,
-    failure_combinations,
-)
-from resilinet_jax.failures.model import FailureModel, with_failout_at_inference
-from resilinet_jax.network.graph import build_chain
+from resilinet_jax.failures.averages import average_accuracy
+from resilinet_jax.failures.combinations import combination_name, failing_sets, failure_combinations
+from resilinet_jax.failures.model import FailureModel, mask_probabilities, with_failout_at_inference
+from resilinet_jax.network.graph import build_chain, build_graph
 
 
 def chain(fallible):
@@ -27,7 +23,7 @@ def test_combinations_come_in_the_order_of_table_2():
 
 
 def test_probabilities_are_the_column_of_table_2():
-    percents = 100 * combination_probabilities(np.array([0.08, 0.04, 0.01]))
+    percents = 100 * mask_probabilities(failure_combinations(("n1", "n2", "n3")), np.array([0.08, 0.04, 0.01]))
     # The paper's first entry, 87.43, is cut rather than rounded (0.92 * 0.96 * 0.99 = 0.874368), and its second,
     # 7.01, a misprint: the column has to sum to 100.
     assert percents[:7].round(2).tolist() == [87.44, 7.60, 3.64, 0.88, 0.32, 0.08, 0.04]
@@ -42,13 +38,13 @@ def test_probabilities_match_enumeration():
         for size in range(5)
         for failing in itertools.combinations(range(4), size)
     ]
-    np.testing.assert_allclose(combination_probabilities(failure), expected, rtol=1e-12)
+    np.testing.assert_allclose(mask_probabilities(failure_combinations("abcd"), failure), expected, rtol=1e-12)
     assert sum(expected) == pytest.approx(1)
 
 
 def test_probabilities_refuse_what_is_none():
     with pytest.raises(UserError, match=r"must be in \[0, 1\]"):
-        combination_probabilities(np.array([0.1, 1.1]))
+        average_accuracy(np.ones(4), np.array([0.1, 1.1]))
 
 
 def test_survival_is_drawn_at_each_nodes_own_rate():
@@ -90,3 +86,9 @@ def test_failout_left_on_at_inference_is_a_second_independent_failure():
         for p, f in zip(failure, failout)
     ]
     np.testing.assert_allclose(with_failout_at_inference(failure, failout), either)
+
+
+def test_training_learns_from_every_node_that_a_skip_bypasses():
+    graph = build_graph("iabcd", [*itertools.pairwise("iabcd")], [("i", "c")])
+    assert [FailureModel(graph).teaches(node, graph.skips) for node in "abc"] == [True, True, False]
+    assert not FailureModel(graph).teaches("a", ())

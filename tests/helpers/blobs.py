@@ -1,5 +1,8 @@
 """A small network on a small data set, which several tests train."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 
 from resilinet_jax.cells import CellBuilder, Uniform, draw_weight
@@ -23,6 +26,9 @@ LABELS = RNG.integers(0, 3, 400).astype(np.int32)
 BLOBS = Dataset("blobs", (RNG.normal(size=(400, 4)) + 2 * np.eye(3, 4)[LABELS]).astype(np.float32), LABELS)
 
 
+PEOPLE = np.repeat([7, 8, 9, 10], [70, 110, 90, 130])  # of 400 rows; no two people have as many
+
+
 SPLITS = split_dataset(BLOBS, "random", seed=0)
 
 
@@ -43,6 +49,17 @@ CELLS = {
     "resilinet": BUILD("resilinet"),
     "drawn": BUILD("resilinet", weight=Uniform(0, 10), failout_rate=0.1),
 }
+
+
+def with_outputs(count):
+    """The same network for so many classes, or numbers to predict."""
+    cloud = dataclasses.replace(NETWORK.stages["n4"], classes=count)
+    return dataclasses.replace(NETWORK, stages={**NETWORK.stages, "n4": cloud})
+
+
+def asked(split, splits=1, test_subject=None, seed=0):
+    """What flags ask of `draw_splits`."""
+    return SimpleNamespace(split=split, splits=splits, test_subject=test_subject, seed=seed)
 
 
 COMPILED = {}

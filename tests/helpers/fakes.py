@@ -86,7 +86,7 @@ def record(name, dataset="synthetic", notes=("made up, not measured",), settings
         failure_settings=choice.scenario.failure_settings,
         notes=notes,
         environment={"devices": ["cpu", "cpu"]},
-        command=choice.command_line(name, dataset),
+        command=choice.settings_for(dataset).command_line(name),
     )
 
 

@@ -1,7 +1,6 @@
 """Puts bad inputs to the command line, in this process: to start Python and JAX for each would take minutes."""
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -18,14 +17,10 @@ from hypothesis import strategies as st
 from resilinet_jax import sweeps
 from resilinet_jax.command import main as command_line
 from resilinet_jax.errors import UserError, error_line
-from resilinet_jax.runtime import identity
 from tests.helpers.process import launch as start
 
 # Derandomised, so that CI tries the same examples every time.
 BOUNDED = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-
-# A source's digest takes parsing it; that of the same source is the same.
-PARSED = functools.cache(identity._code)
 
 SECONDS = 120.0  # as long as nobody would wait, on the busiest machine; the table tells what it took
 FULL = ("--sweep=failure_combinations", "--nohuge_pages", "--nocompilation_cache")
@@ -125,8 +120,6 @@ class Refusals:
         monkeypatch.chdir(self.cwd)
         monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
         monkeypatch.setattr(command_line, "_set_up_jax", lambda mode: None)  # the tests' own devices are in place
-
-        monkeypatch.setattr(identity, "_code", PARSED)
 
         def train(*arguments):
             raise AssertionError("it would have trained")

@@ -4,7 +4,7 @@ from resilinet_jax.network.forward import Network
 from resilinet_jax.network.stages import Layer, MobileNetStage, PointwiseAdapter, Stem
 from resilinet_jax.scenarios._mobilenet import build_mobilenet
 
-GRAPH = build_mobilenet(3, 0.1, 0.99, small_images=True).graph
+GRAPH = build_mobilenet(3, 0.1, 32, 0.99, small_images=True).graph
 
 
 # Its graph with fewer layers, which compile faster; one of them strided.

@@ -11,18 +11,18 @@ from resilinet_jax.failures.combinations import failing_sets
 from resilinet_jax.network.forward import ADDED_WEIGHT, Network, Wiring
 from resilinet_jax.network.graph import build_chain, build_graph
 from resilinet_jax.network.senders import has_path
-from resilinet_jax.network.stages import DenseStage, dense
+from resilinet_jax.network.stages import DenseStage, as_module, dense
 from tests.helpers.graphs import LADDER
 from tests.helpers.reference import CHAIN, TREE, all_masks, forward
 
 
-def network_on(graph, units=5, classes=3):
+def network_on(graph):
     stages = {
-        node: DenseStage(1 + number % 2, units, classes if node == graph.cloud else None)
+        node: DenseStage(1 + number % 2, 5, 3 if node == graph.cloud else None)
         for number, node in enumerate(graph.order[1:])
     }
     from_source = [edge.name for edge in graph.skips if edge.source == graph.sources[0]]
-    return Network(graph, stages, {name: dense(units) for name in from_source})
+    return Network(graph, stages, {name: dense(5) for name in from_source})
 
 
 X = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
@@ -217,6 +217,14 @@ def test_every_node_draws_its_own_noise_in_training():
     assert (np.asarray(sent["n"].value) != np.asarray(sent["cloud"].value)).all()
 
 
+@pytest.mark.parametrize("given", [nn.gelu, nn.Sequential([nn.gelu])])
+def test_an_activation_is_the_same_function_in_training(given):
+    # Its second parameter chooses between two formulas, and has nothing to do with training.
+    stage, x = as_module("the stage", given, told=True), jnp.linspace(-3, 3, 7)
+    for training in (True, False):
+        np.testing.assert_array_equal(stage.apply({}, x, training), nn.gelu(x))
+
+
 @pytest.mark.parametrize("graph", [CHAIN, TREE], ids=["chain", "tree"])
 @pytest.mark.parametrize("activity", ["add", "select"])
 def test_information_arrives_exactly_where_the_graph_has_a_path(graph, activity):
@@ -280,13 +288,12 @@ def test_learned_weights_have_the_gradient_of_weights_and_fixed_ones_none():
 
 
 def test_a_failed_node_that_overflowed_sends_zero():
-    graph = build_chain(("i", "n", "c"))
-    network = Network(graph, {"n": DenseStage(1, 7), "c": DenseStage(1, 7, 3)}, {})
-    x = jnp.ones((2, 7))
-    variables = jax.jit(network.init)(jax.random.key(0), x)
-    variables.params["n"] = jax.tree.map(lambda leaf: np.full_like(leaf, np.inf), variables.params["n"])
-    wiring = Wiring(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
-    logits = jax.jit(network.apply)(variables, x, jnp.array([0.0]), wiring).logits
+    _, variables, apply = randomised(CHAIN)
+    overflowed = jax.tree.map(lambda leaf: np.full_like(leaf, np.inf), variables.params["n1"])
+    variables = variables._replace(params=variables.params | {"n1": overflowed})
+    wiring = wiring_for(CHAIN, np.random.default_rng(0), "select")
+    assert not np.isfinite(apply(variables, X, jnp.ones(3), wiring).logits).all()
+    logits = apply(variables, X, jnp.array([0.0, 1.0, 1.0]), wiring).logits
     assert np.isfinite(logits).all()
     assert np.asarray(logits).any()
 
@@ -313,7 +320,8 @@ def test_shapes_are_those_of_the_variables_and_run_each_stage_once():
 
 
 def test_initial_parameters_are_keras_defaults():
-    variables = jax.jit(network_on(CHAIN, units=200).init)(jax.random.key(0), X)
+    network = Network(CHAIN, {"n3": DenseStage(1, 200)}, {})
+    variables = jax.jit(network.init)(jax.random.key(0), np.ones((1, 200), np.float32))
     layer = variables.params["n3"]["Dense_0"]
     limit = np.sqrt(6 / 400)
     assert not np.asarray(layer["bias"]).any()

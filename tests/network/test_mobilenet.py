@@ -74,10 +74,8 @@ class TestShapes:
     @pytest.mark.parametrize(("alpha", "parameters"), [(1.0, 3_228_864), (0.75, 1_832_976), (0.25, 218_544)])
     def test_parameters_are_those_of_keras(self, alpha, parameters):
         # keras.applications.MobileNet(include_top=False) reports these, running statistics included.
-        variables = jax.eval_shape(
-            lambda key: build_mobilenet(1000, alpha, 0.99, small_images=False).init(key, jnp.zeros((1, 160, 160, 3))),
-            jax.random.key(0),
-        )
+        network = build_mobilenet(1000, alpha, 160, 0.99, small_images=False)
+        variables = jax.eval_shape(lambda key: network.init(key, jnp.zeros((1, 160, 160, 3))), jax.random.key(0))
         count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
         head = count(variables.params["m3"]["Dense_0"])
         adapters = sum(count(variables.params[name]) for name in ("i->m2", "m1->m3", ADDED_WEIGHT))

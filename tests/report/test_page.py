@@ -216,10 +216,10 @@ def test_command_repeats_the_sweep_with_the_flags_that_matter():
     settings = Settings("all", seed=3, runs=2, data_dir="my data", results_dir="elsewhere", overwrite=True)
     choice = choose(settings)
     expected = "python -m resilinet_jax --sweep=failout_rate --dataset=synthetic '--data_dir=my data' --runs=2 --seed=3"
-    assert choice.command_line("failout_rate", "synthetic") == expected
+    assert choice.settings_for("synthetic").command_line("failout_rate") == expected
     own = choose(dataclasses.replace(settings, dataset="mine.npz"))
-    assert "--dataset=mine.npz" in own.command_line("failout_rate", "mine.npz")
-    assert "--noaugment" in choose(Settings("all", scenario="cifar10", augment=False)).command_line("all", "digits")
+    assert "--dataset=mine.npz" in own.settings_for("mine.npz").command_line("failout_rate")
+    assert "--noaugment" in Settings("all", scenario="cifar10", augment=False).command_line("all")
 
 
 def test_everything_needed_to_repeat_it_is_listed():

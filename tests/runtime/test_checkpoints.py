@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -27,14 +28,22 @@ def said():
     return []
 
 
-@pytest.fixture
-def saved(tmp_path, said):
-    """After four epochs, as a command that goes on finds it."""
-    before = Checkpoints(tmp_path / "checkpoints")
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    """What a command leaves after four epochs."""
+    folder = tmp_path_factory.mktemp("left")
+    before = Checkpoints(folder)
     before.open(MODELS)
     for epoch in range(1, 5):
         before.save(epoch, tree(epoch), 2)
     before.close()
+    return folder
+
+
+@pytest.fixture
+def saved(left, tmp_path, said):
+    """The same, as a command that goes on finds it."""
+    shutil.copytree(left, tmp_path / "checkpoints")
     after = Checkpoints(tmp_path / "checkpoints", said.append)
     after.open(MODELS)
     yield after

@@ -85,7 +85,9 @@ def test_a_second_start_traces_nothing_and_measures_the_same(kept, traced):
     same(first, measure(rests_on=None))  # which is traced and lowered as ever
 
 
-def test_a_kept_function_still_overwrites_its_state(kept):
+def test_a_kept_function_still_overwrites_its_state(kept, monkeypatch):
+    every, asked = Program.traceables, ("start", "finish")
+    monkeypatch.setattr(Program, "traceables", lambda *given: {name: every(*given)[name] for name in asked})
     for _ in range(2):
         prepared = Program(NETWORK, Resident(split_dataset(BLOBS, "random", 0)), SETTINGS, all_combinations(GRAPH))
         models = assemble(plan_models({"dfg": BUILD("dfg")}, range(2)), 1, seed=0)

@@ -96,19 +96,22 @@ def test_no_flipped_bit_of_an_identity_is_missed(tmp_path, bit):
                 check_identity(tmp_path, IDENTITY | {"--epochs": 7})
 
 
-@pytest.fixture
-def package(tmp_path):
-    """A copy of the package, and its version after a change of the text of one of its files."""
-    shutil.copytree(ROOT / "resilinet_jax", tmp_path / "package")
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """The version of a copy of the package after a change of the text of one of its files."""
+    copy = tmp_path_factory.mktemp("copy") / "package"
+    shutil.copytree(ROOT / "resilinet_jax", copy, ignore=shutil.ignore_patterns("__pycache__"))
 
     def version_after(name, old, new):
-        path = tmp_path / "package" / name
-        text = path.read_text()
+        text = (copy / name).read_text()
         assert text.count(old) == 1, name
-        path.write_text(text.replace(old, new))
-        return code_version(tmp_path / "package")
+        (copy / name).write_text(text.replace(old, new))
+        try:
+            return code_version(copy)
+        finally:
+            (copy / name).write_text(text)
 
-    assert code_version(tmp_path / "package") == code_version()
+    assert code_version(copy) == code_version()
     return version_after
 
 

@@ -70,6 +70,17 @@ def test_the_machines_that_measured_are_told(tmp_path):
     assert Store(tmp_path, machine="of none").machines == ["cpu with 2 threads", "cpu with 8 threads"]
 
 
+def test_runs_that_are_measured_again_replace_the_first(tmp_path):
+    other = {("aa", 3): RUNS["aa", 3]}
+    Store(tmp_path, machine="another").add(other)
+    for again in range(8):  # by whatever digest: one time in 8! their names would come in this order
+        Store(tmp_path, machine=f"{again}").add({("aa", 0): measured(again)})
+        known = Store(tmp_path)
+        np.testing.assert_array_equal(known["aa", 0].score, measured(again).score)
+        assert known.machines == [f"{again}", "another"]
+    np.testing.assert_array_equal(known["aa", 3].score, RUNS["aa", 3].score)
+
+
 def test_a_pickle_is_never_loaded(folder):
     np.savez(folder / "evil.npz", cell=np.array([{"a": 1}], object), run=np.array([0]))
     content = (folder / "evil.npz").read_bytes()

@@ -1,5 +1,6 @@
 """A scenario in a user's own file: what works, and what is said about what does not."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import sys
 import xml.etree.ElementTree as ET
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ import pytest
 import resilinet_jax as rj
 from resilinet_jax.command import experiment
 from resilinet_jax.command import main as command_line
+from resilinet_jax.command.settings import Settings, choose
 from resilinet_jax.datasets.feed import first_split
 from resilinet_jax.deploy.artefact import Artefact
 from resilinet_jax.deploy.ask import _guesses
@@ -24,7 +27,7 @@ from resilinet_jax.errors import UserError
 from resilinet_jax.runtime import user_code
 from resilinet_jax.scenarios import load_scenario
 from tests.helpers.hostile import check_line, command, contents, run
-from tests.helpers.own_scenario import FILE, made_up
+from tests.helpers.own_scenario import FILE, leave_out_training, made_up
 from tests.helpers.process import ROOT
 from tests.helpers.process import launch as start
 
@@ -284,8 +287,37 @@ def here(tmp_path, monkeypatch, capsys, unrendered):
     return tmp_path, said, refused
 
 
+def test_a_precision_counts_although_the_file_has_imported_jax(here, monkeypatch):
+    folder, said, _ = here
+    (folder / "mine.py").write_text(FILE)
+    leave_out_training(monkeypatch)
+    monkeypatch.setattr(command_line, "check_precision", lambda precision: None)  # a CPU takes no notice of it
+    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "bfloat16")
+    before = jax.config.jax_default_matmul_precision
+    try:
+        said("--scenario=mine.py", "--sweep=failure_combinations", "--matmul_precision=float32")
+    finally:
+        jax.config.update("jax_default_matmul_precision", before)
+    made = json.loads((folder / "results/mine/runs/identity.json").read_text())
+    assert made["jax_default_matmul_precision"] == os.environ["JAX_DEFAULT_MATMUL_PRECISION"] == "float32"
+
+
 def test_a_mistake_leaves_nothing_behind(answers):
     assert answers[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "flags"),
+    [
+        (CALL, "def __call__(self, x, training, mask):", ["--sweep=failout_rate", "--dry_run"]),
+        ("units):", "units, skip_units=0):\n    units = -1 if skip_units else units", ["--sweep=all"]),
+    ],
+)
+def test_a_mistake_in_any_network_is_told_before_anything_compiles(here, old, new, flags):
+    folder, _, refused = here
+    (folder / "own.py").write_text(FILE.replace(old, new))
+    assert refused("--scenario=own.py", *flags, *QUICK).startswith("error: own.py:")
+    assert not [*folder.glob("results/**/*.csv")]
 
 
 def test_a_process_of_its_own_says_it_in_one_line(tmp_path):
@@ -424,6 +456,18 @@ def test_an_example_trains_with_many_habits(here):
     (folder / "habits_helper.py").write_text("FACTOR = 3\n")
     with pytest.raises(SystemExit, match="holds runs made with SCENARIO's code"):
         said(*flags, *limits)
+
+
+def test_what_a_network_takes_may_be_called_like_any_flag_that_does_not_size_networks(here):
+    given = {"units": 4, "splits": 4, "seed": 7, "window": -1, "epochs": 0, "hidden_units": 9}
+    path = here[0] / "mine.py"
+    text = FILE.replace("classes, units):", "classes, units, **others):")
+    path.write_text(text.replace('network={"units": 4}', f"network={given}"))
+    plain, deeper = (choose(Settings("all", scenario=str(path), epochs=epochs, hidden_units=5)) for epochs in (2, 3))
+    assert plain.preset.network == given | {"hidden_units": 5}
+    assert (plain.preset.epochs, plain.settings.seed) == (2, 0)
+    identities = [experiment._identity(each) for each in (plain, deeper, plain.with_network({"seed": 8}))]
+    assert all(one != other for one, other in itertools.combinations(identities, 2))
 
 
 def test_the_version_of_a_file_follows_code_and_not_comments():

@@ -12,7 +12,7 @@ from resilinet_jax.cells import CellBuilder, describe
 from resilinet_jax.command.ingredients import build_combinations
 from resilinet_jax.failures.combinations import all_combinations
 from resilinet_jax.failures.user_failures import YOUR_OWN
-from resilinet_jax.network.graph import build_chain
+from resilinet_jax.network.graph import build_chain, build_graph
 from resilinet_jax.report.report import make_report, print_tables
 from resilinet_jax.report.tables import interval_table, percent
 from resilinet_jax.results.estimate import estimate
@@ -33,6 +33,7 @@ from tests.helpers.reference import CHAIN, TREE
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
+NO_SKIPS = build_graph(("i", "a", "cloud"), [("i", "a"), ("a", "cloud")])
 # Table 2, Health: no cell stands for anything else, so that mixing up two shows.
 TABLE_2 = {
     "resilinet": [97.28, 92.48, 86.52, 93.38, 8.12, 91.75, 7.86, 8.11],
@@ -171,6 +172,17 @@ def test_every_sweep_takes_a_tree(name):
     load_sweep(name).tables(results)
     load_sweep(name).figure(results)
     load_sweep(name).comparisons(results)
+
+
+@pytest.mark.parametrize("graph", [NO_SKIPS, build_chain(("i", "cloud"))], ids=["three nodes", "two nodes"])
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_reports_on_a_graph_without_skips(name, graph):
+    settings = {"quiet": {}, "usual": dict.fromkeys(graph.fallible, 0.1)}
+    results = fake(name, build=CellBuilder(graph, settings, 0.05, 1e-3))
+    report = make_report(load_sweep(name), results, record(name)).files()["report.md"].decode()
+    assert load_sweep(name).title in report
+    assert "all skips" not in report
+    assert "that each skip adds" not in report
 
 
 @pytest.mark.parametrize("name", sweep_names())

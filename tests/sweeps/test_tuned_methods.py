@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from resilinet_jax.report.tables import percent
-from resilinet_jax.sweeps.tuned_methods import FACTORS, cells, choose, comparisons, sentences, tables
+from resilinet_jax.sweeps.tuned_methods import (
+    FACTORS,
+    cells,
+    choose,
+    comparisons,
+    more_figures,
+    sentences,
+    tables,
+    validation_score,
+)
 from tests.helpers.fakes import BUILD, fake
 
 # The highest validation accuracy of each run's epochs, by learning rate. For dfg the test split says otherwise.
@@ -41,13 +50,12 @@ def test_cells_are_the_methods_at_multiples_of_the_scenarios_rate():
 def test_the_rate_is_chosen_by_the_best_epochs_mean_validation_score():
     results = results_of()
     chosen = {method: choose(results, method) for method in BEST}
-    assert {method: each.factor for method, each in chosen.items()} == {
+    assert chosen == {
         "resilinet": 3,
         "resilinet_add": 0.3,  # the smaller one of equals
         "dfg": 3,  # at the largest rate a run diverged
         "vanilla": 10,
     }
-    assert chosen["resilinet"].cell == "resilinet_rate_x3"
     # The last epoch and the test split have no part in it.
     for runs in results.measured.values():
         runs.score[:] = np.where(np.isnan(runs.score), np.nan, 1 - runs.score)
@@ -55,13 +63,23 @@ def test_the_rate_is_chosen_by_the_best_epochs_mean_validation_score():
     assert {method: choose(results, method) for method in BEST} == chosen
 
 
+def test_the_rate_is_chosen_by_the_last_epoch_where_that_is_the_one_that_counts():
+    best = results_of()
+    best.measured["dfg_rate_x0.3"].validation_score[:, -1] = 0.9  # no other rate's last epoch is as good
+    last = dataclasses.replace(best, select_by="last")
+    assert [choose(results, "dfg") for results in (best, last)] == [3, 0.3]
+    assert validation_score(last, "dfg_rate_x1") == pytest.approx([0.55, 0.54, 0.56])
+    assert "of the last epoch at" in more_figures(last)[0].caption
+    assert "of the best epoch at" in more_figures(best)[0].caption
+
+
 def test_a_rate_at_which_every_run_diverged_is_never_chosen_over_another():
     results = results_of()
     results.measured["dfg_rate_x3"].score[:] = np.nan
-    assert choose(results, "dfg").factor == 1
+    assert choose(results, "dfg") == 1
     for factor in FACTORS:
         results.measured[f"dfg_rate_x{factor:g}"].score[:] = np.nan
-    assert choose(results, "dfg").factor == 0.3
+    assert choose(results, "dfg") == 0.3
     assert any("DFG has no learning rate of its own: every run diverged" in said for said in sentences(results))
 
 

@@ -68,6 +68,10 @@ def test_a_sweep_is_run_and_reported_again_and_counts_as_code(here, capsys, monk
     (here / "rates.py").write_text(FILE.replace("0.3", "0.4"))
     line = run("--report=results/health/rates", "--sweep=rates.py")[1]
     assert line.endswith("rates.py has changed since; bring it back, or run the sweep again")
+    (here / "rates.py").write_text(FILE.replace("def tables", "deff tables"))
+    monkeypatch.setattr(user_code, "_loaded", {})
+    line = run("--report=results/health/rates", "--sweep=rates.py")[1]
+    assert line == "error: rates.py:12: SyntaxError: invalid syntax; mend this line"
 
 
 @pytest.mark.parametrize(
