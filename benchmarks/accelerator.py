@@ -34,7 +34,7 @@ PARTS = {
     "health": ["training", "--scenario=health_card", *PACE],
     "small": ["training", "--scenario=small_card", *PACE],
     "cifar10": ["training", "--scenario=cifar10_card", *PACE],
-    "evaluation": ["evaluation", *PACE],
+    "evaluation": ["evaluation", "--processes=1", *PACE, "--rounds=3"],
 }
 LIMITS = {"sweep": 160.0, "health": 110.0, "small": 80.0, "cifar10": 90.0, "evaluation": 100.0}  # seconds
 

@@ -81,7 +81,8 @@ def tell(title: str, parts: Mapping[str, Sequence[str]], limits: Mapping[str, fl
     for part in _ONLY.value or parts:
         start = time.monotonic()
         try:
-            rows += ratios(part, told(*parts[part], limit=(limits or {}).get(part))["rows"])
+            for table in told(*parts[part], limit=(limits or {}).get(part))["tables"]:
+                rows += ratios(part, table["rows"])
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             failed = True
             notes.append(f"{part}: {error}")

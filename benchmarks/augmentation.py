@@ -1,10 +1,9 @@
 """Random rotation, shift and flip against dm-pix: `python -m benchmarks.augmentation`. Needs `.[bench]`.
 
-Both turn a batch of uint8 images bilinearly with repeated edges; the median of several calls, compiled.
+Both turn a batch of uint8 images bilinearly with repeated edges, compiled, and take turns of several calls each.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import common
+from benchmarks import common, race
 from resilinet_jax.datasets.augmentation import ROTATION, SHIFT, random_affine
 
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images.", lower_bound=1)
+_CALLS = flags.DEFINE_integer("calls", 10, "Of a turn.", lower_bound=1)
 _SIZE = flags.DEFINE_integer("image_size", 32, "Their height and width.", lower_bound=2)
 
 
@@ -37,6 +37,18 @@ def peer(key: jax.Array, images: jax.Array) -> jax.Array:
     return jax.vmap(one)(jax.random.split(key, len(images)), images)
 
 
+def calls(function: Callable[..., jax.Array], images: jax.Array) -> Callable[[], None]:
+    """A turn of `function`, which is compiled before."""
+    compiled, key = jax.jit(function), jax.random.key(0)
+    compiled(key, images).block_until_ready()
+
+    def turn() -> None:
+        for _ in range(_CALLS.value):
+            compiled(key, images).block_until_ready()
+
+    return turn
+
+
 def main(argv: Sequence[str]) -> None:
     """Prints both times."""
     del argv
@@ -44,15 +56,11 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(1)
     shape = (_BATCH.value, _SIZE.value, _SIZE.value, 3)
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-    rows: list[dict[str, Any]] = []
-    for name, function in (("dm-pix", peer), ("resilinet_jax", random_affine)):
-        call: Callable[..., jax.Array] = jax.jit(function)
-        seconds = []
-        for number in range(12):
-            start = time.perf_counter()
-            call(jax.random.key(number), images).block_until_ready()
-            seconds.append(time.perf_counter() - start)
-        rows.append({"who": name, "ms": 1000 * statistics.median(seconds[1:])})
+    turns = {"dm-pix": race.timed(calls(peer, images)), "resilinet_jax": race.timed(calls(random_affine, images))}
+    rows: list[dict[str, Any]] = [
+        {"who": name, "ms": 1000 * statistics.median(seconds) / _CALLS.value, "turns": seconds}
+        for name, seconds in race.take_turns(turns).items()
+    ]
     for row in rows:
         row["times as fast"] = rows[0]["ms"] / row["ms"]
     columns = {"who": "", "ms": ".2f", "times as fast": ".1f"}

@@ -56,13 +56,15 @@ class Case(NamedTuple):
 def _peers(stacked: int) -> tuple[tuple[str, int, int], ...]:
     """Ways to train dense networks, stacks of so many in all; one process with all cores, or one for each.
 
+    With more cores than that each process trains a model, so that they are more in all; their rate counts them all.
     What stands beside the others as information trains one model.
     """
     alone, stacks = ("eager", "compile"), ("vmap", "bmm", "bmm compile")
     each = [(way, 1, processes) for processes in (1, CORES) for way in alone]
-    each += [(way, stacked // processes, processes) for processes in (1, CORES) for way in stacks]
     for processes in (1, CORES):
-        each += [("nnx", models, processes) for models in (1, stacked // processes)]
+        at_once = max(1, stacked // processes)
+        each += [(way, at_once, processes) for way in stacks]
+        each += [("nnx", models, processes) for models in (1, at_once)]
     return (*dict.fromkeys(each), ("bf16", 1, 1), ("keras", 1, 1), ("keras jax", 1, 1))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import functools
 import itertools
 import math
 import re
@@ -16,8 +17,7 @@ from jaxtyping import Float
 
 from resilinet_jax.results.comparisons import Claim, Comparison, Family, under_setting, while_failing
 from resilinet_jax.results.estimate import NEGLIGIBLE
-from resilinet_jax.results.results import Results, cell_of
-from resilinet_jax.sweeps.failure_model import columns as failout_columns
+from resilinet_jax.results.results import Results
 from resilinet_jax.sweeps.skip_configuration import cell_name, configurations
 
 
@@ -171,12 +171,18 @@ def while_nothing_fails(what: str, first: str, second: str, above: float | None 
 
 
 def while_something_fails(what: str, first: str, second: str) -> Statements:
-    """Two cells in every failure combination in which something fails and a path is left."""
+    """Two cells, or leads as `resilinet − dfg`, in every combination in which something fails and a path is left."""
     return lambda results: [
-        stated(results, f"{what} {while_failing(failing)}", [results.under(cell, failing) for cell in (first, second)])
+        stated(results, f"{what} {while_failing(failing)}", pair)
         for failing in results.failing_sets
         if failing and results.leaves_path(failing)
+        for pair in ([_under(results, cells, failing) for cells in (first, second)],)
     ]
+
+
+def _under(results: Results, cells: str, failing: Sequence[str]) -> Accuracy:
+    """Accuracies of a cell while these nodes have failed, or a difference of two cells, `one − other`."""
+    return functools.reduce(np.subtract, [results.under(cell, failing) for cell in cells.split(" − ")])
 
 
 def grows(what: str, first: Callable[[Results], str], second: Callable[[Results], str]) -> Statements:
@@ -244,37 +250,6 @@ def _single_skip(results: Results) -> list[Statement]:
     labels = [results.graph.skip_label(skip) for skip in results.graph.skips if skip.source != source]
     pairs = {f"skip {source} − skip {label}": (cell_name((source,)), cell_name((label,))) for label in labels}
     return on_average(pairs, failing=True)(results)
-
-
-def _matched_failout(label: str, told: str) -> Statements:
-    """Failout from the actual failures against another column of the sweep's table."""
-
-    def statements(results: Results) -> list[Statement]:
-        columns = failout_columns(results)
-        return [
-            stated(results, f"matched − {told} {under_setting(results, setting)}", averages, left_out=left_out)
-            for setting in failing_settings(results)
-            for left_out in (results.left_out(setting),)
-            for cells in ([cell_of(columns[each], setting) for each in ("Matched", label)],)
-            for averages in ([results.average(str(cell), setting) for cell in cells],)
-        ]
-
-    return statements
-
-
-def _gap_of_statistics(results: Results) -> list[Statement]:
-    """How much of what ResiliNet has over deepFogGuard recalibration takes away, in each failure combination."""
-    return [
-        stated(results, f"lead by arrival − lead recalibrated {while_failing(failing)}", leads)
-        for failing in results.failing_sets
-        if failing and results.leaves_path(failing)
-        for leads in (
-            [
-                np.subtract(*(results.under(f"{method}_{kind}", failing) for method in ("resilinet", "dfg")))
-                for kind in ("running", "recalibrated")
-            ],
-        )
-    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -433,12 +408,12 @@ FINDINGS = [
     Finding(
         "Failout drawn from the actual failures beats as much failout, alike for all", "This project",
         "Nodes, links and groups fail in training as they will at inference, or all as often as they do on average.",
-        "failure_model", _matched_failout("Alike", "alike"),
+        "failure_model", on_average({"matched − alike": ("matched_{}", "alike_{}")}, failing=True),
     ),
     Finding(
         "Failout drawn from the actual failures beats the usual rate for all", "This project",
         "The same against 5 %, so with more failout as well.",
-        "failure_model", _matched_failout("Default", "5 %"),
+        "failure_model", on_average({"matched − 5 %": ("matched_{}", "default")}, failing=True),
     ),
     Finding(
         "Statistics for each arrival are better than one set for all", "This project",
@@ -459,7 +434,11 @@ FINDINGS = [
     Finding(
         "A part of ResiliNet's lead on images is batch normalisation", "This project",
         "The lead over deepFogGuard shrinks where statistics are computed anew for each failure combination, for both.",
-        "statistics", _gap_of_statistics,
+        "statistics",
+        while_something_fails(
+            "lead by arrival − lead recalibrated",
+            "resilinet_running − dfg_running", "resilinet_recalibrated − dfg_recalibrated",
+        ),
     ),
     Finding(
         "With both recalibrated, ResiliNet beats deepFogGuard while nodes fail", "This project",

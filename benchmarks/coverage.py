@@ -7,6 +7,7 @@ people or examples) have the ones that come of sharing training examples.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -292,66 +293,53 @@ def family_errors(
     return {what: count / repetitions for what, count in false.items()}
 
 
-Setting = dict[str, float]
-GAUSSIAN_PEOPLE: dict[str, Setting] = {
-    "Gaussian": {},
-    "people differ more": {"person": 4, "run": 1},
-    "runs differ more": {"person": 1, "run": 4},
-    "a third of the runs lost": {"lost": 1 / 3},
-    "training counts half as much": {"trained": 1},
-    "training counts as much": {"trained": 2},
+Simulate = Callable[[np.random.Generator, int, int], Simulated]  # so many sweeps, of so many people or splits each
+KINDS: dict[str, dict[str, Simulate]] = {  # Gaussian differences, then those of classifiers
+    "people": {
+        "Gaussian": gaussian_people,
+        "people differ more": functools.partial(gaussian_people, person=4, run=1),
+        "runs differ more": functools.partial(gaussian_people, person=1, run=4),
+        "a third of the runs lost": functools.partial(gaussian_people, lost=1 / 3),
+        "training counts half as much": functools.partial(gaussian_people, trained=1),
+        "training counts as much": functools.partial(gaussian_people, trained=2),
+        "classifiers": functools.partial(classified_people, person=0.3, used=1),
+        "classifiers, noisy runs": functools.partial(classified_people, person=0.3, used=0.3),
+        "classifiers, unlike people": functools.partial(classified_people, person=0.8, used=0.7),
+    },
+    "splits": {
+        "Gaussian": gaussian_splits,
+        "runs differ as much": functools.partial(gaussian_splits, run=2),
+        "runs differ more": functools.partial(gaussian_splits, run=6),
+        "splits share twice as much": functools.partial(gaussian_splits, shared=2),
+        "splits share half as much": functools.partial(gaussian_splits, shared=0.5),
+        "classifiers, 200 examples": functools.partial(classified_splits, examples=200, used=1),
+        "classifiers, 600 examples": functools.partial(classified_splits, examples=600, used=1),
+        "200 examples, noisy runs": functools.partial(classified_splits, examples=200, used=0.3),
+        "600 examples, noisy runs": functools.partial(classified_splits, examples=600, used=0.3),
+    },
 }
-CLASSIFIED_PEOPLE: dict[str, Setting] = {
-    "classifiers": {"person": 0.3, "used": 1},
-    "classifiers, noisy runs": {"person": 0.3, "used": 0.3},
-    "classifiers, unlike people": {"person": 0.8, "used": 0.7},
+RIVALS: dict[str, dict[str, Interval]] = {  # of our interval
+    "people": {"as random splits": corrected, "bootstrap": bootstrap, "runs alone": runs_alone},
+    "splits": {"uncorrected": uncorrected, "bootstrap": bootstrap, "runs alone": runs_alone},
 }
-GAUSSIAN_SPLITS: dict[str, Setting] = {
-    "Gaussian": {},
-    "runs differ as much": {"run": 2},
-    "runs differ more": {"run": 6},
-    "splits share twice as much": {"shared": 2},
-    "splits share half as much": {"shared": 0.5},
-}
-CLASSIFIED_SPLITS: dict[str, tuple[int, float]] = {
-    "classifiers, 200 examples": (200, 1),
-    "classifiers, 600 examples": (600, 1),
-    "200 examples, noisy runs": (200, 0.3),
-    "600 examples, noisy runs": (600, 0.3),
-}
+NUMBERS = {"people": (5, 8, 20), "splits": (5, 10, 20)}
 
 
-def people_rows(rng: np.random.Generator, repetitions: int) -> Iterator[dict[str, Any]]:
-    """Leave one person out: Gaussian differences, then those of classifiers."""
-    for people in (5, 8, 20):
-        gaussian = {told: gaussian_people(rng, repetitions, people, **each) for told, each in GAUSSIAN_PEOPLE.items()}
-        others = {told: classified_people(rng, repetitions, people, **each) for told, each in CLASSIFIED_PEOPLE.items()}
-        for told, simulated in (gaussian | others).items():
-            yield {
-                "simulated": told,
-                "people": people,
-                "ours": coverage(simulated, ours),
-                "other training people": coverage(simulated, ours, np.full(repetitions, simulated.expected)),
-                "as random splits": coverage(simulated, corrected),
-                "bootstrap": coverage(simulated, bootstrap),
-                "runs alone": coverage(simulated, runs_alone),
-            }
+def interval_rows(rng: np.random.Generator, repetitions: int, units: str) -> Iterator[dict[str, Any]]:
+    """A row for each number of people or splits, and each kind of sweep.
 
-
-def split_rows(rng: np.random.Generator, repetitions: int) -> Iterator[dict[str, Any]]:
-    """Random splits: Gaussian differences, then those of classifiers."""
-    for splits in (5, 10, 20):
-        gaussian = {told: gaussian_splits(rng, repetitions, splits, **each) for told, each in GAUSSIAN_SPLITS.items()}
-        others = {told: classified_splits(rng, repetitions, splits, *each) for told, each in CLASSIFIED_SPLITS.items()}
-        for told, simulated in (gaussian | others).items():
-            yield {
-                "simulated": told,
-                "splits": splits,
-                "ours": coverage(simulated, ours),
-                "uncorrected": coverage(simulated, uncorrected),
-                "bootstrap": coverage(simulated, bootstrap),
-                "runs alone": coverage(simulated, runs_alone),
-            }
+    Args:
+      rng: that everything is drawn from.
+      repetitions: sweeps of a row.
+      units: a name of `KINDS`.
+    """
+    for number in NUMBERS[units]:
+        for told, simulate in KINDS[units].items():
+            simulated = simulate(rng, repetitions, number)
+            row = {"simulated": told, units: number, "ours": coverage(simulated, ours)}
+            if units == "people":
+                row["other training people"] = coverage(simulated, ours, np.full(repetitions, simulated.expected))
+            yield row | {name: coverage(simulated, rival) for name, rival in RIVALS[units].items()}
 
 
 EFFECTS = {
@@ -374,9 +362,10 @@ def family_rows(rng: np.random.Generator, repetitions: int) -> Iterator[dict[str
 def main(argv: Sequence[str]) -> None:
     """Prints the tables."""
     del argv
-    made = {
-        "Leave one person out: share of intervals that hold the truth": (people_rows, 2),
-        "Random splits: share of intervals that hold the truth": (split_rows, 2),
+    share = "share of intervals that hold the truth"
+    made: dict[str, tuple[Callable[..., Iterator[dict[str, Any]]], int]] = {
+        f"Leave one person out: {share}": (functools.partial(interval_rows, units="people"), 2),
+        f"Random splits: {share}": (functools.partial(interval_rows, units="splits"), 2),
         f"Families of {COMPARED} comparisons: share in which something false is claimed": (family_rows, 3),
     }
     for title, (rows, names) in made.items():

@@ -2,7 +2,8 @@
 
 * The Health network (untrained: the arithmetic is the same), all combinations, several models: the plan, through the
   engine's own compiled function; plain `vmap` over masks; and, where they are installed, PyTorch (a forward pass per
-  combination, the failed nodes' outputs zeroed) and Keras (likewise, by `predict`).
+  combination, the failed nodes' outputs zeroed) and Keras on TensorFlow and on JAX (likewise, by `predict`), in one
+  process with all cores and in one for each core. All are processes of their own, with the same memory settings.
 * A chain of 14 nodes that may fail, with all 16,384 combinations, against what its distinct stage applications cost
   when nothing else is done.
 * A chain of 30, trained, whose average accuracy is bounded, and drawn as well.
@@ -26,7 +27,7 @@ from absl import app, flags
 from jax.sharding import Mesh
 
 from benchmarks import common, race
-from benchmarks.cases import dense_options
+from benchmarks.cases import CORES, dense_options
 from benchmarks.own import Own
 from resilinet_jax.cells import Cell, CellBuilder, draw_weight, inference_wiring
 from resilinet_jax.datasets.splits import Examples, Splits
@@ -45,6 +46,7 @@ from resilinet_jax.scenarios.health import dense_network
 
 _MODELS = flags.DEFINE_integer("health_models", 40, "How many of the Health network.", lower_bound=1)
 _EXAMPLES = flags.DEFINE_integer("examples", 10_240, "Test examples.", lower_bound=1)
+_PROCESSES = flags.DEFINE_integer("processes", CORES, "Of each peer; it is tried in one as well.", lower_bound=1)
 _WHAT = flags.DEFINE_multi_enum(
     "what",
     ["health", "14", "30"],
@@ -52,13 +54,14 @@ _WHAT = flags.DEFINE_multi_enum(
     "The Health network, chains of 14 and 30, or sizes of a batch.",
 )
 
-OURS = "resilinet_jax, plan"
+OURS, PLAIN = "resilinet_jax, plan", "resilinet_jax, plain vmap"
+PEERS = {  # how each evaluates, its name, and what it needs
+    "eager": ("PyTorch, eager", "torch"),
+    "compile": ("PyTorch, torch.compile", "torch"),
+    "keras": ("Keras on TensorFlow, predict", "keras", "tensorflow"),
+    "keras jax": ("Keras on JAX, predict", "keras"),
+}
 FEATURES, CLASSES, BATCH = 23, 12, 1024
-
-
-def compiled(function: Callable, *arguments: Any) -> Callable:
-    """As the engine compiles the functions of a dense network."""
-    return jax.jit(function).lower(*arguments).compile(dense_options())
 
 
 def examples(count: int) -> Examples:
@@ -114,31 +117,49 @@ def plain_vmap(placed: Placed, data: Examples) -> Callable[[], np.ndarray]:
     return lambda: np.asarray(call(state.variables, models)) / len(data.y)
 
 
-def health_rows(data: Examples) -> list[dict[str, Any]]:
-    """The comparison on the Health network, per model."""
-    x, y = np.asarray(data.x), np.asarray(data.y)
-    placed = health_models(data)
-    turns: dict[str, Callable[[], Any]] = {
-        OURS: planned(placed, data),
-        "resilinet_jax, plain vmap": plain_vmap(placed, data),
-    }
-    if common.installed("torch"):
-        from benchmarks.pytorch_health import evaluation_turn
+def health_turn(way: str) -> tuple[Callable[[], Any], int]:
+    """A function that evaluates models under all combinations and returns accuracies; and how many models."""
+    data = examples(_EXAMPLES.value)
+    if way in (OURS, PLAIN):
+        made = planned if way == OURS else plain_vmap
+        return made(health_models(data), data), _MODELS.value
+    if way.startswith("keras"):
+        from benchmarks import keras_health
 
-        for compiled in (False, True):
-            name = f"PyTorch, {'torch.compile' if compiled else 'eager'}"
-            turns[name] = evaluation_turn(x, y, BATCH, compiled)
-    if common.installed("keras", "tensorflow"):
-        from benchmarks.keras_health import evaluation_turn as keras_turn
+        return keras_health.evaluation_turn(np.asarray(data.x), np.asarray(data.y), BATCH), 1
+    from benchmarks import pytorch_health
 
-        turns["Keras, predict"] = keras_turn(x, y, BATCH)
-    first = {name: np.asarray(turn()) for name, turn in turns.items()}
+    return pytorch_health.evaluation_turn(np.asarray(data.x), np.asarray(data.y), BATCH, way == "compile"), 1
+
+
+def work(way: str, processes: int) -> None:
+    """A contender's process."""
+    common.take_share(way, processes)
+    turn, models = health_turn(way)
+    race.serve(turn, {"accuracy": np.asarray(turn()).tolist(), "models": models})
+
+
+def health_rows() -> list[dict[str, Any]]:
+    """The comparison on the Health network, per model; each peer in one process, and in several."""
+    named = {way: (way, 1) for way in (OURS, PLAIN)}
+    for way, (name, *packages) in PEERS.items():
+        if common.installed(*packages):
+            for processes in sorted({1, _PROCESSES.value}):
+                side_by_side = f", {processes} processes" if processes > 1 else ""
+                named[name + side_by_side] = (way, processes)
+    given = [f"--{flag.name}={flag.value}" for flag in (_MODELS, _EXAMPLES)]
+    raced = race.race(
+        (name, race.contender("evaluation", [{"way": way, "processes": processes}] * processes, given))
+        for name, (way, processes) in named.items()
+    )
+    if not {OURS, PLAIN} <= raced.keys():
+        raise SystemExit("error: this project itself was left out")
     # The same answers, but that guesses count for nothing in one of them.
-    np.testing.assert_allclose(first[OURS], first["resilinet_jax, plain vmap"], rtol=0, atol=3 / len(data.y))
+    ours, plain = (raced[name][0].told[0]["accuracy"] for name in (OURS, PLAIN))
+    np.testing.assert_allclose(ours, plain, rtol=0, atol=3 / _EXAMPLES.value)
     rows: list[dict[str, Any]] = []
-    for name, seconds in race.take_turns({name: race.timed(turn) for name, turn in turns.items()}).items():
-        models = _MODELS.value if name.startswith("resilinet_jax") else 1
-        each = [second / models for second in seconds]
+    for name, (rival, rates) in raced.items():
+        each = [1 / (rate * sum(told["models"] for told in rival.told)) for rate in rates]
         rows.append({"what": "Health", "how": name, "seconds": statistics.median(each), "turns": each})
     for row in rows:
         row["times as long"] = row["seconds"] / rows[0]["seconds"]
@@ -193,7 +214,7 @@ def evaluate_chain(
             network, variables, wiring, plan, empty_tally(plan.answers, classes=CLASSES), data, default_stack()
         )
 
-    call = compiled(count, variables, data)
+    call = jax.jit(count, compiler_options=dense_options())
     tally = jax.block_until_ready(call(variables, data))
     again = race.timed(lambda: jax.block_until_ready(call(variables, data)))
     return accuracy_of(tally, plan, len(data.y), 1 / CLASSES), again
@@ -309,10 +330,13 @@ def batches(
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
+    if (asked := race.asked()) is not None:
+        work(**asked)
+        return
     common.set_up_jax()
     rows, notes = [], []
     if "health" in _WHAT.value:
-        rows += health_rows(examples(_EXAMPLES.value))
+        rows += health_rows()
         notes.append(f"Health: 8 combinations on {_EXAMPLES.value:,} examples, per model; medians.")
     for number, chain in (("14", lambda: chain_of_14(examples(4096))), ("30", chain_of_30)):
         if number in _WHAT.value:

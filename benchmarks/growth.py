@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from matplotlib.ticker import StrMethodFormatter
 from benchmarks import common
 
 _GROWS = flags.DEFINE_list("grows", None, "What grows: runs, nodes, examples; all without it.")
+_FAILURE = flags.DEFINE_float("failure_probability", 0.02, "Of each node.", lower_bound=0.0, upper_bound=1.0)
 _FIGURE = flags.DEFINE_string("figure", None, "Where a picture of it goes.")
 
 LIMIT = 900  # seconds that a command may take
@@ -68,7 +70,7 @@ SCENARIO = rj.Scenario(
     datasets=(),
     load=load,
     build_network=build_network,
-    failure_settings={{"normal": dict.fromkeys(NAMES, 0.02)}},
+    failure_settings={{"normal": dict.fromkeys(NAMES, {failure})}},
     presets={{"quick": rj.Preset(1, 2, 64, 1e-2, 0.05, None, {{}})}},
 )
 """
@@ -85,7 +87,7 @@ SWEEP = rj.Sweep(
 
 
 def measure(folder: pathlib.Path, grows: str, size: int) -> dict[str, Any]:
-    """A command of one size: its seconds, its peak memory, and what it said if it failed.
+    """A command of one size: its seconds, its peak memory, the width of its interval, and what it said if it failed.
 
     Args:
       folder: an empty one.
@@ -93,15 +95,14 @@ def measure(folder: pathlib.Path, grows: str, size: int) -> dict[str, Any]:
       size: of what grows.
     """
     sizes = USUAL | {grows: size}
-    (folder / "chain.py").write_text(SCENARIO.format(**sizes), encoding="utf-8")
+    (folder / "chain.py").write_text(SCENARIO.format(**sizes, failure=_FAILURE.value), encoding="utf-8")
     (folder / "one.py").write_text(SWEEP, encoding="utf-8")
     asked = ["--sweep=one.py", "--scenario=chain.py", f"--runs={sizes['runs']}"]
-    own = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
     with open(folder / "said", "w+", encoding="utf-8") as said:
         start = time.perf_counter()
         command = subprocess.Popen(
             ["timeout", str(LIMIT), sys.executable, "-m", "resilinet_jax", *asked],
-            cwd=folder, env=own, stdout=subprocess.DEVNULL, stderr=said,
+            cwd=folder, env=common.fresh_start(str(folder / "cache")), stdout=subprocess.DEVNULL, stderr=said,
         )  # fmt: skip
         _, status, used = os.wait4(command.pid, 0)
         command.returncode = os.waitstatus_to_exitcode(status)
@@ -110,7 +111,15 @@ def measure(folder: pathlib.Path, grows: str, size: int) -> dict[str, Any]:
         lines = said.read().splitlines()
     if command.returncode:
         row["said"] = f"longer than {LIMIT} s" if command.returncode == 124 else (lines or ["nothing"])[-1]
+    else:
+        row["width (points)"] = width((folder / "results/chain/one/report.md").read_text(encoding="utf-8"))
     return row
+
+
+def width(report: str) -> float:
+    """Of the interval (points) that a report tells; 0 without one, where all combinations are evaluated."""
+    found = re.search(r"^\| Normal \| (\S+) \| ± ", report, re.MULTILINE)
+    return float(found.group(1)) if found else 0.0
 
 
 def slopes(rows: Sequence[dict[str, Any]], grows: str) -> None:
@@ -148,7 +157,8 @@ def main(argv: Sequence[str]) -> None:
             if "said" in rows[-1]:
                 break
         slopes(rows, grows)
-        columns = {grows: ",", "seconds": ",.1f", "seconds: power": ".2f", "MB": ",.0f", "MB: power": ".2f", "said": ""}
+        columns = {grows: ",", "seconds": ",.1f", "seconds: power": ".2f", "MB": ",.0f", "MB: power": ".2f"}
+        columns |= {"width (points)": ".1f", "said": ""}
         kept = ", ".join(f"{number:,} {name}" for name, number in USUAL.items() if name != grows)
         common.tell(f"A command by its number of {grows}; {kept}, 16 units, batches of 64, 2 epochs", columns, rows)
     if _FIGURE.value:

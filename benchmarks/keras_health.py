@@ -1,4 +1,4 @@
-"""The Health network in Keras 3 with TensorFlow, one model after another.
+"""The Health network in Keras 3 on TensorFlow or JAX, one model after another.
 
 Evaluated in the way of the paper's code: weights zeroed, then `predict`.
 """

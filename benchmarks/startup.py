@@ -7,7 +7,6 @@ programs at first and then with what that left in it.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -57,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     for scenario in _SCENARIOS.value:
         command = [sys.executable, "-m", "benchmarks.startup", f"--worker={scenario}"]
         with tempfile.TemporaryDirectory() as cache:
-            environment = os.environ | {"XDG_CACHE_HOME": cache}
+            environment = common.fresh_start(cache)
             first, second = (
                 json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment).stdout)
                 for _ in range(2)

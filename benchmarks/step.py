@@ -31,7 +31,7 @@ from jax.sharding import Mesh
 
 from benchmarks import common, race
 from benchmarks.cases import CASES, CORES, FAILOUT_RATE, FLOP, SIDE, Case, dense_options, load_splits
-from benchmarks.own import own_case, parameters, square_product
+from benchmarks.own import own_case, square_product
 from resilinet_jax.datasets.splits import Splits
 from resilinet_jax.engine.program import over_models, shardings
 
@@ -55,6 +55,11 @@ def layers(case: Case, splits: Splits, key: jax.Array) -> Layers:
     sizes = list(itertools.pairwise(widths))
     keys = jax.random.split(key, len(sizes))
     return [(jax.random.normal(key, size) / size[0] ** 0.5, jnp.zeros(size[1])) for key, size in zip(keys, sizes)]
+
+
+def weights(params: Any) -> int:
+    """How many numbers products take of them: matrices, no biases and no hyperconnections' weights."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params) if leaf.ndim == 2)
 
 
 def products(params: Layers, x: jax.Array) -> Layers:
@@ -119,11 +124,11 @@ def work(scenario: str, way: str, models: int, processes: int) -> None:
     (case,) = CASES[scenario]
     splits = load_splits(case)
     if way in (PRODUCTS, BARE):
-        weights = sum(weight.size for weight, _ in layers(case, splits, jax.random.key(0)))
-        race.serve(bare(case, splits, models, only_products=way == PRODUCTS), {"weights": weights})
+        told = {"weights": weights(layers(case, splits, jax.random.key(0)))}
+        race.serve(bare(case, splits, models, only_products=way == PRODUCTS), told)
         return
     own = own_case(case, splits, models, options={} if way == OWN_LEVEL else None)
-    race.serve(own.start(0, validated=way == EPOCH), {"weights": parameters(own.network, splits)})
+    race.serve(own.start(0, validated=way == EPOCH), {"weights": weights(own.network.shapes(splits.train.x).params)})
 
 
 def rates(scenario: str) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ on a device per core.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from absl import app, flags
 
 from benchmarks import common, race
 from benchmarks.cases import CASES, FLOP, SIDE, Case, load_splits
-from benchmarks.verdict import OWN, SQUARE, TORCH, check_losses, compare
+from benchmarks.verdict import OWN, SQUARE, check_losses, compare
 
 _SCENARIO = flags.DEFINE_enum("scenario", "cifar10", list(CASES), "Whose network is trained.")
 
@@ -58,7 +57,6 @@ def trainer(case: Case, way: str, models: int) -> tuple[Callable[[int], Callable
 
         return plain_jax.trainer(models, splits, case.batch_size, **case.size), {}
     if way.startswith("keras"):
-        os.environ["KERAS_BACKEND"] = "jax" if way == "keras jax" else "tensorflow"
         from benchmarks import keras_health
 
         return keras_health.trainer(splits, case.batch_size, **case.size), {}
@@ -84,15 +82,7 @@ def losses(start: Callable[[int], Callable[[], list[float]]], case: Case, models
 
 def work(number: int, way: str, models: int, processes: int = 1) -> None:
     """A contender's process."""
-    if way in ("nnx", "keras jax"):  # one device, with the threads that are its process' share
-        os.environ["NPROC"] = str(common.cores() // processes)
-        common.set_up_jax(1)
-    else:
-        common.set_up_jax()
-    if way in TORCH:
-        import torch
-
-        torch.set_num_threads(common.cores() // processes)
+    common.take_share(way, processes)
     if way == SQUARE:
         from benchmarks.own import square_product
 
@@ -109,10 +99,9 @@ def contenders(case: Case) -> dict[str, tuple[str, int, int]]:
     The square product's models are its devices.
     """
     needs = {"keras": ("keras", "tensorflow"), "keras jax": ("keras",), "nnx": ()}
-    there = {packages: common.installed(*packages) for packages in {("torch",), *needs.values()}}
     found = {}
     for way, models, processes in case.peers:
-        if there[needs.get(way, ("torch",))]:
+        if common.installed(*needs.get(way, ("torch",))):
             at_once = f", {models} at a time" if models > 1 else ""
             side_by_side = f", {processes} processes" if processes > 1 else ""
             found[PEERS[way] + at_once + side_by_side] = (way, models, processes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -69,7 +68,7 @@ def train_by_ray(runs: int, epochs: int, batch_size: int, units: int, train_exam
 def command(arguments: Sequence[str]) -> None:
     """Runs Python with these arguments, with nothing compiled before."""
     with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"XDG_CACHE_HOME": cache, "RAY_USAGE_STATS_ENABLED": "0"}
+        environment = common.fresh_start(cache) | {"RAY_USAGE_STATS_ENABLED": "0"}
         subprocess.run([sys.executable, *arguments], check=True, env=environment, stdout=sys.stderr)
 
 
@@ -92,7 +91,7 @@ def turns() -> dict[str, Callable[[], Any]]:
     def ours() -> None:
         with tempfile.TemporaryDirectory() as folder:
             given = [f"--{name}={value}" for name, value in {"runs": runs, "epochs": epochs}.items()]
-            command(["launch.py", f"--sweep={SWEEP}", f"--results_dir={folder}", *given])
+            command(["launch.py", f"--sweep={SWEEP}", "--dataset=synthetic", f"--results_dir={folder}", *given])
 
     return {
         OURS: ours,

@@ -4,8 +4,9 @@ python examples/dsads.py
 python examples/dsads.py daily+and+sports+activities.zip
 
 19 activities of 8 people, recorded at 25 Hz by worn sensors (Barshan & Altun, UCI data set 256, CC BY 4.0). Kept is
-every fifth row, and of the 45 columns the 23 that mHealth has, in its order: torso acceleration and gyroscope x and y;
-right leg and right arm acceleration, gyroscope and magnetometer. 228,000 rows remain.
+every fifth row, and of the 45 columns 23 in the places of mHealth's: torso acceleration and gyroscope x and y, where
+mHealth has the chest's acceleration and two leads of an ECG; then acceleration, gyroscope and magnetometer of the right
+leg and of the right arm. 228,000 rows remain.
 """
 
 import hashlib
@@ -19,11 +20,8 @@ import zipfile
 import numpy as np
 
 URL = "https://archive.ics.uci.edu/static/public/256/daily+and+sports+activities.zip"
-TORSO, RIGHT_ARM, RIGHT_LEG = (
-    0,
-    9,
-    27,
-)  # the first column of each unit: 3 of acceleration, of gyroscope, of magnetometer
+# The first column of each unit: 3 of acceleration, of gyroscope, of magnetometer.
+TORSO, RIGHT_ARM, RIGHT_LEG = 0, 9, 27
 COLUMNS = [*range(TORSO, TORSO + 5), *range(RIGHT_LEG, RIGHT_LEG + 9), *range(RIGHT_ARM, RIGHT_ARM + 9)]
 EVERY = 5  # rows: 25 Hz become 5 Hz
 SEGMENT = re.compile(r"a(\d\d)/p(\d)/s\d\d\.txt$")
@@ -32,8 +30,18 @@ ROWS = 228_000
 DIGEST = "0a3f34fa0bbb204460c533b4ac7ead6df189dca9c324710ef9449209e427091b"
 
 
+def fetch(archive):
+    """Downloads the archive; it appears once it is whole."""
+    print(f"Fetching {URL} ...")
+    part = archive.with_name(f"{archive.name}.part")
+    urllib.request.urlretrieve(URL, part)
+    part.replace(archive)
+
+
 def read(archive):
     """Readings (float32), activity from 0 on, and person from 1 on, of each row; by activity, person and time."""
+    if not zipfile.is_zipfile(archive):
+        raise SystemExit(f"{archive} is no whole zip archive; remove it and fetch it again: {URL}")
     with zipfile.ZipFile(archive) as file:
         names = sorted(name for name in file.namelist() if SEGMENT.search(name))
         parts, labels = [], []
@@ -58,8 +66,7 @@ def main():
     given = [pathlib.Path(name) for name in sys.argv[1:]]
     archive = given[0] if given else pathlib.Path("daily+and+sports+activities.zip")
     if not given and not archive.exists():
-        print(f"Fetching {URL} ...")
-        urllib.request.urlretrieve(URL, archive)
+        fetch(archive)
     x, y, subject = read(archive)
     np.savez("dsads23.npz", x=x, y=y, subject=subject)
     same = digest(x, y, subject) == DIGEST

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from benchmarks import accelerator, clock, common, cost, evaluation, growth, own, precision, race, step, verdict
+from benchmarks import accelerator, cases, clock, common, cost, evaluation, growth, own, precision, race, step, verdict
 from benchmarks import all as every
 from benchmarks.cases import CASES, build_network
 from resilinet_jax import sweeps
@@ -24,8 +24,13 @@ from resilinet_jax.datasets.splits import Examples, Members, Splits
 from resilinet_jax.engine.run_cells import run_cells
 from resilinet_jax.engine.training import CROSS_ENTROPY
 from resilinet_jax.network.forward import Variables, Wiring
+from resilinet_jax.report.tables import interval_table
+from resilinet_jax.results.results import Results
+from resilinet_jax.runtime import limits
+from resilinet_jax.runtime.compilation import default_cache_dir
 from resilinet_jax.scenarios import load_scenario
 from tests.helpers.blobs import CELLS, NETWORK, SETTINGS, SPLITS
+from tests.helpers.fakes import fake
 from tests.helpers.process import ROOT
 
 
@@ -63,7 +68,7 @@ def test_one_table_tells_the_ratios_of_every_part(parsed, tmp_path, capsys, monk
     # Writes its rows; or fails; or waits beside a process of its own, which has to end with it.
     python = tmp_path / "python"
     kinds = (
-        f"""*one) echo '{json.dumps({"rows": rows})}' > "${{3#--json=}}";; *two) exit 3;;"""
+        f"""*one) echo '{json.dumps({"tables": [{"rows": rows}]})}' > "${{3#--json=}}";; *two) exit 3;;"""
         f" *) sleep 1000 & echo $! > {tmp_path}/beside; wait;;"
     )
     python.write_text(f'#!/bin/sh\ncase "$*" in {kinds} esac\n')
@@ -80,16 +85,22 @@ def test_one_table_tells_the_ratios_of_every_part(parsed, tmp_path, capsys, monk
     assert any(not beside.exists() or ") Z" in beside.read_text() or time.sleep(0.1) for _ in range(100))
 
 
-def test_a_table_is_printed_and_written(parsed, tmp_path, capsys, monkeypatch):
+def test_tables_are_printed_and_written(parsed, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmark"])
+    monkeypatch.setattr(common, "_told", [])
     parsed.json = str(tmp_path / "figures.json")
     rows = [{"who": "we", "speed": 1234.5, "turns": [1, 2]}, {"who": "they"}]
     common.tell("Speed", {"who": "", "speed": ",.0f"}, rows, ["A note."])
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert printed == [["Speed"], ["who", "speed"], ["we", "1,234"], ["they"], ["A", "note."]]
+    common.tell("Shares", {"what": ""}, [{"what": "all"}])
     written = json.loads((tmp_path / "figures.json").read_text())
-    assert written["rows"] == rows
+    assert [(table["title"], table["rows"]) for table in written["tables"]] == [
+        ("Speed", rows),
+        ("Shares", [{"what": "all"}]),
+    ]
     assert written["machine"]["versions"]["jax"]
+    assert {"cpus", "processor", "system", "backend"} <= written["machine"].keys()
     parsed.json = None
 
 
@@ -113,7 +124,7 @@ def test_a_clock_times_the_epochs_of_a_pass(monkeypatch):
 
 def test_evaluation_by_the_plan_contends_with_plain_vmap():
     """In a process of its own: it fails unless both say the same."""
-    asked = ["--what=health", "--health_models=2", "--examples=1024", "--rounds=1"]
+    asked = ["--what=health", "--health_models=2", "--examples=1024", "--rounds=1", "--seconds=0.1"]
     command = [sys.executable, "-m", "benchmarks.evaluation", *asked]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -133,8 +144,34 @@ def test_evaluation_in_small_batches_contends_with_large_ones(monkeypatch):
 def test_the_project_contends_with_as_many_models_as_are_counted(models):
     (case,) = CASES["small"]
     data = Examples(np.zeros((512, 23), np.float32), np.zeros(512, np.int32))
-    contender = own.own_case(case, Splits(data, data, data, 3), models)
+    contender = own.own_case(case, Splits(data, data, data, 3), models, stack=4)
     assert len(contender.assembled().order) == models
+    assert contender.program.stack == 4
+
+
+def test_peers_train_a_model_at_least_in_each_of_many_processes(monkeypatch):
+    monkeypatch.setattr(cases, "CORES", 16)
+    assert {(models, processes) for _, models, processes in cases._peers(10)} == {(1, 1), (10, 1), (1, 16)}
+    assert ("bmm", 2, 16) in cases._peers(40)
+
+
+def test_processes_take_their_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(limits, "_core_shares", lambda: [0.5])  # a container's quota
+    assert common.cores() == 1
+    monkeypatch.setattr(common, "cores", lambda: 8)
+    monkeypatch.setattr(common.os, "environ", {})
+    devices = []
+    monkeypatch.setattr(common, "set_up_jax", lambda *given: devices.append(given))
+    common.take_share("keras jax", 2)
+    assert common.os.environ == {"KERAS_BACKEND": "jax", "TF_NUM_INTRAOP_THREADS": "4", "NPROC": "4"}
+    common.take_share(verdict.OWN, 1)
+    assert devices == [(1,), ()]
+
+
+def test_a_fresh_start_has_nothing_compiled_before(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/of/the/user")
+    monkeypatch.setattr(common.os, "environ", common.fresh_start(str(tmp_path)))
+    assert default_cache_dir().is_relative_to(tmp_path)
 
 
 @pytest.mark.parametrize("only_products", [False, True])
@@ -142,6 +179,16 @@ def test_the_steps_that_the_engine_s_are_compared_with_run(only_products):
     case = CASES["small"][0]._replace(steps=2)
     data = Examples(np.ones((256, 23), np.float32), np.zeros(256, np.int32))
     step.bare(case, Splits(data, data, data, 3), 2, only_products)()
+
+
+def test_operations_of_a_step_are_those_of_its_matrices():
+    """The engine's network has one more than a plain chain: the adapter of the skip from the readings."""
+    (case,) = CASES["small"]
+    data = Examples(np.ones((256, 23), np.float32), np.zeros(256, np.int32))
+    splits = Splits(data, data, data, 12)
+    plain = step.weights(step.layers(case, splits, jax.random.key(0)))
+    assert plain == 23 * 32 + 5 * 32 * 32 + 32 * 12
+    assert step.weights(build_network(case, 12)[1].shapes(data.x).params) == plain + 23 * 32
 
 
 def test_what_a_step_does_is_told_by_kind():
@@ -289,10 +336,17 @@ def test_growth_is_told_as_a_power():
     assert [each.get_xlabel() for each in axes] == ["", "", "nodes that may fail", "runs"]
 
 
+def test_the_width_of_an_interval_is_the_report_s(monkeypatch):
+    results = fake("failure_combinations")
+    monkeypatch.setattr(Results, "left_out", lambda own, setting: {"normal": 0.00491, "poor": 0.2}.get(setting, 0.0))
+    assert growth.width(interval_table(results).markdown()) == 0.49
+    assert growth.width("all combinations") == 0
+
+
 @pytest.mark.parametrize("nodes", [3, 8])
 def test_what_grows_is_a_chain_and_a_sweep_of_one_cell(tmp_path, nodes):
     scenario, sweep = tmp_path / "chain.py", tmp_path / "one.py"
-    scenario.write_text(growth.SCENARIO.format(nodes=nodes, examples=1000, runs=1))
+    scenario.write_text(growth.SCENARIO.format(nodes=nodes, examples=1000, runs=1, failure=0.02))
     sweep.write_text(growth.SWEEP)
     loaded = load_scenario(str(scenario))
     network = loaded.build_network(8)
