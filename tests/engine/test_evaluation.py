@@ -81,7 +81,8 @@ def randomised():
     return network, variables, Examples(x, y)
 
 
-@pytest.mark.parametrize(("batch_size", "at_once"), [(1, None), (4, 1), (10, 3), (64, None)])
+# Chunks of five examples in batches of one, four (a quarter, where layers are narrow), five, and five.
+@pytest.mark.parametrize(("batch_size", "at_once"), [(1, None), (16, 1), (10, 3), (64, None)])
 def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, at_once, monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH", batch_size)
     network, variables, (x, y) = randomised()
@@ -93,6 +94,7 @@ def test_accuracy_under_masks_matches_a_numpy_loop(batch_size, at_once, monkeypa
     count = jax.jit(lambda tally, chunk: count_correct(network, variables, wiring, plan, tally, chunk, at_once))
     for part in (slice(0, 5), slice(5, None)):  # as it comes in chunks
         tally = count(tally, Examples(x[part], y[part]))
+    np.testing.assert_array_equal(tally.labels, np.bincount(y, minlength=4))
     got = accuracy_of(tally, plan, len(y), 0.123)
     expected = []
     for mask in masks:
