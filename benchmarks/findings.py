@@ -102,6 +102,13 @@ def data_sets(dsads: str | None, cifar10: str | None, digits: str) -> dict[str, 
             "easier for both",
             (f"--dataset={dsads}", "--split=leave_one_subject_out", "--runs=2"),
         ),
+        "dsads_paper": DataSet(
+            "DSADS, the paper's size",
+            "the same people with the network, the batches and the epochs of the preset `paper` (layers of 250 units) "
+            "and all rows of the six people who train, a run each",
+            (f"--dataset={dsads}", "--split=leave_one_subject_out", "--preset=paper", "--runs=1"),
+            ("failure_combinations", "average_accuracy"),
+        ),
         "sites": DataSet(
             "three sites",
             "the synthetic readings for the scenario `health_sensors`, where whole sites fail; 10 random splits, a run "
@@ -126,7 +133,7 @@ def data_sets(dsads: str | None, cifar10: str | None, digits: str) -> dict[str, 
             ("statistics", "failure_combinations", "average_accuracy"),
         ),
     }
-    there = {"dsads": dsads, "cifar10": cifar10}
+    there = {"dsads": dsads, "dsads_paper": dsads, "cifar10": cifar10}
     return {name: each for name, each in made.items() if there.get(name, "") is not None}
 
 

@@ -112,7 +112,7 @@ def test_findings_take_the_difference_that_they_name():
 
 def test_page_has_every_claim_and_a_verdict_for_each_data_set():
     data = findings.data_sets("a.npz", None, "digits.npz")
-    assert list(data) == ["synthetic", "digits", "dsads", "sites", "images"]
+    assert list(data) == ["synthetic", "digits", "dsads", "dsads_paper", "sites", "images"]
     known = {("dsads", sweep): fake(sweep) for sweep in data["dsads"].sweeps}
     measured = known["dsads", "failout_rate"].measured
     for name, each in measured.items():
@@ -146,11 +146,17 @@ def test_units_of_a_claim_are_people_where_there_are_people():
     assert Judged(statements).entries() != alone
 
 
-def test_dsads_is_read_as_published(tmp_path):
-    """Every fifth row of each segment; columns in mHealth's order, by their places in the published files."""
+@pytest.fixture
+def dsads():
+    """The example as a module."""
     spec = importlib.util.spec_from_file_location("dsads", ROOT / "examples" / "dsads.py")
-    dsads = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(dsads)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_dsads_is_read_as_published(tmp_path, dsads):
+    """Every fifth row of each segment; columns in mHealth's order, by their places in the published files."""
     units = ("torso", "right arm", "left arm", "right leg", "left leg")
     published = [f"{unit} {kind} {axis}" for unit in units for kind in ("acc", "gyr", "mag") for axis in "xyz"]
     wanted = ["torso acc x", "torso acc y", "torso acc z", "torso gyr x", "torso gyr y"]
@@ -165,6 +171,22 @@ def test_dsads_is_read_as_published(tmp_path):
     assert subject.tolist() == [1] * 50 + [2] * 25 + [1] * 25
     np.testing.assert_allclose(x[:2, 0], [1000, 1005])
     np.testing.assert_allclose(x[25], 2000 + np.array([published.index(name) for name in wanted]) / 100)
+
+
+def test_an_interrupted_download_of_dsads_is_not_taken_for_the_archive(tmp_path, monkeypatch, dsads):
+    archive = tmp_path / "archive.zip"
+
+    def interrupted(url, path):
+        path.write_bytes(b"PK half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dsads.urllib.request, "urlretrieve", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dsads.fetch(archive)
+    assert not archive.exists()
+    archive.write_bytes(b"PK half")  # as earlier versions left it
+    with pytest.raises(SystemExit, match=r"archive.zip is no whole zip archive; remove it and fetch it again"):
+        dsads.read(archive)
 
 
 @pytest.mark.usefixtures("unrendered")
