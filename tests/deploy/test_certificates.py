@@ -77,6 +77,8 @@ async def refusal(placement, target, certificates, method, sent, **call_metadata
             while await call.read() is not grpc.aio.EOF:
                 pass
     await channel.close(None)
+    if await call.code() == grpc.StatusCode.INTERNAL:  # gRPC's own, of a write during which the refusal came
+        return await refusal(placement, target, certificates, method, sent, **call_metadata)
     return await call.code(), await call.details()
 
 
