@@ -89,8 +89,8 @@ def data_sets(dsads: str | None, cifar10: str | None, digits: str) -> dict[str, 
         ),
         "digits": DataSet(
             "digits",
-            "scikit-learn's 1,797 handwritten digits as 64 numbers, for the network of Health; 10 random splits, a run "
-            "on each",
+            "scikit-learn's 1,797 handwritten digits as 64 numbers, in a file that `benchmarks.findings` writes, for "
+            "the network of Health; 10 random splits, a run on each",
             (f"--dataset={digits}", "--splits=10", "--runs=1", "--epochs=100", "--batch_size=64"),
         ),
         "dsads": DataSet(
@@ -316,7 +316,7 @@ def main(argv: Sequence[str]) -> None:
         write_digits(digits)
         run(data, folder, finished(data, numbers) if _MISSING.value else ())
     pack(data, folder, numbers)
-    named = data_sets("dsads23.npz", "data", "digits.npz")
+    named = data_sets("dsads23.npz", "data", pathlib.Path(_FOLDER.default, digits.name).as_posix())
     results = finished(named, numbers)
     there = {name for name, _ in results}
     made = f"{BEGIN}\n\n{told_data(named, there)}\n\n{page(named, results)}\n\n{END}"
