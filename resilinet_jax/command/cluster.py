@@ -64,6 +64,7 @@ def connected(mode: Mode, choice: Choice) -> Iterator[Crew]:
       UserError: if there is no cluster, or nobody in it may train.
     """
     os.environ.update(_QUIET)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's own, 15, workers hardly train beside anything else
     import ray
     import ray.util.scheduling_strategies
 

