@@ -311,16 +311,16 @@ def test_products_are_rounded_as_they_go_in_forward_and_backward():
 
 def test_the_dense_layers_of_a_network_multiply_rounded(monkeypatch):
     x, y = SPLITS.test.x[:2], np.zeros(2, np.int32)
-    variables = NETWORK.init(jax.random.key(0), x)
+    variables = jax.jit(NETWORK.init)(jax.random.key(0), x)
     edges = len(NETWORK.graph.hyperconnections)
     masks = jnp.ones(len(NETWORK.graph.fallible)), Wiring(*[jnp.ones(edges)] * 3)
 
     def gradient(params):
         return CROSS_ENTROPY(NETWORK.apply(Variables(params, variables.statistics), x, *masks).logits, y).sum()
 
-    exact = jax.grad(gradient)(variables.params)
+    exact = jax.jit(jax.grad(gradient))(variables.params)
     monkeypatch.setattr(jax.lax, "dot_general", precision.rounded_product(precision.MANTISSA["bfloat16"]))
-    pairs = zip(jax.tree.leaves(exact), jax.tree.leaves(jax.grad(gradient)(variables.params)))
+    pairs = zip(jax.tree.leaves(exact), jax.tree.leaves(jax.jit(jax.grad(gradient))(variables.params)))
     changed = [not np.array_equal(*pair) for pair in pairs if pair[0].ndim == 2]
     assert changed
     assert all(changed)

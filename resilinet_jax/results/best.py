@@ -21,6 +21,7 @@ Source: Hsu 1981, Annals of Statistics 9 (comparisons with the best), with Bonfe
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Generic, TypeVar
@@ -76,10 +77,10 @@ def best_of(
     best = max(left, key=lambda candidate: alone[candidate].mean)
     doubt = DOUBT / questions / max(1, len(left) - 1)
 
-    def beats(first: Candidate, second: Candidate) -> bool:
+    beaten = set()
+    for first, second in itertools.combinations(left, 2):
         difference = estimate(values[first] - values[second], units, left_out)
-        return difference.mean > difference.margin(doubt)  # never if it is NaN, with fewer than two units
-
-    beaten = {candidate for candidate in left if any(beats(other, candidate) for other in left)}
+        if abs(difference.mean) > difference.margin(doubt):  # never if it is NaN, with fewer than two units
+            beaten.add(second if difference.mean > 0 else first)
     known = any(each.known for each in alone.values())
     return Best(best, tuple(candidate for candidate in left if candidate not in beaten - {best}), known)
