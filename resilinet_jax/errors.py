@@ -70,6 +70,8 @@ def listed(names: Sequence[str]) -> str:
 
 def printable(text: str) -> str:
     r"""What can be printed as it is, and anything else as Python writes it (`\n`, `\x1b`)."""
+    if text.isprintable():  # as nearly all is, and a page has very many
+        return text
     return "".join(
         each if each.isprintable() or unicodedata.category(each) == "Zs" else repr(each)[1:-1] for each in text
     )

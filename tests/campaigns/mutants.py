@@ -590,8 +590,8 @@ MUTANTS: dict[str, list[Mutant]] = {
     ],
     "results/best.py": [
         Mutant("DOUBT / questions / max(", "DOUBT / max("),
-        Mutant("units, left_out)\n        return difference", "units)\n        return difference"),
-        Mutant("any(beats(other, candidate)", "any(beats(candidate, other)"),
+        Mutant("units, left_out)\n        if abs", "units)\n        if abs"),
+        Mutant("second if difference.mean > 0 else first", "first if difference.mean > 0 else second"),
     ],
     "results/shapley.py": [
         Mutant("_share(len(others), len(parts))", "2.0 ** (1 - len(parts))"),
