@@ -14,7 +14,7 @@ import pytest
 from resilinet_jax.command import main as command_line
 from resilinet_jax.command.settings import Mode, Settings
 from tests.helpers import tables
-from tests.helpers.hostile import command, completed
+from tests.helpers.hostile import command, completed, nothing_changes
 from tests.helpers.process import ROOT, launch
 
 
@@ -155,7 +155,9 @@ def test_sweep_of_a_users_npz_from_flags_to_report(tmp_path, finished, here, mon
 def test_a_killed_command_goes_on_where_it_was(tmp_path, finished, here):
     flags = [flag.replace("[red]out", str(tmp_path / "killed")) for flag in finished[0]]
     command = [sys.executable, str(ROOT / "launch.py"), *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as killed:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # With the same variables of JAX, so that what was traced is found.
+    with subprocess.Popen(command, text=True, env=os.environ | INHERITED, **pipes) as killed:
         while not list((tmp_path / "killed").glob("health/checkpoints/*/epochs/[1-9]")):
             assert killed.poll() is None, killed.stderr.read()
             time.sleep(0.01)
@@ -250,17 +252,16 @@ def test_classes_keep_their_names_from_the_table_to_the_report(tmp_path, capsys)
     assert (folder / "report.md").read_text() == before
 
 
-@pytest.mark.usefixtures("unrendered")
-def test_a_dry_run_tells_what_is_left_and_leaves_nothing(tmp_path, npz, here):
-    flags = ["--sweep=failure_combinations", f"--dataset={npz}", "--results_dir=r", "--epochs=2", "--batch_size=32"]
-    flags += ["--hidden_units=4", "--runs=1", "--nocompilation_cache"]
+def test_a_dry_run_tells_what_is_left_and_leaves_nothing(tmp_path, finished, here, monkeypatch):
+    flags, where = finished
     done = here(*flags, "--dry_run")
-    assert "failure_combinations: 3 of 3 runs are to be trained, in 1 pass." in done.stdout
+    assert "failure_combinations: 6 of 6 runs are to be trained, in 1 pass." in done.stdout
     for name in ("compiling", "training", "evaluating", "in all", "memory", "operations"):
         assert re.search(rf"^  {name} +\S", done.stdout, re.MULTILINE), name
-    assert not [path for path in tmp_path.rglob("r/**/*") if path.is_file()]
-    assert here(*flags).returncode == 0
-    assert "0 of 3 runs are to be trained." in here(*flags, "--dry_run").stdout
-    assert "3 of 3 runs are to be trained, in" in here(*flags, "--dry_run", "--keep_models").stdout
-    again = here("--report=r/health/failure_combinations", "--dry_run")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    monkeypatch.chdir(where)
+    with nothing_changes(where):
+        assert "0 of 6 runs are to be trained." in here(*flags, "--dry_run").stdout
+        assert "6 of 6 runs are to be trained, in" in here(*flags, "--dry_run", "--keep_models").stdout
+        again = here("--report=[red]out/health/failure_combinations", "--dry_run")
     assert "error: --dry_run is about training, and --report trains nothing; leave it out" in again.stderr
