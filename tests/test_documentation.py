@@ -12,6 +12,7 @@ import resilinet_jax as rj
 from resilinet_jax import sweeps
 from resilinet_jax.command.flags import parse_flags
 from resilinet_jax.command.ingredients import load_sweep
+from resilinet_jax.datasets import synthetic
 from resilinet_jax.scenarios import load_scenario, scenario_names
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -67,6 +68,12 @@ def headings(page):
     """The headings as browsers find them: `#data-of-your-own`."""
     titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+@pytest.fixture(autouse=True)
+def fewer_rows(monkeypatch):
+    """The embedded data set has a sixteenth of its rows: most are only tested on."""
+    monkeypatch.setattr(synthetic, "ROWS", [rows // 16 for rows in synthetic.ROWS])
 
 
 @for_each([page for page in PAGES if page != README and blocks(page, "python")])
