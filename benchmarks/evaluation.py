@@ -74,24 +74,19 @@ Placed = tuple[Own, Models, Mesh, RunState]
 
 
 def health_models(data: Examples) -> Placed:
-    """The engine's program for untrained models of the Health network, and these models on its devices.
-
-    Of the program, only what a contender calls is compiled.
-    """
+    """The engine's program for untrained models of the Health network, and these models on its devices."""
     scenario = load_scenario("health")
     network = scenario.build_network(CLASSES, hidden_units=250)
     own = Own(scenario, network, Splits(data, data, data, CLASSES), BATCH, _MODELS.value)
     models, mesh = own.place()
-    start = over_models(mesh, 1, lambda keys: initial_state(own.network, keys, data.x[:1]), 1, 0)
-    return own, models, mesh, jax.jit(start)(models.keys)
+    return own, models, mesh, own.program.compile(mesh, models)["start"](models.keys)
 
 
 def planned(placed: Placed, data: Examples) -> Callable[[], np.ndarray]:
     """Ours: correct answers by model and combination."""
     own, models, mesh, state = placed
     plan = plan_applications(own.network.graph, all_combinations(own.network.graph).survival)
-    function, arguments, _ = own.program.traceables(mesh, models, own.program.orders_of(models, mesh))["test"]
-    call, parts = jax.jit(function).lower(*arguments).compile(own.program.options()), own.program.tested
+    call, parts = own.program.compile(mesh, models)["test"], own.program.tested
     nothing = empty_tally(*models.variant.skip_units.shape, plan.answers, classes=CLASSES)
 
     def turn() -> np.ndarray:

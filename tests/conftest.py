@@ -12,9 +12,8 @@ from tests.helpers.process import ROOT
 
 # Shapes in annotations are checked at run time, but only while testing, and only in modules that name shapes: a fifth
 # of the time went into strings and tuples, which mypy checks.
-FILES = [*ROOT.glob("resilinet_jax/**/*.py"), *ROOT.glob("sweeps/*.py")]
-NAMING = [path.relative_to(ROOT).with_suffix("").parts for path in FILES if "jaxtyping" in path.read_text()]
-SHAPED = [f"resilinet_jax.{'.'.join(parts).removeprefix('resilinet_jax.')}" for parts in NAMING]
+FILES = [path.relative_to(ROOT) for path in ROOT.glob("resilinet_jax/**/*.py") if "jaxtyping" in path.read_text()]
+SHAPED = ["resilinet_jax.sweeps", *(".".join(path.with_suffix("").parts) for path in FILES)]
 install_import_hook(SHAPED, "tests.helpers.typechecking.typecheck")
 
 # Silent broadcasting between ranks is how a mask meets the wrong axis.
